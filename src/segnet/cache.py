@@ -1,0 +1,104 @@
+"""Pictures decoded and resized once, kept as uint8 arrays on disk that every worker maps into memory.
+
+A cache lives in ``<folder>/<key>/`` as ``pictures.npy``, ``masks.npy`` and ``cache.json``. The key is a hash of
+what decides the content: image size, mask encoding, and every file's name, size and times of change. So a
+changed file or setting never meets an old cache.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+FORMAT = 1  # raise it when the arrays change for the same files
+Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def key_of(files: Sequence[Path | None], size: tuple[int, int], encoding: object) -> str:
+    """Hash of everything that decides the content of a cache."""
+    stats = []
+    for file in files:
+        stat = file.stat() if file else None
+        # The inode's change time cannot be set by hand, so that a rewrite is noticed whatever its mtime says.
+        stats.append((str(file), stat and (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)))
+    text = json.dumps([FORMAT, size, repr(encoding), stats])
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def open_or_build(
+    folder: Path, key: str, load: Callable[[int], Pair], count: int, size: tuple[int, int], limit_gb: float
+) -> Pair | None:
+    """Map the cache ``key``, building it first where it is missing.
+
+    Args:
+        folder: where caches live.
+        load: picture uint8 (H, W, 3) and mask uint8 (H, W) of one index, already at ``size``.
+        limit_gb: bound of the whole folder; the longest unused caches make room. Where one data set alone
+            is larger, nothing is cached.
+
+    Returns:
+        pictures (count, H, W, 3) and masks (count, H, W), read-only memory maps; None if over the bound.
+    """
+    target = folder / key
+    if not (target / "cache.json").is_file():
+        need = count * size[0] * size[1] * 4
+        if need > limit_gb * 1e9:
+            return None
+        _make_room(folder, int(limit_gb * 1e9) - need)
+        _build(folder, target, load, count, size)
+    os.utime(target)  # marks it as used
+    return np.load(target / "pictures.npy", mmap_mode="r"), np.load(target / "masks.npy", mmap_mode="r")
+
+
+def _build(
+    folder: Path, target: Path, load: Callable[[int], Pair], count: int, size: tuple[int, int]
+) -> None:
+    part = folder / f"{target.name}.{os.getpid()}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        pictures = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+            part / "pictures.npy", "w+", np.uint8, (count, *size, 3)
+        )
+        masks = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+            part / "masks.npy", "w+", np.uint8, (count, *size)
+        )
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            results = pool.map(load, range(count))
+            for i, pair in enumerate(tqdm(results, "decode once", count, unit="image", leave=False)):
+                pictures[i], masks[i] = pair
+        pictures.flush()
+        masks.flush()
+        (part / "cache.json").write_text(json.dumps({"count": count, "size": size, "format": FORMAT}))
+        try:
+            part.rename(target)  # atomic: a killed build leaves only a *.part folder
+        except OSError:
+            if not (target / "cache.json").is_file():  # another process finished the same cache first
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _make_room(folder: Path, allowed: int) -> None:
+    """Delete leftovers of killed builds and the longest unused caches until ``allowed`` bytes remain."""
+    caches = []
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name.endswith(".part"):
+            if time.time() - entry.stat().st_mtime > 3600:
+                shutil.rmtree(entry, ignore_errors=True)
+        elif (entry / "cache.json").is_file():
+            caches.append((entry.stat().st_mtime, sum(f.stat().st_size for f in entry.iterdir()), entry))
+    used = sum(size for _, size, _ in caches)
+    for _, size, entry in sorted(caches):
+        if used <= allowed:
+            return
+        shutil.rmtree(entry, ignore_errors=True)
+        used -= size

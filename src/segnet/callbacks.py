@@ -1,0 +1,147 @@
+"""What a run shows while it trains: a table of epochs, and panels in TensorBoard."""
+
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from segnet.data import Batch, SegmentationDataModule, collate
+from segnet.module import SegmentationModule
+from segnet.pictures import palette, panel
+
+
+class EpochTable(Callback):
+    """Keeps ``metrics.csv``: one row an epoch, rewritten whole so that a kill leaves the old or the new table.
+
+    Lightning's CSVLogger deletes earlier rows when a run resumes in its folder; this one continues.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.rows: list[dict[str, str]] = []
+        self._start = 0.0
+        self._seconds = 0.0
+        self._images = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Continue the table of a resumed run."""
+        if self.path.is_file():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            self.rows = [row for row in rows if int(row["epoch"]) < trainer.current_epoch]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._start, self._seconds, self._images = time.perf_counter(), 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count pictures; validation that follows is not training time."""
+        self._images += len(batch["image"]) * trainer.world_size
+        if trainer.is_last_batch:
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize()
+            self._seconds = time.perf_counter() - self._start
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the row."""
+        metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if "/" in k}
+        row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row |= {"seconds": round(self._seconds, 3)}
+        row |= {"images_per_second": round(self._images / max(self._seconds, 1e-9), 2)}
+        row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        row |= {name: metrics[name] for name in sorted(metrics)}
+        self.rows.append({key: str(value) for key, value in row.items()})
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._write()
+
+    def _write(self) -> None:
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        part = self.path.with_suffix(".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(part, self.path)
+
+
+class Panels(Callback):
+    """Sends fixed validation pictures with truth and prediction, and the confusion matrix, to TensorBoard.
+
+    Args:
+        every_n_epochs: how often; the last epoch always counts.
+        pictures: how many, spread over the validation split.
+    """
+
+    def __init__(self, every_n_epochs: int = 5, pictures: int = 4) -> None:
+        if every_n_epochs < 1 or pictures < 1:
+            raise ValueError(
+                f"panels: every_n_epochs={every_n_epochs}, pictures={pictures}: both must be at least 1; "
+                f"~callbacks.panels switches them off"
+            )
+        self.every_n_epochs, self.pictures = every_n_epochs, pictures
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, on the first process only."""
+        epoch = trainer.current_epoch + 1
+        due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if trainer.sanity_checking or not due or not boards or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, SegmentationModule)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        for i, drawn in enumerate(draw_panels(pl_module, data, "val", self.pictures)):
+            boards[0].experiment.add_image(f"val/{i}", drawn, trainer.global_step, dataformats="HWC")
+        figure = confusion_figure(pl_module.counts["val"][0], pl_module.classes)
+        boards[0].experiment.add_figure("val/confusion", figure, trainer.global_step)
+
+
+def draw_panels(
+    module: SegmentationModule, data: SegmentationDataModule, split: str, count: int
+) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    """Panels of ``count`` pictures spread over a split, foreground first where a binary task has any."""
+    samples = data.samples(split)
+    order = list(range(len(samples)))
+    if len(module.classes) == 1:  # a picture without a defect shows little
+        order = [i for i in order if (samples.load(samples.indices[i])[1] == 1).any()] or order
+    picks = [order[i] for i in np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
+    table = palette(len(module.classes), data.colors)
+    panels = []
+    was_training = module.training
+    module.eval()
+    for i in dict.fromkeys(picks):
+        batch = collate([samples[(0, i)]])
+        with torch.no_grad(), module.trainer.precision_plugin.forward_context():
+            guess = module.decide(module.logits(batch["image"].to(module.device)))[0].cpu().numpy()
+        picture = batch["image"][0].permute(1, 2, 0).numpy()
+        panels.append(panel(picture, batch["mask"][0].numpy(), guess, table))
+    module.train(was_training)
+    return panels
+
+
+def confusion_figure(confusion: Tensor, classes: list[str]) -> Figure:
+    """Row-normalised confusion matrix (share of each true class) as a figure."""
+    names = ["background", *classes] if len(classes) == 1 else classes
+    matrix = confusion.double().cpu()
+    share = (matrix / matrix.sum(1, keepdim=True).clamp(min=1)).numpy()
+    side = 2.5 + 0.55 * len(names)
+    figure = Figure(figsize=(side + 0.5, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="prediction", ylabel="truth")
+    for (i, j), value in np.ndenumerate(share):
+        color = "white" if value > 0.5 else "black"
+        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=color)
+    return figure

@@ -1,0 +1,94 @@
+"""Rebuilding a module from nothing but its checkpoint, without running code that the file chooses."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from segnet.module import SegmentationModule
+
+# Modules whose classes and functions a checkpoint may name; everything else is refused.
+ALLOWED = (
+    "segnet.data",
+    "segnet.losses",
+    "segnet.masks",
+    "segnet.model",
+    "segnet.module",
+    "segnet.splits",
+)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The checkpoint as tensors and plain containers (``weights_only=True``), its configuration checked.
+
+    Raises:
+        ValueError: no checkpoint of this project, damaged, or naming code outside the allowed modules.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"ckpt_path={path}: no such file; a run keeps its checkpoints in <run folder>/checkpoints/"
+        )
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged or hostile file
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"ckpt_path={path}: cannot be loaded safely ({reason})") from error
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        raise ValueError(f"ckpt_path={path}: not a checkpoint written by segnet (it holds no configuration)")
+    check_targets(content["config"], str(path))
+    return content
+
+
+def load_module(path: str | Path) -> SegmentationModule:
+    """The trained module, in evaluation mode, with the configuration it was trained with as ``config``."""
+    content = read(path)
+    config = content["config"]
+    model = OmegaConf.create({"model": config["model"]})
+    if "pretrained" in model.model.net:
+        model.model.net.pretrained = False  # the checkpoint has the weights; download nothing
+    module: SegmentationModule = instantiate(model.model, _convert_="all")
+    try:
+        module.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(f"ckpt_path={path}: weights do not fit its network ({error})") from error
+    module.config = config
+    return module.eval()
+
+
+def check_targets(config: Any, path: str) -> None:
+    """Refuse interpolations and ``_target_`` entries that lead outside the allowed code."""
+    if isinstance(config, str) and "${" in config:
+        raise ValueError(f"ckpt_path={path}: its configuration holds an interpolation {config!r}; refused")
+    if isinstance(config, dict):
+        if "_target_" in config and not _allowed(str(config["_target_"])):
+            raise ValueError(
+                f"ckpt_path={path}: names {config['_target_']!r}, which a checkpoint must not run; add its module "
+                f"to segnet.checkpoint.ALLOWED if you trust it"
+            )
+        for key, value in config.items():
+            check_targets(key, path)
+            check_targets(value, path)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            check_targets(value, path)
+
+
+def _allowed(target: str) -> bool:
+    module, _, name = target.rpartition(".")
+    if module in ALLOWED:
+        return not name.startswith("_")
+    # Of the libraries only classes of networks, losses and optimizers: building one runs nothing else.
+    root = target.split(".")[0]
+    if root not in ("torch", "segmentation_models_pytorch"):
+        return False
+    try:
+        found = get_class(target)
+    except Exception:  # not a class, or not there
+        return False
+    bases = (nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
+    return inspect.isclass(found) and issubclass(found, bases) and found.__module__.startswith(root + ".")

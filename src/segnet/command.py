@@ -1,0 +1,105 @@
+"""How a command starts and fails: Hydra composes, the body runs, bad input ends in one line and exit code 1."""
+
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+_PACKAGE = Path(__file__).resolve().parent
+# In the wheel beside the code, in a checkout at the top level.
+CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if p.is_dir())
+STARTED = time.time()
+Body = Callable[[DictConfig], float | None]
+
+
+def command(name: str) -> Callable[[Body], Callable[[], None]]:
+    """Make a ``main`` of a body that takes the composed configuration of ``conf/<name>.yaml``."""
+
+    def decorate(body: Body) -> Callable[[], None]:
+        def job(cfg: DictConfig) -> float | None:
+            hydra_cfg = HydraConfig.get()
+            cfg.output_dir = hydra_cfg.runtime.output_dir  # in a sweep the job's own folder
+            check_keys(cfg, name)
+            try:
+                return body(cfg)
+            except Exception:
+                _remove_unfinished(Path(cfg.output_dir))
+                raise
+
+        def main() -> None:
+            traceback = "HYDRA_FULL_ERROR" in os.environ
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on; they are told here, in one line
+            try:
+                hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)(job)()
+            except Exception as error:
+                message = explain(error)
+                if traceback or message is None:
+                    raise
+                print(f"error: {message}", file=sys.stderr)
+                sys.exit(1)
+
+        return main
+
+    return decorate
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for an error that the user can mend; None for one that is a fault of the code."""
+    from hydra.errors import HydraException
+
+    where = ""
+    while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
+        found = re.search(r"full_key: (\S+)", str(error))
+        where = f" (in {found.group(1)})" if found else where
+        error = error.__cause__
+    user = (HydraException, OmegaConfBaseException, ValueError, TypeError, OSError, FloatingPointError, ImportError)
+    if not isinstance(error, user) and type(error).__name__ != "MisconfigurationException":
+        return None
+    text = str(error)
+    if text.startswith("Caught "):  # a loader process died of it; the error proper is the last line
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    return " ".join(text.split()) + where
+
+
+def check_keys(cfg: DictConfig, name: str) -> None:
+    """Refuse a top-level key that no configuration file has: Hydra takes ``+typo=1`` without a word."""
+    known = {"hydra", "defaults"}
+    for file in ("base", name):
+        raw = OmegaConf.load(CONF_DIR / f"{file}.yaml")
+        assert isinstance(raw, DictConfig)
+        known |= {str(key) for key in raw}
+        for entry in raw.get("defaults", []):
+            keys = [str(k) for k in entry] if isinstance(entry, DictConfig) else []
+            known |= {k.removeprefix("optional ").removeprefix("override ").lstrip("/") for k in keys}
+    if unknown := sorted({str(key) for key in cfg} - known):
+        raise ValueError(f"unknown key(s) {', '.join(unknown)}; known are {', '.join(sorted(map(str, cfg)))}")
+
+
+def check_entries(cfg: DictConfig, group: str) -> None:
+    """Every entry of a group of named objects must be an object: nothing is skipped silently."""
+    for key, entry in (cfg.get(group) or {}).items():
+        if not isinstance(entry, DictConfig) or "_target_" not in entry:
+            raise ValueError(f"{group}.{key}={entry}: has no _target_; to leave it out write ~{group}.{key}")
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Delete the folder of a run that failed before it had anything to keep.
+
+    Only what this process wrote goes: one older file, or a checkpoint, and the folder stays.
+    """
+    if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    if all(file.stat().st_mtime >= STARTED - 1 and file.suffix != ".ckpt" for file in files):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,43 @@
+"""Evaluate a checkpoint on a split: metrics, confusion matrix, the worst pictures."""
+
+from omegaconf import DictConfig
+
+from segnet.command import command
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Evaluate ``ckpt_path``; the data comes from the checkpoint unless ``data`` says otherwise.
+
+    Returns:
+        The split's IoU.
+    """
+    import torch
+    from hydra.utils import instantiate
+    from lightning.pytorch import seed_everything
+    from omegaconf import OmegaConf
+
+    from segnet import environment, report
+    from segnet.checkpoint import load_module
+    from segnet.splits import SPLITS
+
+    if cfg.split not in SPLITS:
+        raise ValueError(f"split={cfg.split}: must be one of {', '.join(SPLITS)}")
+    torch.set_float32_matmul_precision("high")
+    module = load_module(cfg.ckpt_path)
+    assert module.config is not None
+    seed_everything(module.config["seed"], workers=True, verbose=False)
+    chosen = {k: v for k, v in OmegaConf.to_container(cfg.data, resolve=True).items() if v is not None}  # type: ignore[union-attr]
+    if "_target_" not in chosen:
+        # Augmentation and downloads belong to training.
+        chosen = {**module.config["data"], **chosen, "augment": [], "prepare": None}
+    data = instantiate(chosen, _convert_="all")
+    if cfg.trainer.precision == "auto":
+        cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
+    trainer = instantiate(cfg.trainer, _convert_="all")
+    data.find()
+    loader = data.loader(cfg.split)
+    trainer.test(module, loader, verbose=False)
+    return report.write_evaluation(trainer, module, data, cfg)
+
+
+main = command("eval")(run)

@@ -1,0 +1,248 @@
+"""The LightningModule: a network, a loss, an optimizer factory and a scheduler factory, and nothing else."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from segnet.images import resize
+from segnet.losses import CrossEntropy
+from segnet.metrics import Counts, names, scores
+
+Batch = dict[str, Tensor]
+STAGES = ("train", "val", "test")
+# How PyTorch's schedulers call the number of steps that a schedule lasts.
+LENGTHS = ("total_steps", "T_max", "total_iters")
+
+
+class SegmentationModule(LightningModule):
+    """Trains and evaluates any network that maps (N, 3, H, W) to logits (N, num_classes, H, W).
+
+    Args:
+        net: the network.
+        loss: maps logits (N, C, H, W) float32 and masks (N, H, W) int64 to a scalar.
+        optimizer: called with the parameters.
+        scheduler: called with the optimizer; a length it wants (``total_steps``, ``T_max`` or
+            ``total_iters``) and was not given is the run's number of steps, and it then steps per batch,
+            otherwise per epoch.
+        classes: class names; one name is a binary task.
+        image_size: (height, width) that pictures have in training, and get in `forward`.
+        mean, std: of the RGB channels in 0..1, for normalisation on the device.
+        class_weights: factors of the loss per class (binary: of the positive class), or
+            ``median_frequency`` to count them in the training split (SegNet, section 4), null for none.
+        monitor: the metric that chooses the best checkpoint; plateau schedulers follow it.
+        channels_last: keep weights and activations in the layout that fast convolutions want.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        loss: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        scheduler: Callable[..., Any] | None = None,
+        *,
+        classes: Sequence[str],
+        image_size: int | Sequence[int],
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+        class_weights: Sequence[float] | Literal["median_frequency"] | None = None,
+        monitor: str = "val/iou",
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        self.net = net.to(memory_format=torch.channels_last) if channels_last else net  # type: ignore[call-overload]
+        self.loss = loss
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.classes = list(classes)
+        self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        self.class_weights, self.monitor = class_weights, monitor
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.metrics = nn.ModuleDict({f"{stage}_counts": Counts(len(self.classes)) for stage in STAGES})
+        self.counts: dict[str, tuple[Tensor, Tensor]] = {}  # of the last epoch, by stage, for the reports
+        self.pictures: list[tuple[int, Tensor]] = []  # index and confusion matrix of each tested picture
+        self.config: dict[str, Any] | None = None  # what rebuilds this module; goes into the checkpoint
+        known = [f"{stage}/{name}" for stage in ("train", "val") for name in names(self.classes)]
+        if monitor not in known:
+            raise ValueError(f"monitor={monitor}: no such metric; known are {', '.join(known)}")
+
+    # -- prediction ------------------------------------------------------------------------------
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Logits float32 (N, C, H, W) of uint8 RGB pictures (N, 3, H, W) of any size.
+
+        Pictures are resized to ``image_size`` as in training, the logits back to the pictures' own size.
+        """
+        height, width = pictures.shape[-2:]
+        logits = self.logits(resize(pictures, self.image_size))
+        if (height, width) != self.image_size:
+            logits = F.interpolate(logits, (height, width), mode="bilinear")
+        return logits
+
+    def logits(self, pictures: Tensor) -> Tensor:
+        """Logits float32 (N, C, H, W) of uint8 RGB pictures (N, 3, H, W), H and W unchanged."""
+        x = pictures.float().div_(255).sub_(self.mean).div_(self.std)
+        out: Tensor = self.net(x)
+        return out.float()
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Class probabilities (N, C, H, W) in 0..1: sigmoid of one logit, softmax of several."""
+        return logits.sigmoid() if len(self.classes) == 1 else logits.softmax(1)
+
+    def decide(self, logits: Tensor) -> Tensor:
+        """Class indices (N, H, W) int64; 0 and 1 for a binary task."""
+        return (logits[:, 0] > 0).long() if len(self.classes) == 1 else logits.argmax(1)
+
+    # -- training --------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Check that data and module agree; set or count the class weights."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and list(data.classes) != self.classes:
+            raise ValueError(
+                f"data.classes={data.classes}, but the model knows {self.classes}; choose data with its classes"
+            )
+        if stage == "fit" and self.class_weights is not None:
+            self._set_weights()
+
+    def _set_weights(self) -> None:
+        targets = [part for part in self.loss.modules() if isinstance(part, CrossEntropy)]
+        if not targets:
+            raise ValueError(
+                f"model.class_weights={self.class_weights}: loss {type(self.loss).__name__} takes no weights; "
+                f"use loss=cross_entropy or loss=bce_dice, or model.class_weights=null"
+            )
+        if isinstance(self.class_weights, str):
+            if self.class_weights != "median_frequency":
+                raise ValueError(
+                    f"model.class_weights={self.class_weights}: must be median_frequency, a list or null"
+                )
+            weights = median_frequency(torch.from_numpy(self.trainer.datamodule.class_frequencies()))  # type: ignore[attr-defined]
+        else:
+            weights = torch.tensor(list(self.class_weights or ()), dtype=torch.float32)
+        for target in targets:
+            if weights.shape != target.weight.shape or not (weights >= 0).all():
+                raise ValueError(
+                    f"model.class_weights={weights.tolist()}: needs {len(target.weight)} non-negative factor(s)"
+                )
+            target.weight.copy_(weights)
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        logits = self.logits(batch["image"])
+        with torch.autocast(logits.device.type, enabled=False):
+            loss: Tensor = self.loss(logits, batch["mask"].long())
+        self.metrics[f"{stage}_counts"].update(logits.detach(), batch["mask"])
+        if stage == "test":
+            self._count_pictures(logits, batch)
+        size = len(batch["image"])
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        return loss
+
+    def _count_pictures(self, logits: Tensor, batch: Batch) -> None:
+        single = Counts(len(self.classes)).to(logits.device)
+        for i, index in enumerate(batch["index"].tolist()):
+            single.update(logits[i : i + 1], batch["mask"][i : i + 1])
+            self.pictures.append((index, single.confusion.cpu()))
+            single.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the pictures of an earlier test."""
+        self.pictures = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One loss."""
+        loss = self._step(batch, "train")
+        # Reading a loss waits for the device: on a GPU look as often as the logger does, and before an
+        # epoch's checkpoint is written, so that a diverged network never replaces a good one.
+        look = batch_idx % self.trainer.log_every_n_steps == 0 or self.trainer.is_last_batch
+        if (loss.device.type == "cpu" or look) and not math.isfinite(loss.item()):
+            raise FloatingPointError(
+                f"train/loss is {loss.item()} in epoch {self.current_epoch}, step {batch_idx}: training diverged; "
+                f"lower model.optimizer.lr or set trainer.gradient_clip_val=1 (the last good checkpoint is kept)"
+            )
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One loss."""
+        return self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One loss; counts of every single picture go to `pictures`, to rank and to compare them."""
+        return self._step(batch, "test")
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's metrics."""
+        self._epoch_end("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the epoch's metrics."""
+        self._epoch_end("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics."""
+        self._epoch_end("test")
+
+    def _epoch_end(self, stage: str) -> None:
+        metric = self.metrics[f"{stage}_counts"]
+        assert isinstance(metric, Counts)
+        self.counts[stage] = metric.compute()
+        metric.reset()
+        values = scores(*self.counts[stage], self.classes)
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=False)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build optimizer and scheduler from their factories."""
+        optimizer = self.optimizer(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        wanted = inspect.signature(self.scheduler).parameters
+        given = getattr(self.scheduler, "keywords", {})
+        length = next((name for name in LENGTHS if name in wanted and name not in given), None)
+        extra = {length: int(self.trainer.estimated_stepping_batches)} if length else {}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": self.scheduler(optimizer, **extra),
+                "interval": "step" if length else "epoch",
+                "monitor": self.monitor,
+            },
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint describe itself: plain containers only, so it loads with ``weights_only``."""
+        checkpoint["config"] = self.config
+
+
+def median_frequency(frequencies: Tensor) -> Tensor:
+    """Weights by median frequency balancing (SegNet, section 4; Eigen and Fergus, ICCV 2015).
+
+    The frequency of a class is its pixels over the pixels of the pictures it occurs in; its weight is the
+    median frequency over its own.
+
+    Args:
+        frequencies: (K, 2) pixels of the class, and of the pictures with the class.
+
+    Returns:
+        (K,) float32; (1,) for K = 2, the positive class's weight relative to the background's.
+
+    Raises:
+        ValueError: a class does not occur.
+    """
+    if (frequencies == 0).any():
+        missing = (frequencies[:, 0] == 0).nonzero().flatten().tolist()
+        raise ValueError(
+            f"model.class_weights=median_frequency: class(es) {missing} do not occur in the training split; "
+            f"give model.class_weights as a list"
+        )
+    share = frequencies[:, 0].double() / frequencies[:, 1]
+    weights = share.quantile(0.5) / share
+    return (weights[1:] / weights[0] if len(weights) == 2 else weights).float()

@@ -1,0 +1,54 @@
+"""Pictures for people: masks in colour, overlays, and panels of picture, truth and prediction."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segnet.masks import IGNORE
+
+Picture = NDArray[np.uint8]
+DEFECT = (230, 30, 60)
+VOID = (90, 90, 90)
+
+
+def palette(num_classes: int, colors: Sequence[Sequence[int]] | None = None) -> NDArray[np.uint8]:
+    """RGB (256, 3) uint8 by class index; `IGNORE` is grey. A binary task has black and the defect's colour.
+
+    Without given colours hues are spread by the golden angle, which keeps neighbours apart.
+    """
+    table = np.zeros((256, 3), np.uint8)
+    if num_classes == 1:
+        table[1] = colors[0] if colors is not None else DEFECT
+    elif colors is not None:
+        table[:num_classes] = colors
+    else:
+        hue = (np.arange(num_classes) * 137.508 / 2) % 180
+        value = 150 + 100 * (np.arange(num_classes) % 2)
+        hsv = np.stack([hue, np.full(num_classes, 190), value], 1)[None].astype(np.uint8)
+        table[:num_classes] = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0]
+    table[IGNORE] = VOID
+    return table
+
+
+def overlay(picture: Picture, mask: NDArray[np.integer], table: Picture, binary: bool) -> Picture:
+    """Blend class colours over a picture (H, W, 3), half and half; a binary task leaves the background alone."""
+    color = table[mask]
+    mixed = (picture.astype(np.uint16) + color) // 2
+    return np.where((mask == 0)[..., None] & binary, picture, mixed).astype(np.uint8)
+
+
+def panel(picture: Picture, truth: NDArray[np.integer], prediction: NDArray[np.integer], table: Picture) -> Picture:
+    """Picture, truth and prediction side by side with a white rule: (H, 3 W + 2·8, 3) uint8 RGB."""
+    binary = int(table[2:IGNORE].sum()) == 0
+    rule = np.full((picture.shape[0], 8, 3), 255, np.uint8)
+    parts = [picture, overlay(picture, truth, table, binary), overlay(picture, prediction, table, binary)]
+    return np.concatenate([parts[0], rule, parts[1], rule, parts[2]], axis=1)
+
+
+def save(path: object, picture: Picture) -> None:
+    """Write uint8 (H, W, 3) RGB or (H, W) as PNG."""
+    ordered = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    if not cv2.imwrite(str(path), ordered):
+        raise OSError(f"{path}: could not be written")

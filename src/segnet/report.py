@@ -1,0 +1,282 @@
+"""What a run leaves behind for people and programs: results.json, plots, pictures and a model card."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+
+from segnet import environment
+from segnet.callbacks import EpochTable, confusion_figure, draw_panels
+from segnet.data import SegmentationDataModule
+from segnet.metrics import scores
+from segnet.model import count_parameters
+from segnet.module import SegmentationModule
+from segnet.pictures import palette, panel, save
+
+PHOTOS = 4
+
+
+def log_config(trainer: Trainer, cfg: DictConfig) -> None:
+    """Show the run's configuration in TensorBoard's text tab."""
+    text = OmegaConf.to_yaml(cfg, resolve=True)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text("configuration", "    " + text.replace("\n", "\n    "))
+
+
+def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule, cfg: DictConfig) -> None:
+    """Write the whole report of a finished run into its folder."""
+    if not trainer.is_global_zero:
+        return
+    folder = Path(cfg.output_dir)
+    results = collect(trainer, module, data, cfg)
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    rows = _rows(trainer)
+    for stage in ("train", "val"):
+        loss_figure(rows, stage).savefig(folder / f"{stage}.png", dpi=100)
+    (folder / "photo").mkdir(exist_ok=True)
+    for i, drawn in enumerate(draw_panels(module, data, "test", PHOTOS)):
+        save(folder / "photo" / f"{i}.png", drawn)
+    write_pictures(folder / "pictures.csv", module, data, "test")
+    (folder / "README.md").write_text(card(results, module, data), encoding="utf-8")
+    log_hyperparameters(trainer, results, cfg)
+
+
+def collect(
+    trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule, cfg: DictConfig
+) -> dict[str, Any]:
+    """Everything that results.json holds."""
+    rows = _rows(trainer)
+    metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+    checkpoint = trainer.checkpoint_callback
+    best = _best_row(rows, cfg.monitor, cfg.mode)
+    metrics |= {k: float(v) for k, v in best.items() if k.startswith(("train/", "val/")) and v}
+    seconds = [float(row["seconds"]) for row in rows]
+    timed = seconds[1:] or seconds  # the first epoch warms up
+    rates = sorted(float(row["images_per_second"]) for row in rows[1:] or rows)
+    return {
+        "metrics": {k: None if math.isnan(v) else v for k, v in sorted(metrics.items())},
+        "monitor": cfg.monitor,
+        "best_epoch": int(best["epoch"]) if best else None,
+        "epochs": trainer.current_epoch,
+        "checkpoint": str(Path(checkpoint.best_model_path).name) if checkpoint else None,  # type: ignore[attr-defined]
+        "parameters": count_parameters(module.net),
+        "seconds": round(sum(seconds), 1),
+        "seconds_per_epoch": round(sum(timed) / max(len(timed), 1), 2),
+        "images_per_second": rates[len(rates) // 2] if rates else None,
+        "hardware": environment.hardware(module.device),
+        "precision": str(trainer.precision),
+        "images": {name: len(indices) for name, indices in data.indices.items()},
+        "overrides": _overrides(),
+        "versions": environment.versions(),
+        "commit": environment.commit(),
+        "seed": cfg.seed,
+    }
+
+
+def _overrides() -> list[str]:
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def _rows(trainer: Trainer) -> list[dict[str, str]]:
+    tables = [c for c in trainer.callbacks if isinstance(c, EpochTable)]  # type: ignore[attr-defined]
+    return tables[0].rows if tables else []
+
+
+def _best_row(rows: list[dict[str, str]], monitor: str, mode: str) -> dict[str, str]:
+    known = [row for row in rows if row.get(monitor) and not math.isnan(float(row[monitor]))]
+    if not known:
+        return rows[-1] if rows else {}
+    choose = max if mode == "max" else min
+    return choose(known, key=lambda row: float(row[monitor]))
+
+
+def loss_figure(rows: list[dict[str, str]], stage: str) -> Figure:
+    """The loss of a stage over the epochs, and its IoU on a second axis."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    title = {"train": "training", "val": "validation"}[stage]
+    for name, color, side in ((f"{stage}/loss", "tab:blue", axes), (f"{stage}/iou", "tab:orange", axes.twinx())):
+        points = [(int(row["epoch"]) + 1, float(row[name])) for row in rows if row.get(name)]
+        if points:
+            side.plot(*zip(*points, strict=True), color=color, marker="." if len(points) < 30 else "")
+        side.set_ylabel(name, color=color)
+        side.set_ylim(bottom=0)
+    axes.set(xlabel="epoch", title=f"{title} loss and IoU")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def write_pictures(path: Path, module: SegmentationModule, data: SegmentationDataModule, split: str) -> None:
+    """One row a picture of the split: file, IoU, and its confusion matrix, so that runs can be compared in pairs."""
+    files = [data.pairs[i].image.relative_to(data.root).as_posix() for i in data.indices[split]]
+    size = max(len(module.classes), 2)
+    header = ["file", "iou"] + [f"{i}>{j}" for i in range(size) for j in range(size)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for index, confusion in module.pictures:
+            iou = scores(confusion, torch.zeros(2, 1), module.classes)["iou"].item()
+            shown = "" if math.isnan(iou) else f"{iou:.6f}"
+            writer.writerow([files[index], shown, *confusion.flatten().tolist()])
+
+
+def log_hyperparameters(trainer: Trainer, results: dict[str, Any], cfg: DictConfig) -> None:
+    """Fill TensorBoard's HPARAMS tab: what a sweep varies, with the final metrics."""
+    parameters = {
+        "net": cfg.model.net._target_.rpartition(".")[2],
+        "loss": cfg.model.loss._target_.rpartition(".")[2],
+        "optimizer": cfg.model.optimizer._target_.rpartition(".")[2],
+        "lr": cfg.model.optimizer.lr,
+        "batch_size": cfg.data.batch_size,
+        "image_size": str(cfg.data.image_size),
+        "epochs": cfg.trainer.max_epochs,
+        "seed": cfg.seed,
+    }
+    for override in results["overrides"]:
+        key, _, value = override.lstrip("+~").partition("=")
+        parameters.setdefault(key, value)
+    metrics = {f"final/{k}": v for k, v in results["metrics"].items() if v is not None and k.count("/") == 1}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(parameters, metrics, step=trainer.global_step)
+
+
+def card(results: dict[str, Any], module: SegmentationModule, data: SegmentationDataModule) -> str:
+    """The model card, Markdown, with the headings of the original document."""
+    parameters = results["parameters"]
+    config: dict[str, Any] = module.config or {}
+    model = config.get("model", {})
+    height, width = data.image_size
+    metrics = results["metrics"]
+
+    def value(name: str) -> str:
+        found = metrics.get(name)
+        return "–" if found is None else f"{found:.4f}"
+
+    names = ("loss", "iou", "dice", "precision", "recall", "accuracy", "class_accuracy", "average_precision")
+    shown = [name for name in names if f"val/{name}" in metrics or f"test/{name}" in metrics]
+    lines = [f"| {name} | {value(f'train/{name}')} | {value(f'val/{name}')} | {value(f'test/{name}')} |" for name in shown]
+    classes = [f"| {name} | {value(f'val/iou/{name}')} | {value(f'test/iou/{name}')} |" for name in module.classes]
+    photos = "\n".join(f"![output {i}](photo/{i}.png)" for i in range(PHOTOS))
+    optimizer = ", ".join(f"{k}={v}" for k, v in model.get("optimizer", {}).items() if not k.startswith("_"))
+    augment = [t["_target_"].rpartition(".")[2] for t in config.get("data", {}).get("augment", [])]
+    scheduler = (model.get("scheduler") or {}).get("_target_", "constant").rpartition(".")[2]
+    return f"""# {_short(model, 'net')} on {data.root.name}
+
+## Model info
+
+| | |
+|---|---|
+| network | {_short(model, 'net')}, {parameters:,} parameters |
+| size | {parameters * 4 / 1e6:.3f} MB in float32 |
+| classes | {', '.join(module.classes)} |
+| checkpoint | `checkpoints/{results['checkpoint'] or '–'}` |
+
+## Input transform
+
+| | |
+|---|---|
+| resize | {height} × {width}, bilinear with antialiasing |
+| normalise | mean {_list(module.mean)}, standard deviation {_list(module.std)} |
+| augmentation | {', '.join(augment) or 'none'} |
+
+## Training
+
+| | |
+|---|---|
+| data | {results['images']['train']} training, {results['images']['val']} validation, {results['images']['test']} test pictures |
+| optimizer | {_short(model, 'optimizer')} ({optimizer}), schedule {scheduler} |
+| loss | {_short(model, 'loss')}, class weights {model.get('class_weights') or 'none'} |
+| epochs | {results['epochs']} (best: {(results['best_epoch'] or 0) + 1} by {results['monitor']}) |
+| batch size | {data.batch_size} |
+| time | {results['seconds']:.0f} s, {results['seconds_per_epoch']} s an epoch, {results['images_per_second']} images/s |
+| hardware | {results['hardware']}, precision {results['precision']} |
+| seed | {results['seed']} |
+| command | `python src/train.py {' '.join(results['overrides'])}` |
+
+## Results
+
+Training and validation figures are of the best epoch; training figures are taken while the weights change.
+
+| metric | training | validation | test |
+|---|---:|---:|---:|
+{chr(10).join(lines)}
+
+| IoU of class | validation | test |
+|---|---:|---:|
+{chr(10).join(classes)}
+
+![training loss](train.png)
+![validation loss](val.png)
+
+## Outputs
+
+Picture, truth, prediction; from the test split.
+
+{photos}
+
+## Versions
+
+{', '.join(f'{k} {v}' for k, v in results['versions'].items())}; commit {results['commit']}
+"""
+
+
+def _short(model: dict[str, Any], part: str) -> str:
+    return str(model.get(part, {}).get("_target_", "–")).rpartition(".")[2]
+
+
+def _list(tensor: torch.Tensor) -> str:
+    return ", ".join(f"{v:.3f}" for v in tensor.flatten().tolist())
+
+
+def write_evaluation(
+    trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule, cfg: DictConfig
+) -> float:
+    """Write results.json, pictures.csv, confusion.png and the worst pictures of an evaluated split; its IoU."""
+    folder = Path(cfg.output_dir)
+    metrics = {
+        k.replace("test/", f"{cfg.split}/", 1): v.item() for k, v in trainer.callback_metrics.items()
+    }
+    results = {
+        "metrics": {k: None if math.isnan(v) else v for k, v in sorted(metrics.items())},
+        "checkpoint": str(cfg.ckpt_path),
+        "images": len(module.pictures),
+        "parameters": count_parameters(module.net),
+        "hardware": environment.hardware(module.device),
+        "precision": str(trainer.precision),
+        "overrides": _overrides(),
+        "versions": environment.versions(),
+        "commit": environment.commit(),
+    }
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_pictures(folder / "pictures.csv", module, data, cfg.split)
+    confusion_figure(module.counts["test"][0], module.classes).savefig(folder / "confusion.png", dpi=120)
+    ranked = []
+    for index, confusion in module.pictures:
+        iou = scores(confusion, torch.zeros(2, 1), module.classes)["iou"].item()
+        if not math.isnan(iou):
+            ranked.append((iou, index))
+    samples = data.samples(cfg.split)
+    table = palette(len(module.classes), data.colors)
+    (folder / "worst").mkdir(exist_ok=True)
+    for place, (iou, index) in enumerate(sorted(ranked)[: cfg.worst]):
+        picture, mask = samples.load(samples.indices[index])
+        tensor = torch.tensor(picture).permute(2, 0, 1)[None].to(module.device)
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            guess = module.decide(module.logits(tensor))[0].cpu().numpy()
+        save(folder / "worst" / f"{place:02d}_iou{iou:.3f}.png", panel(picture, mask, guess, table))
+    iou = metrics[f"{cfg.split}/iou"]
+    for name, value in results["metrics"].items():  # type: ignore[attr-defined]
+        print(f"{name:32s} {'–' if value is None else f'{value:.4f}'}")
+    print(f"written to {folder}")
+    return iou

@@ -22,6 +22,7 @@ def run(cfg: DictConfig) -> float | None:
 
     if cfg.split not in SPLITS:
         raise ValueError(f"split={cfg.split}: must be one of {', '.join(SPLITS)}")
+    environment.keep_freed_memory()
     torch.set_float32_matmul_precision("high")
     module = load_module(cfg.ckpt_path)
     assert module.config is not None

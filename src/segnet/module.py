@@ -179,9 +179,10 @@ class SegmentationModule(LightningModule):
         """One loss; counts of every single picture go to `pictures`, to rank and to compare them."""
         return self._step(batch, "test")
 
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's metrics."""
-        self._epoch_end("train")
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log the epoch's metrics before validation begins, so that one table row holds both."""
+        if self.trainer.is_last_batch:
+            self._epoch_end("train")
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's metrics."""
@@ -197,7 +198,8 @@ class SegmentationModule(LightningModule):
         self.counts[stage] = metric.compute()
         metric.reset()
         values = scores(*self.counts[stage], self.classes)
-        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=False)
+        named = {f"{stage}/{name}": value for name, value in values.items()}
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and scheduler from their factories."""

@@ -22,6 +22,7 @@ def run(cfg: DictConfig) -> float | None:
 
     from segnet import environment, report
 
+    environment.keep_freed_memory()
     torch.set_float32_matmul_precision("high")
     seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.trainer.precision == "auto":

@@ -40,7 +40,10 @@ def open_or_build(
 
     Args:
         folder: where caches live.
+        key: from `key_of`.
         load: picture uint8 (H, W, 3) and mask uint8 (H, W) of one index, already at ``size``.
+        count: how many pictures.
+        size: (height, width) of them all.
         limit_gb: bound of the whole folder; the longest unused caches make room. Where one data set alone
             is larger, nothing is cached.
 
@@ -58,9 +61,7 @@ def open_or_build(
     return np.load(target / "pictures.npy", mmap_mode="r"), np.load(target / "masks.npy", mmap_mode="r")
 
 
-def _build(
-    folder: Path, target: Path, load: Callable[[int], Pair], count: int, size: tuple[int, int]
-) -> None:
+def _build(folder: Path, target: Path, load: Callable[[int], Pair], count: int, size: tuple[int, int]) -> None:
     part = folder / f"{target.name}.{os.getpid()}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

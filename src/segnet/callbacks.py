@@ -1,7 +1,6 @@
 """What a run shows while it trains: a table of epochs, and panels in TensorBoard."""
 
 import csv
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ class EpochTable(Callback):
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(part, self.path)
+        part.replace(self.path)
 
 
 class Panels(Callback):

@@ -61,7 +61,15 @@ def explain(error: BaseException) -> str | None:
         found = re.search(r"full_key: (\S+)", str(error))
         where = f" (in {found.group(1)})" if found else where
         error = error.__cause__
-    user = (HydraException, OmegaConfBaseException, ValueError, TypeError, OSError, FloatingPointError, ImportError)
+    user = (
+        HydraException,
+        OmegaConfBaseException,
+        ValueError,
+        TypeError,
+        OSError,
+        FloatingPointError,
+        ImportError,
+    )
     if not isinstance(error, user) and type(error).__name__ != "MisconfigurationException":
         return None
     text = str(error)

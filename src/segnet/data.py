@@ -46,9 +46,9 @@ class Pair:
         else:
             indices = encoding(read_raw_mask(self.mask), self.mask)
         if indices.shape != picture.shape[:2]:
+            sizes = ["×".join(str(side) for side in array.shape[1::-1]) for array in (indices, picture)]
             raise ValueError(
-                f"{self.mask}: mask is {indices.shape[1]}×{indices.shape[0]}, its picture {self.image} is "
-                f"{picture.shape[1]}×{picture.shape[0]}; both must have one size"
+                f"{self.mask}: mask is {sizes[0]}, its picture {self.image} is {sizes[1]}; both must have one size"
             )
         return (picture, indices) if size is None else resize_pair(picture, indices, size)
 
@@ -277,9 +277,7 @@ class SegmentationDataModule(LightningDataModule):
         files = [file for pair in self.pairs for file in (pair.image, pair.mask)]
         key = cache.key_of(files, self.image_size, self.mask)
         count = len(self.pairs)
-        opened = cache.open_or_build(
-            Path(self.cache_dir), key, self._decode, count, self.image_size, self.cache_gb
-        )
+        opened = cache.open_or_build(Path(self.cache_dir), key, self._decode, count, self.image_size, self.cache_gb)
         if opened is None:
             rank_zero_warn(
                 f"{count} pictures at {self.image_size[0]}×{self.image_size[1]} exceed data.cache_gb="
@@ -338,7 +336,8 @@ class SegmentationDataModule(LightningDataModule):
 
     def class_frequencies(self) -> NDArray[np.int64]:
         """Count of pixels (2 or num_classes, 2) over the training split: of the class, and of the pictures
-        in which the class occurs. Ignored pixels count in neither."""
+        in which the class occurs. Ignored pixels count in neither.
+        """
         count = max(self.num_classes, 2)
         totals = np.zeros((count, 2), np.int64)
         for index in self.indices["train"]:

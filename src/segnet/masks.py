@@ -22,7 +22,7 @@ class Threshold:
 
     def __call__(self, raw: NDArray[np.integer], path: Path) -> NDArray[np.uint8]:
         """Stored (H, W) grey values to class indices 0 and 1."""
-        return (_grey(raw, path) > self.above).astype(np.uint8)
+        return np.asarray(_grey(raw, path) > self.above, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Values:
                 f"{list(self.ignore)}: add them to data.mask.ignore or data.mask.classes, "
                 f"or correct data.num_classes={self.num_classes}"
             )
-        return indices.astype(np.uint8)
+        return np.asarray(indices, np.uint8)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,8 @@ def average_precision(histogram: Tensor) -> Tensor:
     precision = positives / (positives + negatives).clamp(min=1)
     recall = positives / positives[-1]
     gain = torch.diff(recall, prepend=recall.new_zeros(1))
-    return (precision * gain).sum()
+    area: Tensor = (precision * gain).sum()
+    return area
 
 
 def names(classes: Sequence[str]) -> list[str]:

@@ -10,7 +10,6 @@ into Rectifiers", ICCV 2015 (initialisation).
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from segnet.pooling import max_pool, max_unpool
@@ -92,7 +91,8 @@ class SegNet(UnpoolingNetwork):
                 f"widths={list(widths)}: must be {len(self.CONVS)} positive channel counts, one per encoder "
                 f"stage, such as [16, 32, 80, 152, 184]"
             )
-        encoder, decoder = [], []
+        encoder: list[nn.Module] = []
+        decoder: list[nn.Module] = []
         for (into, out), convs in zip(pairwise((3, *widths)), self.CONVS, strict=True):
             encoder.append(_stage([into] + [out] * convs, 3, bias))
             # Mirrored: all but the last convolution keep the stage's width, the last one leaves it.
@@ -212,8 +212,3 @@ def enable_mc_dropout(net: nn.Module) -> int:
     for layer in layers:
         layer.train()
     return len(layers)
-
-
-def to_channels_last(net: nn.Module) -> nn.Module:
-    """Store 4-d weights channels-last, the layout the fast convolution kernels want."""
-    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

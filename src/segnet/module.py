@@ -63,11 +63,12 @@ class SegmentationModule(LightningModule):
         self.loss = loss
         self.optimizer, self.scheduler = optimizer, scheduler
         self.classes = list(classes)
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        self.image_size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
         self.class_weights, self.monitor = class_weights, monitor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        self.metrics = nn.ModuleDict({f"{stage}_counts": Counts(len(self.classes)) for stage in STAGES})
+        for stage in STAGES:  # attributes, so that Lightning moves them to the device
+            setattr(self, f"{stage}_counts", Counts(len(self.classes)))
         self.counts: dict[str, tuple[Tensor, Tensor]] = {}  # of the last epoch, by stage, for the reports
         self.pictures: list[tuple[int, Tensor]] = []  # index and confusion matrix of each tested picture
         self.config: dict[str, Any] | None = None  # what rebuilds this module; goes into the checkpoint
@@ -123,9 +124,7 @@ class SegmentationModule(LightningModule):
             )
         if isinstance(self.class_weights, str):
             if self.class_weights != "median_frequency":
-                raise ValueError(
-                    f"model.class_weights={self.class_weights}: must be median_frequency, a list or null"
-                )
+                raise ValueError(f"model.class_weights={self.class_weights}: must be median_frequency, a list or null")
             weights = median_frequency(torch.from_numpy(self.trainer.datamodule.class_frequencies()))  # type: ignore[attr-defined]
         else:
             weights = torch.tensor(list(self.class_weights or ()), dtype=torch.float32)
@@ -136,11 +135,15 @@ class SegmentationModule(LightningModule):
                 )
             target.weight.copy_(weights)
 
+    def _counts(self, stage: str) -> Counts:
+        counts: Counts = getattr(self, f"{stage}_counts")
+        return counts
+
     def _step(self, batch: Batch, stage: str) -> Tensor:
         logits = self.logits(batch["image"])
         with torch.autocast(logits.device.type, enabled=False):
             loss: Tensor = self.loss(logits, batch["mask"].long())
-        self.metrics[f"{stage}_counts"].update(logits.detach(), batch["mask"])
+        self._counts(stage).update(logits.detach(), batch["mask"])
         if stage == "test":
             self._count_pictures(logits, batch)
         size = len(batch["image"])
@@ -161,9 +164,9 @@ class SegmentationModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One loss."""
         loss = self._step(batch, "train")
-        # Reading a loss waits for the device: on a GPU look as often as the logger does, and before an
+        # Reading a loss waits for the device: on a GPU look only now and then, and before an
         # epoch's checkpoint is written, so that a diverged network never replaces a good one.
-        look = batch_idx % self.trainer.log_every_n_steps == 0 or self.trainer.is_last_batch
+        look = batch_idx % 10 == 0 or self.trainer.is_last_batch
         if (loss.device.type == "cpu" or look) and not math.isfinite(loss.item()):
             raise FloatingPointError(
                 f"train/loss is {loss.item()} in epoch {self.current_epoch}, step {batch_idx}: training diverged; "
@@ -193,8 +196,7 @@ class SegmentationModule(LightningModule):
         self._epoch_end("test")
 
     def _epoch_end(self, stage: str) -> None:
-        metric = self.metrics[f"{stage}_counts"]
-        assert isinstance(metric, Counts)
+        metric = self._counts(stage)
         self.counts[stage] = metric.compute()
         metric.reset()
         values = scores(*self.counts[stage], self.classes)

@@ -73,13 +73,21 @@ def _masks(code: Tensor, bits: torch.dtype) -> tuple[Tensor, Tensor]:
     return (code & 1).neg_(), (code >> 1).neg_()
 
 
+def _windows(rows: Tensor, h: int, w: int) -> Tensor:
+    """View (N, H, W, C) as (N, h, 2, w, 2, C), an odd last row or column left out."""
+    n, _, _, c = rows.shape
+    windows = rows[:, : 2 * h, : 2 * w]
+    s = windows.stride()
+    return windows.as_strided((n, h, 2, w, 2, c), (s[0], 2 * s[1], s[1], 2 * s[2], s[2], s[3]))
+
+
 def _scatter(x: Tensor, code: Tensor, size: tuple[int, int]) -> Tensor:
     rows = x.permute(0, 2, 3, 1).contiguous().view(_BITS[x.element_size()])
     n, h, w, c = rows.shape
     right, below = _masks(code, rows.dtype)
     odd = size != (2 * h, 2 * w)
     out = rows.new_zeros(n, *size, c) if odd else rows.new_empty(n, *size, c)
-    windows = out[:, : 2 * h, : 2 * w].unflatten(1, (h, 2)).unflatten(3, (w, 2))
+    windows = _windows(out, h, w)
     for column, values in enumerate((rows & ~right, rows & right)):
         lower = torch.bitwise_and(values, below, out=windows[:, :, 1, :, column])
         torch.bitwise_xor(values, lower, out=windows[:, :, 0, :, column])
@@ -90,8 +98,8 @@ def _gather(x: Tensor, code: Tensor) -> Tensor:
     rows = x.permute(0, 2, 3, 1).contiguous().view(_BITS[x.element_size()])
     h, w = code.shape[-2:]
     right, below = _masks(code, rows.dtype)
-    windows = rows[:, : 2 * h, : 2 * w].unflatten(1, (h, 2)).unflatten(3, (w, 2))
-    upper, lower = _select(*windows.unbind(4), right[:, :, None]).unbind(2)
+    left_column, right_column = _windows(rows, h, w).unbind(4)
+    upper, lower = _select(left_column, right_column, right[:, :, None]).unbind(2)
     return _select(upper, lower, below).view(x.dtype).permute(0, 3, 1, 2)
 
 
@@ -111,7 +119,7 @@ class _MaxPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> Tensor:  # type: ignore[override]
-        return _scatter(grad, *ctx.saved_tensors, ctx.size)
+        return _scatter(grad, ctx.saved_tensors[0], ctx.size)
 
 
 class _MaxUnpool(torch.autograd.Function):
@@ -122,4 +130,4 @@ class _MaxUnpool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return _gather(grad, *ctx.saved_tensors), None, None
+        return _gather(grad, ctx.saved_tensors[0]), None, None

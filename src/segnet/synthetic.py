@@ -6,7 +6,6 @@ others, so the mask is filled from the very outlines that the picture shows.
 """
 
 import math
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +54,7 @@ class Scene:
         points = [np.rint(outline * (len(self.mask) << SHIFT)).astype(np.int32)]
         cv2.fillPoly(self.mask, points, (value,), cv2.LINE_8, SHIFT)
 
-    def stroke(self, path: Points, width: float, colour: Colour, height: float,
-               mark: bool = False) -> None:
+    def stroke(self, path: Points, width: float, colour: Colour, height: float, mark: bool = False) -> None:
         """Draw an open path of the given width with round joints; mark as in fill."""
         points = [np.rint(path * (len(self.mask) << SHIFT)).astype(np.int32)]
         pixels = max(1, round(width * len(self.mask)))
@@ -93,8 +91,8 @@ def _vary(rng: Generator, colour: Colour, amount: float, gain: float = 1) -> Col
     """Scale a colour by gain and a random brightness, add a slight cast, clip to 0..255."""
     gain *= rng.normal(1, amount)
     red, green, blue = (
-        min(max(c * gain * k, 0.0), 255.0) for c, k in zip(colour, rng.normal(1, amount / 5, 3),
-                                                           strict=True))
+        min(max(c * gain * k, 0.0), 255.0) for c, k in zip(colour, rng.normal(1, amount / 5, 3), strict=True)
+    )
     return red, green, blue
 
 
@@ -103,8 +101,7 @@ def _pick(rng: Generator, colours: tuple[Colour, ...]) -> Colour:
     return _vary(rng, colours[int(rng.integers(len(colours)))], 0.07)
 
 
-def _conductor(scene: Scene, rng: Generator, centre: Points, radius: float, colour: Colour,
-               striped: bool) -> Conductor:
+def _conductor(scene: Scene, rng: Generator, centre: Points, radius: float, colour: Colour, striped: bool) -> Conductor:
     """Draw the insulation and, in its dark core, hexagonally packed copper strands."""
     core_radius = radius * rng.uniform(0.55, 0.62)
     row, column = np.mgrid[-5:6, -5:6].reshape(2, -1)
@@ -184,8 +181,14 @@ def _poked(scene: Scene, rng: Generator, rings: list[tuple[Points, float, float]
         scene.fill(_blob(rng, spot, radius * 0.56, 0.08), (12, 11, 10), 0)
 
 
-def _damage(scene: Scene, rng: Generator, kind: str, plans: list[Conductor], target: int,
-            sheath: tuple[Points, float, float]) -> None:
+def _damage(
+    scene: Scene,
+    rng: Generator,
+    kind: str,
+    plans: list[Conductor],
+    target: int,
+    sheath: tuple[Points, float, float],
+) -> None:
     """Draw the defect of a kind over the finished cable; sheath is centre, inner, outer."""
     rings = [(plan.centre, plan.radius * 0.58, plan.radius) for plan in plans]
     if kind == "bent":
@@ -276,8 +279,7 @@ def _photograph(rng: Generator, layers: Bytes) -> Bytes:
     tint = rng.normal(1, 0.035, 3).astype(np.float32)
     # Grain is added before the lens blur: sensors smear theirs over neighbours when demosaicing.
     power = np.float32(rng.uniform(8, 22))
-    channels = [layers[..., c] * (shade * tint[c]) + gloss + power * _noise(rng, size, size)
-                for c in range(3)]
+    channels = [layers[..., c] * (shade * tint[c]) + gloss + power * _noise(rng, size, size) for c in range(3)]
     picture = cv2.GaussianBlur(cv2.merge(channels), (0, 0), size * rng.uniform(0.0009, 0.0018))
     return np.asarray(np.clip(picture, 0, 255), np.uint8)
 
@@ -348,4 +350,4 @@ def write(root: Path | str, images: int = 240, size: int = 480, seed: int = 0) -
                     raise OSError(f"could not write {path}")
         if root.exists():
             root.rmdir()  # empty, as checked above; Windows does not rename onto a folder
-        os.rename(build, root)
+        build.rename(root)

@@ -90,8 +90,8 @@ class Panels(Callback):
             )
         self.every_n_epochs, self.pictures = every_n_epochs, pictures
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw, on the first process only."""
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, on the first process only (callbacks come before the module counts in ``on_validation_epoch_end``)."""
         epoch = trainer.current_epoch + 1
         due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]

@@ -40,6 +40,10 @@ def read(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"ckpt_path={path}: cannot be loaded safely ({reason})") from error
     if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
         raise ValueError(f"ckpt_path={path}: not a checkpoint written by segnet (it holds no configuration)")
+    # Augmentation and downloads are on record there, but nothing rebuilds them.
+    data = content["config"].get("data")
+    if isinstance(data, dict):
+        data["augment"], data["prepare"] = [], None
     check_targets(content["config"], str(path))
     return content
 

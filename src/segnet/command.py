@@ -28,28 +28,34 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
         def job(cfg: DictConfig) -> float | None:
             hydra_cfg = HydraConfig.get()
             cfg.output_dir = hydra_cfg.runtime.output_dir  # in a sweep the job's own folder
-            check_keys(cfg, name)
             try:
+                check_keys(cfg, name)
                 return body(cfg)
-            except Exception:
+            except Exception as error:
                 _remove_unfinished(Path(cfg.output_dir))
+                if hydra_cfg.mode == RunMode.RUN:
+                    _fail(error)  # here, before Hydra adds lines of its own
                 raise
 
         def main() -> None:
-            traceback = "HYDRA_FULL_ERROR" in os.environ
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on; they are told here, in one line
             try:
                 hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)(job)()
             except Exception as error:
-                message = explain(error)
-                if traceback or message is None:
-                    raise
-                print(f"error: {message}", file=sys.stderr)
-                sys.exit(1)
+                _fail(error)
 
         return main
 
     return decorate
+
+
+def _fail(error: Exception) -> None:
+    """Tell a mendable error in one line and exit with 1; raise any other, and with SEGNET_TRACEBACK=1 every one."""
+    message = explain(error)
+    if message is None or os.environ.get("SEGNET_TRACEBACK") == "1":
+        raise error
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
 
 
 def explain(error: BaseException) -> str | None:
@@ -70,11 +76,14 @@ def explain(error: BaseException) -> str | None:
         FloatingPointError,
         ImportError,
     )
-    if not isinstance(error, user) and type(error).__name__ != "MisconfigurationException":
+    if not (where or isinstance(error, user) or type(error).__name__ == "MisconfigurationException"):
         return None
-    text = str(error)
+    text = str(error) or f"{type(error).__name__}: a value given is not of the right kind"
     if text.startswith("Caught "):  # a loader process died of it; the error proper is the last line
         text = text.strip().splitlines()[-1].partition(": ")[2]
+    text = text.partition("Config search path:")[0]
+    if "To append to your config" in text:  # a misspelt key; appending it is never the remedy
+        text = text.partition("To append to your config")[0] + "No such key; --cfg job lists all keys"
     if isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}"
     return " ".join(text.split()) + where
@@ -90,8 +99,12 @@ def check_keys(cfg: DictConfig, name: str) -> None:
         for entry in raw.get("defaults", []):
             keys = [str(k) for k in entry] if isinstance(entry, DictConfig) else []
             known |= {k.removeprefix("optional ").removeprefix("override ").lstrip("/") for k in keys}
+    known -= {"base", "_self_"}
+    known -= {"_self_", "base"}
     if unknown := sorted({str(key) for key in cfg} - known):
-        raise ValueError(f"unknown key(s) {', '.join(unknown)}; known are {', '.join(sorted(map(str, cfg)))}")
+        raise ValueError(
+            f"unknown key(s) {', '.join(unknown)}; known are {', '.join(sorted(known & set(map(str, cfg))))}"
+        )
 
 
 def check_entries(cfg: DictConfig, group: str) -> None:

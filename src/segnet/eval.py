@@ -29,8 +29,7 @@ def run(cfg: DictConfig) -> float | None:
     seed_everything(module.config["seed"], workers=True, verbose=False)
     chosen = {k: v for k, v in OmegaConf.to_container(cfg.data, resolve=True).items() if v is not None}  # type: ignore[union-attr]
     if "_target_" not in chosen:
-        # Augmentation and downloads belong to training.
-        chosen = {**module.config["data"], **chosen, "augment": [], "prepare": None}
+        chosen = {**module.config["data"], **chosen}
     data = instantiate(chosen, _convert_="all")
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)

@@ -43,7 +43,7 @@ class Counts(Metric):
         target = target.long()
         self.confusion += _count(target * self.size + predicted, known, self.size**2).view_as(self.confusion)
         if self.num_classes == 1:
-            bins = (logits[:, 0].float().sigmoid() * BINS).long().clamp(max=BINS - 1)
+            bins = (logits[:, 0].float().sigmoid() * BINS).long().clamp(0, BINS - 1)  # also where it is NaN
             self.histogram += _count(target * BINS + bins, known, 2 * BINS).view_as(self.histogram)
 
     def compute(self) -> tuple[Tensor, Tensor]:

@@ -205,13 +205,19 @@ class SegmentationModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and scheduler from their factories."""
-        optimizer = self.optimizer(self.parameters())
+        try:
+            optimizer = self.optimizer(self.parameters())
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"model.optimizer: {error}") from error
         if self.scheduler is None:
             return optimizer
         wanted = inspect.signature(self.scheduler).parameters
         given = getattr(self.scheduler, "keywords", {})
         length = next((name for name in LENGTHS if name in wanted and name not in given), None)
-        extra = {length: int(self.trainer.estimated_stepping_batches)} if length else {}
+        steps = self.trainer.estimated_stepping_batches
+        if length and math.isinf(steps):
+            raise ValueError("model.scheduler lasts the whole run, which has no end; set trainer.max_epochs")
+        extra = {length: int(steps)} if length else {}
         return {
             "optimizer": optimizer,
             "lr_scheduler": {

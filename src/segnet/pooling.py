@@ -26,6 +26,8 @@ def max_pool(x: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         maxima (N, C, H // 2, W // 2), dtype of ``x``; codes of the same shape, uint8 in 0..3.
     """
+    if torch.compiler.is_exporting():  # an exported program gets the standard operators
+        return F.max_pool2d(x, 2, return_indices=True)
     if torch.is_grad_enabled() and x.requires_grad:
         pooled: tuple[Tensor, Tensor] = _MaxPool.apply(x)  # type: ignore[no-untyped-call]
         return pooled
@@ -43,6 +45,8 @@ def max_unpool(x: Tensor, code: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         (N, C, H, W), dtype of ``x``.
     """
+    if torch.compiler.is_exporting():
+        return F.max_unpool2d(x, code, 2, output_size=size)
     if torch.is_grad_enabled() and x.requires_grad:
         unpooled: Tensor = _MaxUnpool.apply(x, code, size)  # type: ignore[no-untyped-call]
         return unpooled
@@ -62,7 +66,7 @@ def _pool(x: Tensor) -> tuple[Tensor, Tensor]:
     row = torch.arange(height, device=x.device)[:, None, None] * (2 * x.shape[-1])
     corner = row + torch.arange(width, device=x.device)[:, None] * 2
     # Distance from the window's upper left corner: 0, 1, W or W + 1. The low 16 bits are enough to tell.
-    offset = index.contiguous().view(torch.int16)[..., ::4] - corner.to(torch.int16)
+    offset = index.reshape(-1).view(torch.int16)[::4].view(index.shape) - corner.to(torch.int16)
     low = (offset >> 1).clamp_(max=1)
     return maxima, (offset - low.mul_(x.shape[-1] - 2)).to(torch.uint8).permute(0, 3, 1, 2)
 

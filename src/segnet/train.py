@@ -13,6 +13,8 @@ def run(cfg: DictConfig) -> float | None:
     """
     check_entries(cfg, "callbacks")
     check_entries(cfg, "logger")
+    if not isinstance(cfg.seed, int):
+        raise ValueError(f"seed={cfg.seed}: must be an integer")
     # Imported here, so that --help and errors of composition answer at once.
     import torch
     from hydra.utils import instantiate

@@ -1,0 +1,82 @@
+"""Small data for every test: generated, written once a session, no network."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+from segnet import synthetic  # noqa: E402
+
+# Small and quiet; every test of a command adds its own overrides.
+SMALL = ("trainer=cpu", "trainer.max_epochs=1", "trainer.enable_progress_bar=false", "~callbacks.progress")
+SMALL += ("trainer.enable_model_summary=false", "data.image_size=64")
+
+
+@pytest.fixture(scope="session")
+def cable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 rendered cables of 64×64 with masks: images/, masks/."""
+    root = tmp_path_factory.mktemp("data") / "cable"
+    synthetic.write(root, images=24, size=64, seed=0)
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache of decoded pictures for the whole session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def call_main(name: str, *arguments: str) -> int:
+    """Run the command's ``main`` in this process, as ``python src/<name>.py`` would; its exit code."""
+    import importlib
+
+    before = sys.argv, dict(os.environ)
+    sys.argv = [f"{name}.py", *arguments]
+    try:
+        importlib.import_module(f"segnet.{name}").main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before[0]
+        os.environ.clear()
+        os.environ.update(before[1])
+    return 0
+
+
+@pytest.fixture
+def run_main(capfd: pytest.CaptureFixture[str], cache: Path) -> Callable[..., tuple[int, str]]:
+    """``run_main(name, output_dir, *overrides)``: exit code and everything printed on stderr."""
+
+    def run(name: str, output_dir: Path, *overrides: str) -> tuple[int, str]:
+        small = (*SMALL, f"data.cache_dir={cache}") if name == "train" else ()
+        code = call_main(name, *small, f"output_dir={output_dir}", *overrides)
+        return code, capfd.readouterr().err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """The run folder of one true training on embedded data, shared by all that need a trained network."""
+    out = tmp_path_factory.mktemp("logs") / "train" / "quick"
+    data = tmp_path_factory.mktemp("data") / "embedded"
+    code = call_main(
+        "train",
+        *SMALL,
+        "experiment=quickstart",
+        "trainer.max_epochs=12",
+        "data.prepare.images=96",
+        "data.prepare.size=64",
+        f"data.root={data}",
+        f"data.cache_dir={cache}",
+        "data.image_size=64",
+        f"output_dir={out}",
+    )
+    assert code == 0
+    return out

@@ -1,0 +1,75 @@
+"""A checkpoint from a stranger must not run code."""
+
+import pickle
+
+import pytest
+import torch
+
+from segnet.checkpoint import check_targets, load_module, read
+
+
+class Evil:
+    def __reduce__(self):
+        return (exec, ("open('owned', 'w').close()",))
+
+
+def test_rebuilds_the_module_from_the_file_alone(trained):
+    module = load_module(trained / "checkpoints" / "best.ckpt")
+    state = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+    assert not module.training
+    assert module(torch.zeros(1, 3, 50, 70, dtype=torch.uint8)).shape == (1, 1, 50, 70)
+
+
+def test_a_pickle_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for save in (torch.save, lambda obj, path: path.write_bytes(pickle.dumps(obj))):
+        save({"config": {}, "state_dict": Evil()}, tmp_path / "evil.ckpt")
+        with pytest.raises(ValueError, match="cannot be loaded safely"):
+            read(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "torch.load",
+        "torch.hub.load",
+        "torch.nn.modules.module.torch.load",
+        "segnet.synthetic.write",
+        "segnet.model.torch.hub.load",
+        "segnet.data.os.system",
+        "segnet.data._size",
+        "segmentation_models_pytorch.from_pretrained",
+        "hydra.utils.call",
+        "lightning.pytorch.Trainer",
+    ],
+)
+def test_a_target_outside_the_allowed_code_is_refused(target):
+    config = {"model": {"net": {"_target_": "segnet.model.SegNet", "extra": [{"_target_": target}]}}}
+    with pytest.raises(ValueError, match="must not run"):
+        check_targets(config, "x.ckpt")
+
+
+def test_an_interpolation_is_refused():
+    with pytest.raises(ValueError, match="interpolation"):
+        check_targets({"model": {"net": {"name": "${oc.env:HOME}"}}}, "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    "target", ["segnet.model.SegNet", "segmentation_models_pytorch.Unet", "torch.optim.SGD", "torch.nn.Conv2d"]
+)
+def test_what_a_run_writes_is_allowed(target):
+    check_targets({"_target_": target}, "x.ckpt")
+
+
+def test_foreign_and_damaged_files_are_named(tmp_path, trained):
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    with pytest.raises(ValueError, match=r"foreign.ckpt: not a checkpoint written by segnet"):
+        read(tmp_path / "foreign.ckpt")
+    whole = (trained / "checkpoints" / "best.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut.ckpt: cannot be loaded safely"):
+        read(tmp_path / "cut.ckpt")

@@ -1,0 +1,47 @@
+import json
+
+import pytest
+from PIL import Image
+
+
+def test_a_checkpoint_alone_is_enough(run_main, trained, tmp_path):
+    code, err = run_main("eval", tmp_path / "e", f"ckpt_path={trained}/checkpoints/best.ckpt", "trainer=cpu")
+    assert code == 0, err
+    found = json.loads((tmp_path / "e" / "results.json").read_text())["metrics"]
+    expected = json.loads((trained / "results.json").read_text())["metrics"]
+    assert {k: v for k, v in expected.items() if k.startswith("test/")} == pytest.approx(found, abs=1e-6)
+    with Image.open(tmp_path / "e" / "confusion.png") as picture:
+        assert picture.width > 100
+    worst = sorted((tmp_path / "e" / "worst").glob("*.png"))
+    scores = [float(path.stem.rpartition("iou")[2]) for path in worst]
+    assert len(worst) == 12
+    assert scores == sorted(scores)
+
+
+def test_other_data_and_split_by_override(run_main, trained, cable, tmp_path):
+    code, err = run_main(
+        "eval", tmp_path / "e", f"ckpt_path={trained}/checkpoints/best.ckpt", "split=val", f"data.root={cable}"
+    )
+    assert code == 0, err
+    results = json.loads((tmp_path / "e" / "results.json").read_text())
+    assert 0 <= results["metrics"]["val/iou"] <= 1
+    assert results["images"] < 24
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["ckpt_path=/nowhere.ckpt"], "ckpt_path=/nowhere.ckpt: no such file"),
+        (["ckpt_path={best}", "split=nope"], "split=nope: must be one of train, val, test"),
+        (["ckpt_path={best}", "data=camvid", "data.root=/tmp"], "camvid|nothing matches|knows"),
+        ([], "ckpt_path"),
+    ],
+)
+def test_bad_input(run_main, trained, tmp_path, overrides, message):
+    import re
+
+    best = trained / "checkpoints" / "best.ckpt"
+    code, err = run_main("eval", tmp_path / "e", *(o.replace("{best}", str(best)) for o in overrides))
+    assert code == 1
+    assert re.search(message, err)
+    assert not (tmp_path / "e").exists()

@@ -1,0 +1,133 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, call_main
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+
+def table(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_loss_falls_and_the_iou_rises_on_the_embedded_data(trained):
+    rows = table(trained)
+    assert [int(row["epoch"]) for row in rows] == list(range(12))
+    for split in ("train", "val"):
+        loss = [float(row[f"{split}/loss"]) for row in rows]
+        iou = [float(row[f"{split}/iou"]) for row in rows]
+        assert loss[-1] < 0.5 * loss[0]
+        assert iou[-1] > iou[0] + 0.2
+
+
+def test_the_run_folder_tells_the_whole_story(trained):
+    results = json.loads((trained / "results.json").read_text())
+    assert {"metrics", "parameters", "seconds", "images_per_second", "overrides", "versions", "commit"} <= set(results)
+    assert results["parameters"] == 3_087_185
+    assert results["images_per_second"] > 0
+    assert "experiment=quickstart" in results["overrides"]
+    best = max(table(trained), key=lambda row: float(row["val/iou"]))
+    assert results["metrics"]["val/iou"] == pytest.approx(float(best["val/iou"]))
+    assert results["metrics"]["test/iou"] == results["metrics"]["test/iou/defect"] > 0
+
+    card = (trained / "README.md").read_text()
+    headings = ["## Model info", "## Input transform", "## Training", "## Results", "## Outputs", "## Versions"]
+    assert [line for line in card.splitlines() if line.startswith("## ")] == headings
+    assert "3,087,185 parameters" in card
+    assert "12.349 MB" in card
+    for name in ("train.png", "val.png", "photo/0.png", "photo/3.png"):
+        assert name in card
+        with Image.open(trained / name) as picture:
+            assert np.asarray(picture).std() > 10
+    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", ".hydra/config.yaml", ".hydra/overrides.yaml"):
+        assert (trained / name).is_file()
+
+
+def test_tensorboard_holds_curves_panels_confusion_and_hyperparameters(trained):
+    events = EventAccumulator(str(trained), size_guidance={"images": 0}).Reload()
+    tags = events.Tags()
+    scalars = {"train/loss", "val/loss", "val/iou", "val/iou/defect", "test/iou", "final/test/iou", "final/val/iou"}
+    assert scalars <= set(tags["scalars"])
+    assert any(tag.startswith("lr-") for tag in tags["scalars"])
+    assert {"val/0", "val/3", "val/confusion"} <= set(tags["images"])
+    drawn = [int(row["step"]) for row in table(trained) if int(row["epoch"]) in (4, 9, 11)]
+    assert [event.step for event in events.Images("val/0")] == drawn  # every fifth epoch and the last
+    text = events.Tensors("configuration/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "_target_: segnet.model.SegNet" in text
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_the_worst_picture_table_adds_up_to_the_test_iou(trained):
+    with (trained / "pictures.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    hit, missed, wrong = (sum(int(row[key]) for row in rows) for key in ("1>1", "1>0", "0>1"))
+    results = json.loads((trained / "results.json").read_text())
+    assert results["metrics"]["test/iou"] == pytest.approx(hit / (hit + missed + wrong), abs=1e-6)
+    assert len(rows) == results["images"]["test"]
+
+
+def test_checkpoint_loads_safely_and_describes_itself(trained):
+    state = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    assert state["config"]["model"]["net"]["_target_"] == "segnet.model.SegNet"
+    assert state["config"]["data"]["image_size"] == 64
+    assert "${" not in json.dumps(state["config"])
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_the_workers(tmp_path, cable, cache):
+    weights = []
+    for i, workers in enumerate((0, 2)):
+        out = tmp_path / str(i)
+        code = call_main(
+            "train", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", f"output_dir={out}",
+            f"data.num_workers={workers}", "trainer.max_epochs=2", "~callbacks.panels",
+        )  # fmt: skip
+        assert code == 0
+        weights.append(torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_sweep_needs_only_overrides(tmp_path, cable, cache):
+    code = call_main(
+        "train", "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", f"output_dir={tmp_path}",
+        "model.optimizer.lr=0.1,0.01", "data.batch_size=2,4", "~callbacks.panels",
+    )  # fmt: skip
+    assert code == 0
+    jobs = [json.loads((tmp_path / str(i) / "results.json").read_text()) for i in range(4)]
+    varied = [{o for o in job["overrides"] if "lr=" in o or "batch" in o} for job in jobs]
+    assert len({frozenset(v) for v in varied}) == 4
+
+
+def test_fast_dev_run_writes_nothing(tmp_path, cable, cache):
+    small = [s for s in SMALL if s != "trainer=cpu"]
+    out = tmp_path / "run"
+    code = call_main(
+        "train", *small, "trainer=fast_dev_run", f"data.root={cable}", f"data.cache_dir={cache}", f"output_dir={out}"
+    )
+    assert code == 0
+    assert not [path for path in out.rglob("*") if path.is_file() and ".hydra" not in path.parts]
+
+
+def test_median_frequency_weights_by_hand_reach_the_loss_and_the_checkpoint(tmp_path, cable, cache):
+    out = tmp_path / "run"
+    code = call_main(
+        "train", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", f"output_dir={out}",
+        "model.class_weights=median_frequency", "~callbacks.panels",
+    )  # fmt: skip
+    assert code == 0
+    found = torch.load(out / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]["loss.weight"]
+
+    with (out / "pictures.csv").open() as file:
+        test = {row["file"] for row in csv.DictReader(file)}
+    from segnet.splits import ByHash
+
+    names = [f"images/{path.name}" for path in sorted((cable / "images").iterdir())]
+    split = ByHash(0.7, 0.15, 0.15)(cable, names)
+    assert set(split["test"]) == test
+    masks = [np.asarray(Image.open(cable / name.replace("images", "masks"))) > 127 for name in split["train"]]
+    positive = sum(m.sum() for m in masks) / sum(m.size for m in masks if m.any())
+    negative = sum((~m).sum() for m in masks) / sum(m.size for m in masks)
+    assert found.item() == pytest.approx(negative / positive, rel=1e-5)

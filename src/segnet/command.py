@@ -91,7 +91,7 @@ def explain(error: BaseException) -> str | None:
 
 def check_keys(cfg: DictConfig, name: str) -> None:
     """Refuse a top-level key that no configuration file has: Hydra takes ``+typo=1`` without a word."""
-    known = {"hydra", "defaults"}
+    known: set[str] = set()
     for file in ("base", name):
         raw = OmegaConf.load(CONF_DIR / f"{file}.yaml")
         assert isinstance(raw, DictConfig)
@@ -99,12 +99,9 @@ def check_keys(cfg: DictConfig, name: str) -> None:
         for entry in raw.get("defaults", []):
             keys = [str(k) for k in entry] if isinstance(entry, DictConfig) else []
             known |= {k.removeprefix("optional ").removeprefix("override ").lstrip("/") for k in keys}
-    known -= {"base", "_self_"}
-    known -= {"_self_", "base"}
     if unknown := sorted({str(key) for key in cfg} - known):
-        raise ValueError(
-            f"unknown key(s) {', '.join(unknown)}; known are {', '.join(sorted(known & set(map(str, cfg))))}"
-        )
+        valid = sorted(known & {str(key) for key in cfg})
+        raise ValueError(f"unknown key(s) {', '.join(unknown)}; known are {', '.join(valid)}")
 
 
 def check_entries(cfg: DictConfig, group: str) -> None:

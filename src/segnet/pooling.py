@@ -46,7 +46,7 @@ def max_unpool(x: Tensor, code: Tensor, size: tuple[int, int]) -> Tensor:
         (N, C, H, W), dtype of ``x``.
     """
     if torch.compiler.is_exporting():
-        return F.max_unpool2d(x, code, 2, output_size=size)
+        return F.max_unpool2d(x, code, (2, 2), output_size=size)
     if torch.is_grad_enabled() and x.requires_grad:
         unpooled: Tensor = _MaxUnpool.apply(x, code, size)  # type: ignore[no-untyped-call]
         return unpooled

@@ -1,6 +1,6 @@
 """Fit, test the best checkpoint, write the report; the value that a sweep optimises comes back."""
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from segnet.command import check_entries, command
 
@@ -15,6 +15,9 @@ def run(cfg: DictConfig) -> float | None:
     check_entries(cfg, "logger")
     if not isinstance(cfg.seed, int):
         raise ValueError(f"seed={cfg.seed}: must be an integer")
+    if cfg.trainer.fast_dev_run:  # ModelCheckpoint would write last.ckpt all the same
+        with open_dict(cfg):
+            cfg.callbacks.pop("checkpoint", None)
     # Imported here, so that --help and errors of composition answer at once.
     import torch
     from hydra.utils import instantiate

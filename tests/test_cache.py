@@ -160,7 +160,6 @@ def test_the_longest_unused_makes_room(tmp_path):
     assert used <= room * 1e9
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: cache.json alone decides; a rename meets the old folder")
 @pytest.mark.parametrize("lost", [["cache.json"], ["pictures.npy"], ["masks.npy", "pictures.npy"]])
 def test_half_deleted_cache_is_built_anew(tmp_path, lost):
     """What a kill leaves while a cache is being evicted, or a user with rm."""

@@ -113,13 +113,11 @@ def test_list_missing(tmp_path):
         LISTS(tmp_path, ["x/a.png"])
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: image, name and stem of one image collide in known")
 def test_list_of_images_directly_in_the_root(tmp_path):
     split = LISTS(lists(tmp_path, "a.png", "b.png", "c"), ["a.png", "b.png", "c.png"])
     assert split == {"train": ["a.png"], "val": ["b.png"], "test": ["c.png"]}
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: a full path is ambiguous beside an equal name")
 def test_list_full_path_wins_over_a_name(tmp_path):
     images = ["a.png", "x/a.png", "x/c.png", "x/d.png"]
     assert LISTS(lists(tmp_path, "a.png"), images)["train"] == ["a.png"]

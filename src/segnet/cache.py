@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -51,14 +52,19 @@ def open_or_build(
         pictures (count, H, W, 3) and masks (count, H, W), read-only memory maps; None if over the bound.
     """
     target = folder / key
-    if not (target / "cache.json").is_file():
+    if not _whole(target):
         need = count * size[0] * size[1] * 4
         if need > limit_gb * 1e9:
             return None
         _make_room(folder, int(limit_gb * 1e9) - need)
         _build(folder, target, load, count, size)
-    os.utime(target)  # marks it as used
+    with suppress(OSError):  # a shared cache may be read-only
+        os.utime(target)  # marks it as used
     return np.load(target / "pictures.npy", mmap_mode="r"), np.load(target / "masks.npy", mmap_mode="r")
+
+
+def _whole(target: Path) -> bool:
+    return all((target / name).is_file() for name in ("pictures.npy", "masks.npy", "cache.json"))
 
 
 def _build(folder: Path, target: Path, load: Callable[[int], Pair], count: int, size: tuple[int, int]) -> None:
@@ -79,13 +85,25 @@ def _build(folder: Path, target: Path, load: Callable[[int], Pair], count: int, 
         pictures.flush()
         masks.flush()
         (part / "cache.json").write_text(json.dumps({"count": count, "size": size, "format": FORMAT}))
+        if not _whole(target):
+            shutil.rmtree(target, ignore_errors=True)  # what a killed deletion left
         try:
             part.rename(target)  # atomic: a killed build leaves only a *.part folder
         except OSError:
-            if not (target / "cache.json").is_file():  # another process finished the same cache first
+            if not _whole(target):  # else another process finished the same cache first
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _make_room(folder: Path, allowed: int) -> None:
@@ -93,9 +111,9 @@ def _make_room(folder: Path, allowed: int) -> None:
     caches = []
     for entry in folder.iterdir() if folder.is_dir() else ():
         if entry.name.endswith(".part"):
-            if time.time() - entry.stat().st_mtime > 3600:
+            if time.time() - entry.stat().st_mtime > 3600 and not _alive(int(entry.suffixes[-2][1:])):
                 shutil.rmtree(entry, ignore_errors=True)
-        elif (entry / "cache.json").is_file():
+        elif entry.is_dir():
             caches.append((entry.stat().st_mtime, sum(f.stat().st_size for f in entry.iterdir()), entry))
     used = sum(size for _, size, _ in caches)
     for _, size, entry in sorted(caches):

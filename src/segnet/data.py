@@ -21,13 +21,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segnet import cache
 from segnet.images import EXTENSIONS, read_raw_mask, read_rgb, resize_pair
-from segnet.masks import IGNORE
+from segnet.masks import IGNORE, Encoding
 from segnet.splits import SPLITS, Split
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for news
 
 Batch = dict[str, torch.Tensor]
-Encoding = Callable[[NDArray[np.integer], Path], NDArray[np.uint8]]
 SMALLEST = 32
 
 
@@ -44,7 +43,7 @@ class Pair:
         if self.mask is None:
             indices = np.zeros(picture.shape[:2], np.uint8)
         else:
-            indices = encoding(read_raw_mask(self.mask), self.mask)
+            indices = encoding(read_raw_mask(self.mask, encoding.kind), self.mask)
         if indices.shape != picture.shape[:2]:
             sizes = ["×".join(str(side) for side in array.shape[1::-1]) for array in (indices, picture)]
             raise ValueError(
@@ -85,6 +84,10 @@ class Samples(Dataset[Batch]):
             self.augment.set_random_seed(zlib.crc32(f"{self.seed} {epoch} {i}".encode()))
             out = self.augment(image=np.ascontiguousarray(picture), mask=np.ascontiguousarray(mask))
             picture, mask = out["image"], out["mask"]
+            if picture.dtype != np.uint8:
+                raise ValueError(
+                    f"data.augment makes pictures {picture.dtype}: they must stay uint8; leave out Normalize"
+                )
         # A copy: the memory map is read-only, and a tensor over it would not be.
         return {
             "image": torch.from_numpy(np.array(picture)),
@@ -114,6 +117,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if self.shuffle:
             np.random.default_rng((self.seed, self.epoch)).shuffle(order)
         share = order[self.rank :: self.world][: len(self)]
+        if self.shuffle and len(share) < len(self):  # fewer pictures than ranks
+            share = order[:1]
         return iter([(self.epoch, int(i)) for i in share])
 
 
@@ -188,12 +193,14 @@ class SegmentationDataModule(LightningDataModule):
         self._cached: cache.Pair | None = None
 
     def _check(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"data.batch_size={self.batch_size}: must be at least 1")
-        if self.num_workers != "auto" and (not isinstance(self.num_workers, int) or self.num_workers < 0):
+        if type(self.batch_size) is not int or self.batch_size < 1:
+            raise ValueError(f"data.batch_size={self.batch_size}: must be an integer of at least 1")
+        if self.num_workers != "auto" and (type(self.num_workers) is not int or self.num_workers < 0):
             raise ValueError(f"data.num_workers={self.num_workers}: must be 'auto' or at least 0")
         if self.missing_mask not in ("error", "empty"):
             raise ValueError(f"data.missing_mask={self.missing_mask}: must be 'error' or 'empty'")
+        if not 1 <= self.num_classes < IGNORE:
+            raise ValueError(f"data.num_classes={self.num_classes}: must lie in 1..{IGNORE - 1}")
         if len(self.classes) != self.num_classes:
             raise ValueError(
                 f"data.num_classes={self.num_classes}, but data.classes names {len(self.classes)}: "
@@ -223,7 +230,7 @@ class SegmentationDataModule(LightningDataModule):
             raise FileNotFoundError(
                 f"data.root={self.root}: no such folder; set data.root to the folder of the data set"
             )
-        images = sorted(self._images())
+        images = sorted(set(self._images()))
         if not images:
             raise FileNotFoundError(f"data.root={self.root}: nothing matches data.images={self.images}")
         split = self.split(self.root, images)
@@ -239,7 +246,14 @@ class SegmentationDataModule(LightningDataModule):
             raise ValueError(
                 f"data.split gives no picture to {', '.join(empty)} out of {len(images)}; correct data.split"
             )
+        if leaked := sorted(set(split["train"]) & {*split["val"], *split["test"]}):
+            raise ValueError(f"data.split puts {leaked[0]} ({len(leaked)} in all) into train and val or test")
         self._cached = self._open_cache()
+        if self._cached is not None and self.num_classes == 1 and not (self._cached[1] == 1).any():
+            raise ValueError(
+                f"data.mask={self.mask}: not one pixel of {len(self.pairs)} masks is {self.classes[0]}; "
+                f"masks that hold 0 and 1 need data/mask=values or data.mask.above=0"
+            )
 
     def _images(self) -> Iterator[str]:
         for pattern in self.images:
@@ -257,9 +271,9 @@ class SegmentationDataModule(LightningDataModule):
             name = self.masks.format(
                 stem=path.stem, name=path.name, dir=path.parent.as_posix(), parent=path.parent.name
             )
-        except (KeyError, IndexError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise ValueError(
-                f"data.masks={self.masks!r}: {error} is unknown; use {{stem}}, {{name}}, {{dir}}, {{parent}}"
+                f"data.masks={self.masks!r}: wrong placeholder ({error}); use {{stem}}, {{name}}, {{dir}}, {{parent}}"
             ) from error
         mask = self.root / name
         if mask.is_file():
@@ -286,7 +300,14 @@ class SegmentationDataModule(LightningDataModule):
         return opened
 
     def _decode(self, index: int) -> cache.Pair:
-        return self.pairs[index].load(self.mask, self.image_size)
+        pair = self.pairs[index]
+        picture, mask = pair.load(self.mask, self.image_size)
+        top = int(mask[mask != IGNORE].max(initial=0))
+        if top >= max(self.num_classes, 2):
+            raise ValueError(
+                f"{pair.mask}: holds class {top}, but data.num_classes={self.num_classes}; correct it or data.mask"
+            )
+        return picture, mask
 
     def load(self, index: int) -> cache.Pair:
         """Picture uint8 (H, W, 3) and mask uint8 (H, W) of ``pairs[index]`` at ``image_size``."""
@@ -348,8 +369,8 @@ class SegmentationDataModule(LightningDataModule):
 
 
 def _size(value: int | Sequence[int]) -> tuple[int, int]:
-    sides = (value, value) if isinstance(value, int) else tuple(value)
-    if len(sides) != 2 or min(sides) < SMALLEST:
+    sides = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(sides) != 2 or any(type(side) is not int or side < SMALLEST for side in sides):
         raise ValueError(
             f"data.image_size={value}: must be one side or [height, width], at least {SMALLEST} pixels each"
         )

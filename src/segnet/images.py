@@ -1,7 +1,10 @@
 """Reading and resizing pictures and masks: the only place where files become arrays."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 MAX_PIXELS = 100_000_000  # 10,000 × 10,000; a larger header is refused before anything is decoded
+MaskKind = Literal["grey", "index", "rgb"]
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 
@@ -22,47 +26,77 @@ def read_rgb(path: Path | str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8
     Raises:
         ValueError: unreadable, truncated or larger than ``max_pixels``; the message names the file.
     """
-    image = _open(path, max_pixels)
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16-bit grey
-        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode == "F":
-        raise ValueError(f"{path}: floating-point pictures have no fixed range; save it with 8 or 16 bits")
-    return np.asarray(image.convert("RGB"))
+    with _opened(path, max_pixels) as image:
+        if image.mode.startswith("I;16"):
+            grey = (np.asarray(image) >> 8).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
+        if image.mode in ("F", "I"):
+            raise ValueError(f"{path}: 32-bit pictures have no fixed range; save it with 8 or 16 bits")
+        if "transparency" in image.info:
+            image = image.convert("RGBA")
+        return np.asarray(image.convert("RGB"))
 
 
-def read_raw_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> NDArray[np.integer]:
-    """Read a mask as it is stored: (H, W) values or palette indices, or (H, W, 3) uint8 RGB colours.
+def read_raw_mask(path: Path | str, kind: MaskKind, max_pixels: int = MAX_PIXELS) -> NDArray[np.integer]:
+    """Read a mask for an encoding that wants its ``grey`` values, class ``index`` values or ``rgb`` colours.
 
-    A colour file whose three channels agree counts as grey.
+    They differ for two kinds of files: a palette file stores indices that stand for colours, and a 1-bit file
+    0 and 1 that stand for black and white.
+
+    Returns:
+        (H, W) grey values or indices, or uint8 (H, W, 3) RGB. A colour file whose three channels agree is grey.
+
+    Raises:
+        ValueError: unreadable, too large, or in colour where a value is wanted; the message names the file.
     """
-    image = _open(path, max_pixels)
-    if image.mode in ("1", "LA"):
-        image = image.convert("L")
-    if image.mode in ("RGB", "RGBA", "CMYK", "YCbCr"):
-        rgb = np.asarray(image.convert("RGB"))
-        grey = bool((rgb == rgb[..., :1]).all())
-        return rgb[..., 0] if grey else rgb
-    return np.asarray(image)
-
-
-def _open(path: Path | str, max_pixels: int) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound below is ours
-            image = Image.open(path)
-            if image.width * image.height > max_pixels:
+    with _opened(path, max_pixels) as image:
+        if kind == "rgb":
+            return np.asarray(image.convert("RGB"))
+        if image.mode == "P" and kind == "index":
+            return np.asarray(image)
+        if image.mode == "1":
+            return np.asarray(image).astype(np.uint8) * (1 if kind == "index" else 255)
+        if image.mode in ("P", "RGB", "RGBA", "CMYK", "YCbCr"):
+            rgb = np.asarray(image.convert("RGB"))
+            if (rgb != rgb[..., :1]).any():
                 raise ValueError(
-                    f"{path}: {image.width}×{image.height} pixels, more than the limit of {max_pixels:,}; "
-                    f"cut it into smaller pictures"
+                    f"{path}: the mask is in colour, but data.mask expects grey values; use data/mask=palette "
+                    f"with data.mask.colors"
                 )
-            image.load()
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error}); replace or remove it") from error
-    return image
+            return rgb[..., 0]
+        values = np.asarray(image.convert("L") if image.mode == "LA" else image)
+        if not np.issubdtype(values.dtype, np.integer):
+            raise ValueError(f"{path}: the mask holds floating-point values; save it with integers")
+        return values
+
+
+@contextmanager
+def _opened(path: Path | str, max_pixels: int) -> Iterator[Image.Image]:
+    """Decode a bounded picture, upright, and close its file whatever happens."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound below is ours
+        try:
+            file = Image.open(path)
+        except FileNotFoundError:
+            raise
+        except (OSError, Image.DecompressionBombError) as error:
+            raise _unreadable(path, error) from error
+    with file:
+        if file.width * file.height > max_pixels:
+            raise ValueError(
+                f"{path}: {file.width}×{file.height} pixels, more than the limit of {max_pixels:,}; "
+                f"cut it into smaller pictures"
+            )
+        try:
+            file.load()
+            upright = ImageOps.exif_transpose(file)
+        except Exception as error:  # Pillow's decoders raise many kinds for damaged files
+            raise _unreadable(path, error) from error
+        yield upright
+
+
+def _unreadable(path: Path | str, error: Exception) -> ValueError:
+    return ValueError(f"{path}: cannot be read as an image ({error}); replace or remove it")
 
 
 def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:

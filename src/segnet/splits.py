@@ -40,31 +40,31 @@ class ByList:
 
     def __call__(self, root: Path, images: Sequence[str]) -> Split:
         """Relative image paths by split."""
-        known: dict[str, str] = {}
+        known: dict[str, set[str]] = {}
         for image in images:
             path = Path(image)
-            for key in (image, path.name, path.stem):
-                # Two images with one name: the name alone no longer tells which is meant.
-                known[key] = image if key not in known else ""
+            for key in {path.name, path.stem}:
+                known.setdefault(key, set()).add(image)
+        known |= {image: {image} for image in images}  # a whole path is never ambiguous
         return {name: self._read(root / getattr(self, name), known) for name in SPLITS}
 
     @staticmethod
-    def _read(path: Path, known: dict[str, str]) -> list[str]:
+    def _read(path: Path, known: dict[str, set[str]]) -> list[str]:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: list file of the split not found; correct data.split")
-        found = []
+        found: list[str] = []
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if not line.strip():
                 continue
             parts = line.split()[0].strip("/").split("/")
-            tails = ["/".join(parts[i:]) for i in range(len(parts))]
-            match = next((known[tail] for tail in tails if known.get(tail)), None)
-            if match is None:
+            tails = [line.strip(), *("/".join(parts[i:]) for i in range(len(parts)))]
+            match = next((known[tail] for tail in tails if tail in known), set())
+            if len(match) != 1:
                 raise ValueError(
                     f"{path}:{number}: {line.split()[0]!r} names no image (or more than one) that "
                     f"data.images finds; write its path relative to data.root"
                 )
-            found.append(match)
+            found += match
         return found
 
 
@@ -102,6 +102,6 @@ class ByHash:
         if self.group is None:
             return image
         match = re.search(self.group, image)
-        if match is None:
+        if match is None or match.group(1 if match.re.groups else 0) is None:
             raise ValueError(f"data.split.group={self.group!r} does not match {image!r}; correct the pattern")
         return match.group(1 if match.re.groups else 0)

@@ -7,6 +7,7 @@ BMVC 2017 (section 3: dropout p = 0.5 after the central encoder and decoder stag
 into Rectifiers", ICCV 2015 (initialisation).
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from segnet.pooling import max_pool, max_unpool
 
+PRIOR = 0.05  # share of the positive class that a binary network expects before it has seen anything
 SMALLEST = 32  # five 2×2 poolings leave one pixel
 
 
@@ -41,6 +43,11 @@ class UnpoolingNetwork(nn.Module):
         self.classifier = classifier
         self.pooled_dropout = nn.ModuleList(nn.Identity() for _ in encoder)
         self.apply(_he)
+        # Start from "rare" instead of "half of all pixels" (Lin et al., "Focal Loss", ICCV 2017, section 4.1): else the
+        # first steps push every feature down, and a deep decoder does not recover on defects of a per cent or two.
+        nn.init.normal_(classifier.weight, std=0.01)
+        assert classifier.bias is not None
+        nn.init.constant_(classifier.bias, math.log(PRIOR / (1 - PRIOR)) if classifier.out_channels == 1 else 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) float to (N, num_classes, H, W) logits."""

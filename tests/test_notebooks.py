@@ -1,0 +1,21 @@
+"""The notebooks run from top to bottom on small data, and no cell prints an error."""
+
+import nbformat
+import pytest
+from conftest import ROOT
+from nbclient import NotebookClient
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb")))
+# Jupyter's own deprecations.
+@pytest.mark.filterwarnings("ignore")
+def test_notebook_runs(name, trained, cable, cache, monkeypatch):
+    monkeypatch.setenv(
+        "SEGNET_NOTEBOOK_OVERRIDES", f"data=synthetic data.image_size=64 data.root={cable} data.cache_dir={cache}"
+    )
+    monkeypatch.setenv("SEGNET_NOTEBOOK_RUN", str(trained))
+    notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "commit notebooks without outputs"
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+    pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(pictures) >= 2

@@ -9,8 +9,9 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from segnet.command import CONF_DIR
-from segnet.data import EpochSampler, SegmentationDataModule
+from segnet.data import SegmentationDataModule
 from segnet.masks import IGNORE, Palette, Threshold, Values
+from segnet.samples import EpochSampler
 from segnet.splits import SPLITS, ByHash, ByPattern
 
 HALVES = ByPattern("images/t*", "images/v*", "images/v*")

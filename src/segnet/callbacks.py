@@ -12,9 +12,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from segnet.data import Batch, SegmentationDataModule, collate
+from segnet.data import SegmentationDataModule
 from segnet.module import SegmentationModule
 from segnet.pictures import palette, panel
+from segnet.samples import Batch, collate
 
 
 class EpochTable(Callback):

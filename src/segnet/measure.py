@@ -24,11 +24,12 @@ from tqdm import tqdm
 
 from segnet import environment, synthetic
 from segnet.baseline import StockNetwork, read_batch
-from segnet.data import EpochSampler, SegmentationDataModule, collate
+from segnet.data import SegmentationDataModule
 from segnet.losses import CrossEntropy
 from segnet.masks import Threshold
 from segnet.model import SegNet, SegNetCompact
 from segnet.pooling import max_pool, max_unpool
+from segnet.samples import EpochSampler, collate
 from segnet.splits import ByHash
 
 BASELINE = "baseline: compact, NCHW, float32, stock indices"

@@ -1,0 +1,45 @@
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+
+import torch
+from conftest import ROOT
+
+from segnet import environment
+
+
+def test_versions_and_commit_are_those_of_the_installed():
+    found = environment.versions()
+    assert found["python"] == platform.python_version()
+    assert found["torch"] == version("torch")
+    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    assert environment.commit().startswith(head[:12] or "unknown")
+
+
+def test_precision_is_one_that_the_hardware_runs():
+    chosen = environment.fastest_precision("cpu")
+    native = "avx512_bf16" in open("/proc/cpuinfo").read() if platform.system() == "Linux" else False  # noqa: PTH123, SIM115
+    assert chosen == ("bf16-mixed" if native else "32-true")
+    assert environment.fastest_precision("mps") == "32-true"
+
+
+def test_kept_memory_spares_page_faults():
+    """A large tensor taken and freed again and again costs page faults only until its memory is kept."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    code = (
+        "import resource, sys, torch; sys.path.insert(0, sys.argv[1]); from segnet import environment\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(10): torch.ones(64 * 2**20 // 4)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "a = faults(); environment.keep_freed_memory(); faults(); print(a, faults())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(ROOT / "src")], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after < before / 5
+
+
+def test_hardware_names_the_processor():
+    assert "threads" in environment.hardware(torch.device("cpu"))

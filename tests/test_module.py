@@ -104,5 +104,5 @@ def test_median_frequency_by_hand():
 
 
 def test_unknown_monitor_lists_the_known():
-    with pytest.raises(ValueError, match="monitor=val/mIoU: no such metric; known are .*val/iou/defect"):
+    with pytest.raises(ValueError, match=r"monitor=val/mIoU: no such metric; known are .*val/iou/defect"):
         module(monitor="val/mIoU")

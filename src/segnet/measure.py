@@ -1,12 +1,9 @@
 """What the benchmark measures: every method of `Bench` is a part; variants take turns, medians count."""
 
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,22 +15,12 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from segnet import environment, synthetic
-from segnet.baseline import StockNetwork, read_batch
-from segnet.data import SegmentationDataModule
-from segnet.losses import CrossEntropy
-from segnet.masks import Threshold
-from segnet.model import SegNet, SegNetCompact
+from segnet.baseline import read_batch
 from segnet.pooling import max_pool, max_unpool
-from segnet.samples import EpochSampler, collate
-from segnet.splits import ByHash
-
-BASELINE = "baseline: compact, NCHW, float32, stock indices"
-SOURCE = Path(__file__).resolve().parents[1]
+from segnet.variants import BASELINE, SOURCE, Step, child, data_module, drain, execute, nets, overhead, training_loader
 
 
 @dataclass
@@ -48,49 +35,6 @@ class Row:
     greatest: float
     ratio: float | None = None  # to the part's first row; greater is better
     note: str = ""
-
-
-class Step:
-    """One training step: forward, loss, backward, update."""
-
-    def __init__(self, net: nn.Module, device: torch.device, fast: bool, size: int, batch: int) -> None:
-        layout = torch.channels_last if fast else torch.contiguous_format
-        torch.manual_seed(0)
-        self.net = net.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-        self.loss = CrossEntropy(1).to(device)
-        self.optimizer = torch.optim.SGD(net.parameters(), 0.01)
-        self.pictures = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=layout)
-        self.masks = torch.randint(0, 2, (batch, size, size), device=device)
-        self.device, self.fast = device, fast
-
-    def forward(self) -> Tensor:
-        """Logits of the fixed batch."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast):
-            out: Tensor = self.net(self.pictures)
-        return out
-
-    def __call__(self) -> None:
-        """The step."""
-        self.optimizer.zero_grad()
-        self.loss(self.forward().float(), self.masks).backward()
-        self.optimizer.step()
-
-    def flops(self) -> int:
-        """Floating-point operations of a step: the convolutions of forward and backward."""
-        with FlopCounterMode(display=False) as counter:
-            self()
-        return int(counter.get_total_flops())
-
-
-def nets() -> dict[str, Callable[[], tuple[nn.Module, bool]]]:
-    """Variants of the training step: network, and whether it runs channels-last in bfloat16."""
-    return {
-        BASELINE: lambda: (StockNetwork(SegNetCompact(1)), False),
-        "compact, channels-last, bfloat16, stock indices": lambda: (StockNetwork(SegNetCompact(1)), True),
-        "compact, channels-last, bfloat16": lambda: (SegNetCompact(1), True),
-        "segnet, channels-last, bfloat16, stock indices": lambda: (StockNetwork(SegNet(1)), True),
-        "segnet, channels-last, bfloat16": lambda: (SegNet(1), True),
-    }
 
 
 class Bench:
@@ -189,10 +133,10 @@ class Bench:
         peaks: dict[str, list[float]] = {}
         for number, name in enumerate(tqdm(nets(), "memory", leave=False)):
             code = (
-                f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from segnet.measure import peak_memory; "
+                f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from segnet.variants import peak_memory; "
                 f"print(peak_memory({number}, {self.device.type!r}, {self.cfg.image_size}, {self.cfg.batch_size}))"
             )
-            peaks[name] = [float(_child(code).split()[-1])]
+            peaks[name] = [float(child(code).split()[-1])]
         self._add("peak memory of training", "MB", peaks, -1, {})
 
     def data(self) -> None:
@@ -207,14 +151,14 @@ class Bench:
             variants: dict[str, Callable[[], Any]] = {
                 "baseline: decode, resize, flip each epoch": lambda: [read_batch(b, size, rng) for b in batches]
             }
-            samples = _module(root, size, None).samples("train")
+            samples = data_module(root, size, None).samples("train")
             variants["this, decoding each epoch"] = lambda: [samples[(0, i)] for i in range(len(samples))]
-            cached = _module(root, size, str(Path(scratch) / "cache"))
+            cached = data_module(root, size, str(Path(scratch) / "cache"))
             per_round = dict(zip(variants, (count, len(samples)), strict=True))
             for workers in self.cfg.workers:
-                loader = _loader(cached, workers, repeat=20)
+                loader = training_loader(cached, workers, repeat=20)
                 name = f"this, cached, loader with {workers} workers"
-                variants[name] = partial(_drain, loader)
+                variants[name] = partial(drain, loader)
                 per_round[name] = 20 * len(samples)
             seconds = self._rounds("data", variants)
             rate = {name: [per_round[name] / s for s in series] for name, series in seconds.items()}
@@ -242,12 +186,12 @@ class Bench:
                 f"data.root={scratch}/cable", "data.prepare.images=24", "data.prepare.size=64", "data.image_size=64",
             ]  # fmt: skip
             variants: dict[str, Callable[[], Any]] = {
-                "python -c 'import torch'": lambda: _child("import torch"),
-                "src/train.py --help": lambda: _execute([script, "--help"]),
-                "src/train.py trainer=fast_dev_run (fit, validate, test one batch)": lambda: _execute(first),
+                "python -c 'import torch'": lambda: child("import torch"),
+                "src/train.py --help": lambda: execute([script, "--help"]),
+                "src/train.py trainer=fast_dev_run (fit, validate, test one batch)": lambda: execute(first),
             }
             self._add("whole program", "s", self._rounds("program", variants), -1, {})
-        seconds = self._rounds("overhead", _overhead(self.device, self.cfg.image_size, self.cfg.batch_size))
+        seconds = self._rounds("overhead", overhead(self.device, self.cfg.image_size, self.cfg.batch_size))
         self._add("an epoch of 8 steps, default network", "s", seconds, -1, {})
 
     # -- reports -----------------------------------------------------------------------------------
@@ -286,89 +230,3 @@ class Bench:
         axes.set(xlabel="times the part's first row; greater is better", xscale="log")
         axes.tick_params(axis="y", labelsize=7)
         return figure
-
-
-def peak_memory(number: int, device: str, size: int, batch: int) -> float:
-    """MB that three steps of the variant take beyond what the process held before; called in a fresh process."""
-    environment.keep_freed_memory()
-    make = list(nets().values())[number]
-    on = torch.device(device)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    step = Step(*make()[:1], on, make()[1], size, batch)
-    for _ in range(3):
-        step()
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e6
-
-
-def _execute(arguments: Sequence[str]) -> str:
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
-    return done.stdout
-
-
-def _child(code: str) -> str:
-    return _execute(["-c", code])
-
-
-def _drain(loader: DataLoader[dict[str, Tensor]]) -> int:
-    return sum(len(batch["image"]) for batch in loader)
-
-
-def _module(root: Path, size: int, cache_dir: str | None) -> SegmentationDataModule:
-    import albumentations
-
-    data = SegmentationDataModule(
-        str(root), "images/*.png", "masks/{name}", Threshold(), ["defect"], 1, ByHash(0.7, 0.15, 0.15),
-        image_size=size, cache_dir=cache_dir, augment=[albumentations.HorizontalFlip(p=0.5)],
-    )  # fmt: skip
-    data.find()
-    return data
-
-
-def _loader(data: SegmentationDataModule, workers: int, repeat: int) -> DataLoader[dict[str, Tensor]]:
-    """The training loader, over the split several times so that starting the workers does not count."""
-    samples = data.samples("train")
-    samples.indices = list(samples.indices) * repeat
-    sampler = EpochSampler(len(samples), 0, True)
-    return DataLoader(
-        samples, 4, sampler=sampler, num_workers=workers, collate_fn=collate, persistent_workers=workers > 0  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
-def _overhead(device: torch.device, size: int, batch: int) -> dict[str, Callable[[], Any]]:
-    """The same eight steps on the same batches: a bare loop, and Lightning with this project's module and metrics."""
-    from lightning.pytorch import Trainer
-
-    from segnet.module import SegmentationModule
-
-    picture = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-    mask = torch.randint(0, 2, (batch, size, size), dtype=torch.uint8)
-    batches = [{"image": picture, "mask": mask, "index": torch.arange(batch)}] * 8
-    module = SegmentationModule(
-        SegNet(1), CrossEntropy(1), partial(torch.optim.SGD, lr=0.01), classes=["defect"], image_size=size
-    ).to(device)
-    bare = torch.optim.SGD(module.parameters(), 0.01)
-
-    def loop() -> None:
-        for item in batches:
-            on = {key: value.to(device) for key, value in item.items()}
-            bare.zero_grad()
-            with torch.autocast(device.type, torch.bfloat16):
-                logits = module.logits(on["image"])
-            module.loss(logits, on["mask"].long()).backward()
-            bare.step()
-
-    trainer = Trainer(
-        accelerator=device.type, devices=1, precision="bf16-mixed", max_epochs=-1, max_steps=8, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-    )  # fmt: skip
-
-    def fit() -> None:
-        trainer.fit_loop.epoch_loop.max_steps = trainer.global_step + 8
-        trainer.should_stop = False
-        trainer.fit(module, batches)
-
-    return {"bare loop": loop, "Lightning with module and metrics": fit}

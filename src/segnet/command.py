@@ -114,10 +114,11 @@ def check_entries(cfg: DictConfig, group: str) -> None:
 def _remove_unfinished(folder: Path) -> None:
     """Delete the folder of a run that failed before it had anything to keep.
 
-    Only what this process wrote goes: one older file, or a checkpoint, and the folder stays.
+    That is a folder with nothing in it but Hydra's record and TensorBoard's events, both written by this process.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("LOCAL_RANK", "0") != "0":
         return
     files = [file for file in folder.rglob("*") if file.is_file()]
-    if all(file.stat().st_mtime >= STARTED - 1 and file.suffix != ".ckpt" for file in files):
+    empty = all(file.parent.name == ".hydra" or file.name.startswith("events.out.tfevents") for file in files)
+    if empty and all(file.stat().st_mtime >= STARTED - 1 for file in files):
         shutil.rmtree(folder, ignore_errors=True)

@@ -90,13 +90,15 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_workers(tmp_path, cab
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_a_sweep_needs_only_overrides(tmp_path, cable, cache):
+def test_a_sweep_needs_only_overrides(tmp_path, cable, cache, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     code = call_main(
-        "train", "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", f"output_dir={tmp_path}",
+        "train", "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}",
         "model.optimizer.lr=0.1,0.01", "data.batch_size=2,4", "~callbacks.panels",
     )  # fmt: skip
     assert code == 0
-    jobs = [json.loads((tmp_path / str(i) / "results.json").read_text()) for i in range(4)]
+    (sweep,) = (tmp_path / "logs" / "train").iterdir()
+    jobs = [json.loads((sweep / str(i) / "results.json").read_text()) for i in range(4)]
     varied = [{o for o in job["overrides"] if "lr=" in o or "batch" in o} for job in jobs]
     assert len({frozenset(v) for v in varied}) == 4
 

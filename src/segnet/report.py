@@ -22,6 +22,10 @@ from segnet.module import SegmentationModule
 from segnet.pictures import palette, panel, save
 
 
+# What TensorBoard's HPARAMS tab compares.
+FINAL = ("test/iou", "test/loss", "val/iou", "val/loss")
+
+
 def log_config(trainer: Trainer, cfg: DictConfig) -> None:
     """Show the run's configuration in TensorBoard's text tab."""
     text = OmegaConf.to_yaml(cfg, resolve=True)
@@ -145,9 +149,10 @@ def log_hyperparameters(trainer: Trainer, results: dict[str, Any], cfg: DictConf
         "seed": cfg.seed,
     }
     for override in results["overrides"]:
-        key, _, value = override.lstrip("+~").partition("=")
-        parameters.setdefault(key, value)
-    metrics = {f"final/{k}": v for k, v in results["metrics"].items() if v is not None and k.count("/") == 1}
+        key, _, value = override.lstrip("+").partition("=")
+        if not key.startswith("~") and key.rpartition(".")[2] not in (*parameters, "max_epochs"):
+            parameters[key] = value
+    metrics = {f"final/{k}": v for k, v in results["metrics"].items() if v is not None and k in FINAL}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(parameters, metrics, step=trainer.global_step)

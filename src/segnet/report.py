@@ -21,7 +21,6 @@ from segnet.model import count_parameters
 from segnet.module import SegmentationModule
 from segnet.pictures import palette, panel, save
 
-
 # What TensorBoard's HPARAMS tab compares.
 FINAL = ("test/iou", "test/loss", "val/iou", "val/loss")
 

@@ -43,6 +43,9 @@ def call_main(name: str, *arguments: str) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     finally:
+        import torch
+
+        torch.use_deterministic_algorithms(False)  # the trainer sets it for the whole process
         sys.argv = before[0]
         os.environ.clear()
         os.environ.update(before[1])

@@ -20,7 +20,7 @@ def test_the_loss_falls_and_the_iou_rises_on_the_embedded_data(trained):
     for split in ("train", "val"):
         loss = [float(row[f"{split}/loss"]) for row in rows]
         iou = [float(row[f"{split}/iou"]) for row in rows]
-        assert loss[-1] < 0.5 * loss[0]
+        assert loss[-1] < 0.75 * loss[0]
         assert iou[-1] > iou[0] + 0.2
 
 

@@ -119,6 +119,7 @@ def _remove_unfinished(folder: Path) -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("LOCAL_RANK", "0") != "0":
         return
     files = [file for file in folder.rglob("*") if file.is_file()]
-    empty = all(file.parent.name == ".hydra" or file.name.startswith("events.out.tfevents") for file in files)
+    boards = ("events.out.tfevents", "hparams.yaml")
+    empty = all(file.parent.name == ".hydra" or file.name.startswith(boards) for file in files)
     if empty and all(file.stat().st_mtime >= STARTED - 1 for file in files):
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,5 @@
 """What the benchmark measures: training steps, loaders, an epoch with and without Lightning, child processes."""
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -77,13 +76,19 @@ def peak_memory(number: int, device: str, size: int, batch: int) -> float:
     environment.keep_freed_memory()
     make = list(nets().values())[number]
     on = torch.device(device)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = _resident("VmRSS")
     step = Step(*make()[:1], on, make()[1], size, batch)
     for _ in range(3):
         step()
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e6
+    return _resident("VmHWM") - before
+
+
+def _resident(field: str) -> float:
+    """MB of this process now (``VmRSS``) or at its peak (``VmHWM``); ru_maxrss would hold the parent's peak too."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith(field))
 
 
 def execute(arguments: Sequence[str]) -> str:

@@ -153,9 +153,11 @@ def overhead(device: torch.device, size: int, batch: int) -> dict[str, Callable[
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
     )  # fmt: skip
 
+    loader: DataLoader[Any] = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
     def fit() -> None:
         trainer.fit_loop.epoch_loop.max_steps = trainer.global_step + 8
         trainer.should_stop = False
-        trainer.fit(module, batches)
+        trainer.fit(module, loader)
 
     return {"bare loop": loop, "Lightning with module and metrics": fit}

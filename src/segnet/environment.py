@@ -38,8 +38,6 @@ def keep_freed_memory(keep: bool = True) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(m_mmap_threshold, 2**30 if keep else 2**25)
         libc.mallopt(m_trim_threshold, 2**31 - 1 if keep else 2**26)
-        if not keep:
-            libc.malloc_trim(0)
 
 
 def hardware(device: torch.device) -> str:

@@ -41,6 +41,7 @@ def fails(run_main, tmp_path, cable):
         (["experiment=nope"], "Could not find 'experiment/nope' Available options .*quickstart"),
         (["+callbacks.foo=1"], "callbacks.foo=1: has no _target_; to leave it out write ~callbacks.foo"),
         (["monitor=val/foo"], "monitor=val/foo: no such metric; known are .*val/iou"),
+        (["trainer.max_epochs=abc"], "trainer.max_epochs=abc: must be an integer"),
         (["seed=abc"], "seed=abc: must be an integer"),
         (["output_dir=/proc/no/folder"], "/proc/no.*: "),
         (["model.optimizer.lr=abc"], "model.optimizer: "),

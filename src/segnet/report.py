@@ -49,6 +49,10 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
     write_pictures(folder / "pictures.csv", module, data, "test")
     (folder / "README.md").write_text(card(results, module, data), encoding="utf-8")
     log_hyperparameters(trainer, results, cfg)
+    for name in ("val/iou", "test/iou", "test/loss"):
+        value = results["metrics"].get(name)
+        print(f"{name:10s} {'–' if value is None else f'{value:.4f}'}")
+    print(f"model card {folder / 'README.md'}\ndashboard  tensorboard --logdir logs")
 
 
 def collect(

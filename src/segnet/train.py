@@ -15,6 +15,8 @@ def run(cfg: DictConfig) -> float | None:
     check_entries(cfg, "logger")
     if not isinstance(cfg.seed, int):
         raise ValueError(f"seed={cfg.seed}: must be an integer")
+    if not isinstance(cfg.trainer.max_epochs, int):
+        raise ValueError(f"trainer.max_epochs={cfg.trainer.max_epochs}: must be an integer, -1 for no end")
     if cfg.trainer.fast_dev_run:  # ModelCheckpoint would write last.ckpt all the same
         with open_dict(cfg):
             cfg.callbacks.pop("checkpoint", None)

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from segnet.module import SegmentationModule
+from segnet.program import Program
 
 # Modules whose classes and functions a checkpoint may name; everything else is refused.
 ALLOWED = (
@@ -62,6 +63,13 @@ def load_module(path: str | Path) -> SegmentationModule:
         raise ValueError(f"ckpt_path={path}: weights do not fit its network ({error})") from error
     module.config = config
     return module.eval()
+
+
+def load_model(path: str, device: str) -> SegmentationModule | Program:
+    """What a prediction runs: an exported program (.onnx, .pt2), or the module of a checkpoint."""
+    if Path(path).suffix in (".onnx", ".pt2"):
+        return Program(path, device)
+    return load_module(path).to(device)
 
 
 def check_targets(config: Any, path: str) -> None:

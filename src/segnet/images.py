@@ -100,14 +100,22 @@ def _unreadable(path: Path | str, error: Exception) -> ValueError:
 
 
 def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (N, 3, H, W) uint8 or float pictures in 0..255, bilinear with antialiasing, same dtype.
-
-    Training, prediction and export all call this one function, so they cannot disagree.
-    """
+    """Resize uint8 (N, 3, H, W) pictures to uint8, bilinear with antialiasing: the data path, on the CPU."""
     if tuple(pictures.shape[-2:]) == size:
         return pictures
-    out = F.interpolate(pictures.float(), size, mode="bilinear", antialias=True).round().clamp(0, 255)
-    return out.to(pictures.dtype)
+    return F.interpolate(pictures, size, mode="bilinear", antialias=True)
+
+
+def resize_exact(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (N, 3, H, W) pictures in 0..255 to float32, the same way and without rounding: prediction, on any device.
+
+    torch computes the weights in the pictures' precision. In float32 they are off by up to 0.01 of 255, enough to move
+    a maximum of the pooling and so a decision; in float64 (where the device has it) an exported program agrees.
+    """
+    if not torch.compiler.is_exporting() and tuple(pictures.shape[-2:]) == size:  # an exported program has no branch
+        return pictures.float()
+    exact = torch.float32 if pictures.device.type == "mps" else torch.float64
+    return F.interpolate(pictures.to(exact), size, mode="bilinear", antialias=True).float()
 
 
 def resize_pair(

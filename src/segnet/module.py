@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from segnet.images import resize
+from segnet.images import resize_exact
 from segnet.losses import CrossEntropy
 from segnet.metrics import Counts, names, scores
 
@@ -84,20 +84,26 @@ class SegmentationModule(LightningModule):
         Pictures are resized to ``image_size`` as in training, the logits back to the pictures' own size.
         """
         height, width = pictures.shape[-2:]
-        logits = self.logits(resize(pictures, self.image_size))
+        logits = self.logits(resize_exact(pictures, self.image_size))
         if (height, width) != self.image_size:
             logits = F.interpolate(logits, (height, width), mode="bilinear")
         return logits
 
     def logits(self, pictures: Tensor) -> Tensor:
-        """Logits float32 (N, C, H, W) of uint8 RGB pictures (N, 3, H, W), H and W unchanged."""
-        x = pictures.float().div_(255).sub_(self.mean).div_(self.std)
+        """Logits float32 (N, C, H, W) of RGB pictures (N, 3, H, W) in 0..255, uint8 or float, H and W unchanged."""
+        x = pictures.to(torch.float32, copy=True).div_(255).sub_(self.mean).div_(self.std)
         out: Tensor = self.net(x)
         return out.float()
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class probabilities (N, C, H, W) in 0..1: sigmoid of one logit, softmax of several."""
         return logits.sigmoid() if len(self.classes) == 1 else logits.softmax(1)
+
+    @property
+    def colors(self) -> list[list[int]] | None:
+        """RGB of each class in overlays, as the data it was trained on says; None for the standard palette."""
+        found: list[list[int]] | None = (self.config or {}).get("data", {}).get("colors")
+        return found
 
     def decide(self, logits: Tensor) -> Tensor:
         """Class indices (N, H, W) int64; 0 and 1 for a binary task."""

@@ -10,15 +10,23 @@ def run(cfg: DictConfig) -> None:
     import torch
 
     from segnet import environment, prediction
-    from segnet.checkpoint import load_module
+    from segnet.checkpoint import load_model
     from segnet.inference import Predictor
 
     environment.keep_freed_memory()
     files = prediction.find(str(cfg.input))
-    module = load_module(cfg.ckpt_path)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
-    precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision
-    predictor = Predictor(module.to(device), precision, cfg.tile, cfg.overlap, cfg.flips, cfg.batch_size)
+    torch.manual_seed(cfg.seed)  # of the Monte-Carlo samples
+    predictor = Predictor(
+        load_model(str(cfg.ckpt_path), device),
+        environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision,
+        cfg.tile,
+        cfg.overlap,
+        cfg.flips,
+        list(cfg.scales),
+        cfg.mc_samples,
+        cfg.batch_size,
+    )
     prediction.write(predictor, files, cfg)
 
 

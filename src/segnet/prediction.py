@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from segnet.images import EXTENSIONS, read_rgb
-from segnet.inference import Predictor
+from segnet.inference import Prediction, Predictor
 from segnet.pictures import overlay, palette, save
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
@@ -52,19 +52,20 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
     """
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    module = predictor.module
-    data = (module.config or {}).get("data", {})
-    table = palette(len(module.classes), data.get("colors"))
+    model = predictor.model
+    table = palette(len(model.classes), model.colors)
     failed: list[str] = []
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        areas = [f"{unit}_{name}" for name in module.classes for unit in ("pixels", "percent")]
-        writer.writerow(["file", *areas, "score", "milliseconds"])
+        areas = [f"{unit}_{name}" for name in model.classes for unit in ("pixels", "percent")]
+        header = ["file", *areas, "score", "milliseconds"]
+        header += ["entropy", "variance"] if predictor.mc_samples else []
+        writer.writerow(header)
         with tqdm(total=len(files), desc="predict", unit="file") as bar:
             for start in range(0, len(files), cfg.batch_size):
                 part = files[start : start + cfg.batch_size]
                 for row in _batch(predictor, part, folder, table, cfg, failed):
-                    writer.writerow(row)
+                    writer.writerow(row + [""] * (len(header) - len(row)))  # a video has no maps
                 file.flush()
                 bar.update(len(part))
     print(f"written to {folder}")
@@ -93,24 +94,26 @@ def _batch(
     start = time.perf_counter()
     found = predictor(list(pictures.values()))
     millis = (time.perf_counter() - start) * 1e3 / max(len(pictures), 1)
-    for (path, picture), probabilities in zip(pictures.items(), found, strict=True):
-        mask = decide(probabilities)
-        binary = len(probabilities) == 1
+    for (path, picture), prediction in zip(pictures.items(), found, strict=True):
+        mask, binary = prediction.mask(), len(predictor.model.classes) == 1
         save(folder / f"{path.stem}.png", mask * np.uint8(255) if binary else mask)
         if cfg.overlay:
             save(folder / f"{path.stem}_overlay.png", overlay(picture, mask, table, binary))
         if cfg.probabilities:
-            top = probabilities.amax(0).mul(255).round().byte().numpy()
-            save(folder / f"{path.stem}_prob.png", top)
-        rows.append([str(path), *_areas(mask, len(probabilities)), f"{_score(probabilities):.4f}", f"{millis:.1f}"])
+            save(folder / f"{path.stem}_prob.png", grey(prediction.confidence()))
+        row = [str(path), *_areas(mask, len(predictor.model.classes)), f"{score(prediction):.4f}", f"{millis:.1f}"]
+        if prediction.variance is not None:
+            entropy = prediction.entropy()
+            save(folder / f"{path.stem}_entropy.png", grey(entropy))
+            save(folder / f"{path.stem}_variance.png", grey(4 * prediction.variance))
+            row += [f"{entropy.mean():.5f}", f"{prediction.variance.mean():.6f}"]
+        rows.append(row)
     return rows
 
 
-def decide(probabilities: Tensor) -> NDArray[np.uint8]:
-    """Class indices uint8 (H, W) of probabilities (C, H, W); 0 and 1 for a binary task."""
-    if len(probabilities) == 1:
-        return (probabilities[0] > 0.5).byte().numpy()
-    return probabilities.argmax(0).byte().numpy()
+def grey(values: Tensor) -> NDArray[np.uint8]:
+    """0..1 (H, W) as grey levels 0..255."""
+    return values.mul(255).round().clamp(0, 255).byte().numpy()
 
 
 def _areas(mask: NDArray[np.uint8], classes: int) -> list[Any]:
@@ -120,9 +123,10 @@ def _areas(mask: NDArray[np.uint8], classes: int) -> list[Any]:
     return [value for count in counts for value in (int(count), f"{100 * count / mask.size:.3f}")]
 
 
-def _score(probabilities: Tensor) -> float:
+def score(prediction: Prediction) -> float:
     """Highest probability of a defect (binary), or the mean of the chosen classes' probabilities."""
-    return float(probabilities.max() if len(probabilities) == 1 else probabilities.amax(0).mean())
+    confidence = prediction.confidence()
+    return float(confidence.max() if len(prediction.probabilities) == 1 else confidence.mean())
 
 
 def _video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uint8]) -> list[Any]:
@@ -133,7 +137,7 @@ def _video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uin
     size = (int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT)))
     code = cv2.VideoWriter.fourcc(*"mp4v")
     out = cv2.VideoWriter(str(folder / f"{path.stem}_overlay.mp4"), code, reader.get(cv2.CAP_PROP_FPS) or 25.0, size)
-    classes, frames, start = len(predictor.module.classes), 0, time.perf_counter()
+    classes, frames, start = len(predictor.model.classes), 0, time.perf_counter()
     sums = np.zeros(classes)
     best = 0.0
     while True:
@@ -141,10 +145,10 @@ def _video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uin
         if not got:
             break
         picture = np.ascontiguousarray(frame[..., ::-1])
-        (probabilities,) = predictor([picture])  # type: ignore[list-item]
-        mask = decide(probabilities)
+        (prediction,) = predictor([picture])  # type: ignore[list-item]
+        mask = prediction.mask()
         sums += [float(a) for a in _areas(mask, classes)[::2]]
-        best = max(best, _score(probabilities))
+        best = max(best, score(prediction))
         out.write(np.ascontiguousarray(overlay(picture, mask, table, classes == 1)[..., ::-1]))  # type: ignore[arg-type]
         frames += 1
     reader.release()

@@ -57,8 +57,8 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
     failed: list[str] = []
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        areas = [f"{unit}_{name}" for name in model.classes for unit in ("pixels", "percent")]
-        header = ["file", *areas, "score", "milliseconds"]
+        columns = [f"{unit}_{name}" for name in model.classes for unit in ("pixels", "percent")]
+        header = ["file", *columns, "score", "milliseconds"]
         header += ["entropy", "variance"] if predictor.mc_samples else []
         writer.writerow(header)
         with tqdm(total=len(files), desc="predict", unit="file") as bar:
@@ -101,7 +101,7 @@ def _batch(
             save(folder / f"{path.stem}_overlay.png", overlay(picture, mask, table, binary))
         if cfg.probabilities:
             save(folder / f"{path.stem}_prob.png", grey(prediction.confidence()))
-        row = [str(path), *_areas(mask, len(predictor.model.classes)), f"{score(prediction):.4f}", f"{millis:.1f}"]
+        row = [str(path), *areas(mask, len(predictor.model.classes)), f"{score(prediction):.4f}", f"{millis:.1f}"]
         if prediction.variance is not None:
             entropy = prediction.entropy()
             save(folder / f"{path.stem}_entropy.png", grey(entropy))
@@ -116,7 +116,8 @@ def grey(values: Tensor) -> NDArray[np.uint8]:
     return values.mul(255).round().clamp(0, 255).byte().numpy()
 
 
-def _areas(mask: NDArray[np.uint8], classes: int) -> list[Any]:
+def areas(mask: NDArray[np.uint8], classes: int) -> list[Any]:
+    """Pixels and per cent of each class in turn (binary: of the defect)."""
     counts = np.bincount(mask.ravel(), minlength=max(classes, 2))[-classes:] if classes == 1 else np.bincount(
         mask.ravel(), minlength=classes
     )  # fmt: skip
@@ -147,7 +148,7 @@ def _video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uin
         picture = np.ascontiguousarray(frame[..., ::-1])
         (prediction,) = predictor([picture])  # type: ignore[list-item]
         mask = prediction.mask()
-        sums += [float(a) for a in _areas(mask, classes)[::2]]
+        sums += [float(a) for a in areas(mask, classes)[::2]]
         best = max(best, score(prediction))
         out.write(np.ascontiguousarray(overlay(picture, mask, table, classes == 1)[..., ::-1]))  # type: ignore[arg-type]
         frames += 1
@@ -155,5 +156,5 @@ def _video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uin
     out.release()
     if frames == 0:
         raise ValueError(f"{path}: holds no frame that can be decoded; replace or remove it")
-    areas = [v for s in sums / frames for v in (round(s), f"{100 * s / (size[0] * size[1]):.3f}")]
-    return [str(path), *areas, f"{best:.4f}", f"{(time.perf_counter() - start) * 1e3 / frames:.1f}"]
+    means = [v for s in sums / frames for v in (round(s), f"{100 * s / (size[0] * size[1]):.3f}")]
+    return [str(path), *means, f"{best:.4f}", f"{(time.perf_counter() - start) * 1e3 / frames:.1f}"]

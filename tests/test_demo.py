@@ -1,13 +1,16 @@
 import re
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from segnet.checkpoint import load_module
-from segnet.demo import launch, page
 from segnet.images import read_rgb
 from segnet.inference import Predictor
 
@@ -22,14 +25,20 @@ def predictor(trained):
 
 
 @pytest.fixture(scope="module")
-def address(predictor):
-    """A true server on a free port of this machine."""
+def address(trained):
+    """The true program on a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    blocks = page(predictor, max_pixels=100 * 100)
-    yield launch(blocks, "127.0.0.1", port, max_upload_mb=0.2, block=False)
-    blocks.close()
+    command = [sys.executable, ROOT / "src" / "demo.py", f"ckpt_path={trained}/checkpoints/best.ckpt"]
+    server = subprocess.Popen(
+        [*command, f"port={port}", "max_pixels=10000", "max_upload_mb=0.2"], stdout=subprocess.PIPE, text=True
+    )
+    line = server.stdout.readline()
+    yield line.split()[1]
+    server.send_signal(signal.SIGINT)
+    server.communicate(timeout=30)
+    assert server.returncode in (0, 1, 130, -signal.SIGINT)
 
 
 def ask(address, path):

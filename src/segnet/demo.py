@@ -88,16 +88,14 @@ def page(predictor: "Predictor", max_pixels: int) -> Any:
     return blocks
 
 
-def launch(blocks: Any, host: str, port: int, max_upload_mb: float, block: bool = True) -> str:
-    """Serve; the address. Ctrl-C ends it."""
+def launch(blocks: Any, host: str, port: int, max_upload_mb: float) -> None:
+    """Serve until Ctrl-C."""
     _, url, _ = blocks.queue(default_concurrency_limit=1).launch(
         server_name=host, server_port=port, share=False, quiet=True, show_error=True, ssr_mode=False,
         max_file_size=int(max_upload_mb * 1e6), prevent_thread_lock=True,
     )  # fmt: skip
     print(f"open {url}   (Ctrl-C ends it)", flush=True)
-    if block:
-        blocks.block_thread()
-    return str(url)
+    blocks.block_thread()
 
 
 main = command("demo")(run)

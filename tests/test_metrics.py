@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from segnet.masks import IGNORE
-from segnet.metrics import BINS, Counts, names, scores
+from segnet.metrics import BINS, Counts, calibration, calibration_error, names, scores
 
 
 def by_hand(truth, guess, k):
@@ -86,3 +87,23 @@ def test_names_are_what_scores_returns():
     logits, target = torch.randn(1, 3, 8, 8), torch.randint(0, 3, (1, 8, 8))
     assert names(classes) == ["loss", *scores(*run(logits, target, classes), classes)]
     assert {"loss", "iou", "iou/defect", "average_precision"} <= set(names(["defect"]))
+
+
+@pytest.mark.parametrize("classes", [["defect"], ["a", "b", "c"]])
+def test_calibration_error_against_torchmetrics(classes):
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(4, len(classes), 40, 40)
+    target = torch.randint(0, max(len(classes), 2), (4, 40, 40))
+    counts = Counts(len(classes), calibration=True)
+    counts.update(logits[:2], target[:2])
+    counts.update(logits[2:], target[2:])
+    histogram = counts.compute()[1]
+    if len(classes) == 1:
+        expected = binary_calibration_error(logits[:, 0].sigmoid().flatten(), target.flatten(), n_bins=16)
+    else:
+        expected = multiclass_calibration_error(logits.softmax(1), target, len(classes), n_bins=16)
+    assert calibration_error(histogram).item() == pytest.approx(expected.item(), abs=1.5 / BINS)
+    pixels, confidence, frequency = calibration(histogram)
+    assert pixels.sum() == target.numel()
+    assert (confidence.diff()[~confidence.diff().isnan()] > 0).all()
+    assert ((frequency >= 0) & (frequency <= 1) | frequency.isnan()).all()

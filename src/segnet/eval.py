@@ -25,6 +25,11 @@ def run(cfg: DictConfig) -> float | None:
     environment.keep_freed_memory()
     torch.set_float32_matmul_precision("high")
     module = load_module(cfg.ckpt_path)
+    if type(cfg.mc_samples) is not int or cfg.mc_samples < 0:
+        raise ValueError(f"mc_samples={cfg.mc_samples}: must be an integer of at least 0")
+    if cfg.mc_samples and not any(isinstance(part, torch.nn.Dropout) for part in module.net.modules()):
+        raise ValueError(f"mc_samples={cfg.mc_samples}: the network has no dropout; train with model=bayesian_segnet")
+    module.mc_samples = cfg.mc_samples
     assert module.config is not None
     seed_everything(module.config["seed"], workers=True, verbose=False)
     chosen = {k: v for k, v in OmegaConf.to_container(cfg.data, resolve=True).items() if v is not None}  # type: ignore[union-attr]

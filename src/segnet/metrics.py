@@ -20,18 +20,19 @@ class Counts(Metric):
     """Sums over every batch and process; `IGNORE` pixels count nowhere.
 
     ``compute`` gives the confusion matrix int64 (K, K), rows truth, columns prediction (K = 2 for a binary
-    task), and the histogram int64 (2, BINS) of the positive class's probability by truth (empty otherwise).
+    task), and the histogram int64 (2, BINS) of confidences: of the positive class's probability by truth, or of the
+    probability of the class decided for by whether it was right (empty without ``calibration``).
     """
 
     full_state_update = False
     confusion: Tensor
     histogram: Tensor
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, calibration: bool = False) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.size = max(num_classes, 2)
-        bins = BINS if num_classes == 1 else 0
+        bins = BINS if num_classes == 1 or calibration else 0
         zeros = torch.zeros(self.size, self.size, dtype=torch.int64)
         self.add_state("confusion", zeros, dist_reduce_fx="sum")
         self.add_state("histogram", torch.zeros(2, bins, dtype=torch.int64), dist_reduce_fx="sum")
@@ -42,9 +43,14 @@ class Counts(Metric):
         known = target != IGNORE
         target = target.long()
         self.confusion += _count(target * self.size + predicted, known, self.size**2).view_as(self.confusion)
+        if not self.histogram.numel():
+            return
         if self.num_classes == 1:
-            bins = (logits[:, 0].float().sigmoid() * BINS).long().clamp(0, BINS - 1)  # also where it is NaN
-            self.histogram += _count(target * BINS + bins, known, 2 * BINS).view_as(self.histogram)
+            confidence, row = logits[:, 0].float().sigmoid(), target
+        else:
+            confidence, row = logits.float().softmax(1).amax(1), (predicted == target).long()
+        bins = (confidence * BINS).long().clamp(0, BINS - 1)  # also where it is NaN
+        self.histogram += _count(row * BINS + bins, known, 2 * BINS).view_as(self.histogram)
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """Confusion matrix and histogram, summed over processes."""
@@ -94,6 +100,29 @@ def average_precision(histogram: Tensor) -> Tensor:
     gain = torch.diff(recall, prepend=recall.new_zeros(1))
     area: Tensor = (precision * gain).sum()
     return area
+
+
+def calibration(histogram: Tensor, bins: int = 16) -> Tensor:
+    """Reliability of confidences (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 2).
+
+    Args:
+        histogram: int64 (2, BINS) from `Counts`.
+        bins: a divisor of `BINS`.
+
+    Returns:
+        (3, bins): pixels, mean confidence, and how often it came true; NaN in empty bins.
+    """
+    fine = histogram.double().view(2, bins, BINS // bins)
+    centres = (torch.arange(BINS, device=histogram.device, dtype=torch.float64).view(bins, -1) + 0.5) / BINS
+    pixels = fine.sum((0, 2))
+    return torch.stack([pixels, (fine.sum(0) * centres).sum(1) / pixels, fine[1].sum(1) / pixels])
+
+
+def calibration_error(histogram: Tensor) -> Tensor:
+    """Expected calibration error in 0..1: mean distance of confidence and frequency over pixels (Guo et al., eq. 5)."""
+    pixels, confidence, frequency = calibration(histogram)
+    error: Tensor = (pixels * (confidence - frequency).abs()).nansum() / pixels.sum()
+    return error
 
 
 def names(classes: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from segnet.images import resize_exact
 from segnet.losses import CrossEntropy
 from segnet.metrics import Counts, names, scores
+from segnet.model import enable_mc_dropout
 
 Batch = dict[str, Tensor]
 STAGES = ("train", "val", "test")
@@ -68,9 +69,10 @@ class SegmentationModule(LightningModule):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         for stage in STAGES:  # attributes, so that Lightning moves them to the device
-            setattr(self, f"{stage}_counts", Counts(len(self.classes)))
+            setattr(self, f"{stage}_counts", Counts(len(self.classes), calibration=stage == "test"))
         self.counts: dict[str, tuple[Tensor, Tensor]] = {}  # of the last epoch, by stage, for the reports
         self.pictures: list[tuple[int, Tensor]] = []  # index and confusion matrix of each tested picture
+        self.mc_samples = 0  # of dropout, averaged in a test
         self.config: dict[str, Any] | None = None  # what rebuilds this module; goes into the checkpoint
         known = [f"{stage}/{name}" for stage in ("train", "val") for name in names(self.classes)]
         if monitor not in known:
@@ -146,7 +148,8 @@ class SegmentationModule(LightningModule):
         return counts
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
-        logits = self.logits(batch["image"])
+        sampled = stage == "test" and self.mc_samples
+        logits = self._mean_of_samples(batch["image"]) if sampled else self.logits(batch["image"])
         with torch.autocast(logits.device.type, enabled=False):
             loss: Tensor = self.loss(logits, batch["mask"].long())
         self._counts(stage).update(logits.detach(), batch["mask"])
@@ -155,6 +158,13 @@ class SegmentationModule(LightningModule):
         size = len(batch["image"])
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
+
+    def _mean_of_samples(self, pictures: Tensor) -> Tensor:
+        """Logits of the mean probabilities over Monte-Carlo samples of the dropout (Bayesian SegNet, section 3)."""
+        enable_mc_dropout(self.net)
+        samples = (self.probabilities(self.logits(pictures)) for _ in range(self.mc_samples))
+        mean = torch.stack(list(samples)).mean(0).clamp(1e-7, 1 - 1e-7)
+        return mean.logit() if len(self.classes) == 1 else mean.log()
 
     def _count_pictures(self, logits: Tensor, batch: Batch) -> None:
         single = Counts(len(self.classes)).to(logits.device)

@@ -6,17 +6,19 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from segnet import environment
 from segnet.callbacks import EpochTable, confusion_figure, draw_panels
 from segnet.card import PHOTOS, card
 from segnet.data import SegmentationDataModule
-from segnet.metrics import scores
+from segnet.metrics import calibration, calibration_error, scores
 from segnet.model import count_parameters
 from segnet.module import SegmentationModule
 from segnet.pictures import palette, panel, save
@@ -125,6 +127,22 @@ def loss_figure(rows: list[dict[str, str]], stage: str) -> Figure:
     return figure
 
 
+def reliability_figure(histogram: Tensor, classes: list[str]) -> Figure:
+    """How often a probability comes true, and how many pixels have it."""
+    pixels, confidence, frequency = calibration(histogram).cpu().numpy()
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    axes.plot(confidence, frequency, marker="o")
+    axes.set(ylabel="how often it came true", title=f"calibration error {calibration_error(histogram).item():.4f}")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    below.bar((np.arange(len(pixels)) + 0.5) / len(pixels), pixels / pixels.sum(), 0.9 / len(pixels))
+    what = f"probability of {classes[0]}" if len(classes) == 1 else "probability of the class decided for"
+    below.set(xlabel=what, ylabel="share of pixels", yscale="log")
+    return figure
+
+
 def write_pictures(path: Path, module: SegmentationModule, data: SegmentationDataModule, split: str) -> None:
     """One row a picture of the split: file, IoU, and its confusion matrix, so that runs can be compared in pairs."""
     files = [data.pairs[i].image.relative_to(data.root).as_posix() for i in data.indices[split]]
@@ -166,7 +184,9 @@ def write_evaluation(
 ) -> float:
     """Write results.json, pictures.csv, confusion.png and the worst pictures of an evaluated split; its IoU."""
     folder = Path(cfg.output_dir)
+    confusion, histogram = module.counts["test"]
     metrics = {k.replace("test/", f"{cfg.split}/", 1): v.item() for k, v in trainer.callback_metrics.items()}
+    metrics[f"{cfg.split}/calibration_error"] = calibration_error(histogram).item()
     results = {
         "metrics": {k: None if math.isnan(v) else v for k, v in sorted(metrics.items())},
         "checkpoint": str(cfg.ckpt_path),
@@ -180,13 +200,15 @@ def write_evaluation(
     }
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     write_pictures(folder / "pictures.csv", module, data, cfg.split)
-    confusion_figure(module.counts["test"][0], module.classes).savefig(folder / "confusion.png", dpi=120)
+    confusion_figure(confusion, module.classes).savefig(folder / "confusion.png", dpi=120)
+    reliability_figure(histogram, module.classes).savefig(folder / "reliability.png", dpi=120)
     ranked = []
-    for index, confusion in module.pictures:
-        iou = scores(confusion, torch.zeros(2, 1), module.classes)["iou"].item()
+    for index, single in module.pictures:
+        iou = scores(single, torch.zeros(2, 1), module.classes)["iou"].item()
         if not math.isnan(iou):
             ranked.append((iou, index))
     samples = data.samples(cfg.split)
+    module.eval()  # dropout sleeps again
     table = palette(len(module.classes), data.colors)
     (folder / "worst").mkdir(exist_ok=True)
     for place, (iou, index) in enumerate(sorted(ranked)[: cfg.worst]):

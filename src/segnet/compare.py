@@ -1,0 +1,33 @@
+"""Compare runs: tables, means over seeds, paired bootstrap over the test pictures, curves."""
+
+from omegaconf import DictConfig
+
+from segnet.command import command
+
+
+def run(cfg: DictConfig) -> None:
+    """Write and print the comparison of ``runs``."""
+    from pathlib import Path
+
+    from segnet import comparison
+
+    if type(cfg.resamples) is not int or cfg.resamples < 100:
+        raise ValueError(f"resamples={cfg.resamples}: must be an integer of at least 100")
+    runs = comparison.find([cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs))
+    folder = Path(cfg.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = comparison.table(runs)
+    comparison.write_csv(folder / "runs.csv", rows)
+    parts = ["## Runs", comparison.markdown(rows)]
+    if seeds := comparison.over_seeds(runs):
+        parts += ["## Over seeds, mean ± standard deviation", comparison.markdown(seeds)]
+    if duels := comparison.duels(runs, cfg.resamples, cfg.seed):
+        parts += [f"## Is {runs[0].name} better? Test IoU, paired bootstrap", comparison.markdown(duels)]
+    text = "\n\n".join([*parts, "![curves](curves.png)"]) + "\n"
+    (folder / "comparison.md").write_text(text, encoding="utf-8")
+    comparison.curves(runs).savefig(folder / "curves.png", dpi=110)
+    print("\n\n".join(parts))
+    print(f"\nwritten to {folder}")
+
+
+main = command("compare")(run)

@@ -41,6 +41,9 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on; they are told here, in one line
             try:
                 hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)(job)()
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                sys.exit(130)
             except Exception as error:
                 _fail(error)
 

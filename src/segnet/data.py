@@ -227,6 +227,7 @@ class SegmentationDataModule(LightningDataModule):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
+            generator=torch.Generator(),  # else every epoch would draw from the generator that dropout draws from
         )
 
     def _workers(self) -> int:

@@ -2,6 +2,8 @@
 
 import inspect
 import math
+import os
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -198,6 +200,11 @@ class SegmentationModule(LightningModule):
         """One loss; counts of every single picture go to `pictures`, to rank and to compare them."""
         return self._step(batch, "test")
 
+    def on_train_epoch_start(self) -> None:
+        """Draw dropout by seed, epoch and process, so that a resumed run draws what the whole one would have."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        torch.manual_seed(zlib.crc32(f"{seed} {self.current_epoch} {self.global_rank}".encode()))
+
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the epoch's metrics before validation begins, so that one table row holds both."""
         if self.trainer.is_last_batch:
@@ -227,9 +234,7 @@ class SegmentationModule(LightningModule):
             raise ValueError(f"model.optimizer: {error}") from error
         if self.scheduler is None:
             return optimizer
-        wanted = inspect.signature(self.scheduler).parameters
-        given = getattr(self.scheduler, "keywords", {})
-        length = next((name for name in LENGTHS if name in wanted and name not in given), None)
+        length = run_length(self.scheduler)
         steps = self.trainer.estimated_stepping_batches
         if length and math.isinf(steps):
             raise ValueError("model.scheduler lasts the whole run, which has no end; set trainer.max_epochs")
@@ -246,6 +251,13 @@ class SegmentationModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint describe itself: plain containers only, so it loads with ``weights_only``."""
         checkpoint["config"] = self.config
+
+
+def run_length(scheduler: Callable[..., Any]) -> str | None:
+    """The argument by which a scheduler factory wants to know how many steps the run has; None if it does not."""
+    wanted = inspect.signature(scheduler).parameters
+    given = getattr(scheduler, "keywords", {})
+    return next((name for name in LENGTHS if name in wanted and name not in given), None)
 
 
 def median_frequency(frequencies: Tensor) -> Tensor:

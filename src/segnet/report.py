@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -27,12 +28,33 @@ from segnet.pictures import palette, panel, save
 FINAL = ("test/iou", "test/loss", "val/iou", "val/loss")
 
 
-def log_config(trainer: Trainer, cfg: DictConfig) -> None:
-    """Show the run's configuration in TensorBoard's text tab."""
+def begin(trainer: Trainer, cfg: DictConfig) -> None:
+    """Show the configuration in TensorBoard's text tab; note what the run runs on, and tell where that has changed."""
     text = OmegaConf.to_yaml(cfg, resolve=True)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_text("configuration", "    " + text.replace("\n", "\n    "))
+    if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    file = Path(cfg.output_dir) / "environment.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    now = surroundings(trainer)
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        changed = [f"{k}: {before.get(k)} then, {v} now" for k, v in now.items() if before.get(k) != v]
+        if changed:
+            rank_zero_warn(f"resume: not the same machine or code, the end may differ in bits ({'; '.join(changed)})")
+    file.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+
+
+def surroundings(trainer: Trainer) -> dict[str, Any]:
+    """Hardware, precision, versions and commit."""
+    return {
+        "hardware": environment.hardware(trainer.strategy.root_device),
+        "precision": str(trainer.precision),
+        "versions": environment.versions(),
+        "commit": environment.commit(),
+    }
 
 
 def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule, cfg: DictConfig) -> None:
@@ -79,20 +101,17 @@ def collect(
         "seconds": round(sum(seconds), 1),
         "seconds_per_epoch": round(sum(timed) / max(len(timed), 1), 2),
         "images_per_second": rates[len(rates) // 2] if rates else None,
-        "hardware": environment.hardware(module.device),
-        "precision": str(trainer.precision),
         "images": {name: len(indices) for name, indices in data.indices.items()},
-        "overrides": _overrides(),
-        "versions": environment.versions(),
-        "commit": environment.commit(),
+        "overrides": _overrides(Path(cfg.output_dir)),
         "seed": cfg.seed,
+        **surroundings(trainer),
     }
 
 
-def _overrides() -> list[str]:
-    from hydra.core.hydra_config import HydraConfig
-
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+def _overrides(folder: Path) -> list[str]:
+    """What the run was started with, on record in its folder."""
+    record = folder / ".hydra" / "overrides.yaml"
+    return [str(override) for override in OmegaConf.load(record)] if record.is_file() else []
 
 
 def _rows(trainer: Trainer) -> list[dict[str, str]]:
@@ -192,11 +211,8 @@ def write_evaluation(
         "checkpoint": str(cfg.ckpt_path),
         "images": len(module.pictures),
         "parameters": count_parameters(module.net),
-        "hardware": environment.hardware(module.device),
-        "precision": str(trainer.precision),
-        "overrides": _overrides(),
-        "versions": environment.versions(),
-        "commit": environment.commit(),
+        "overrides": _overrides(folder),
+        **surroundings(trainer),
     }
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     write_pictures(folder / "pictures.csv", module, data, cfg.split)

@@ -1,0 +1,93 @@
+"""Going on where a stopped or killed run stood: in its folder, with its configuration, to the same weights."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+CONFIG = Path(".hydra") / "config.yaml"
+OVERRIDES = CONFIG.with_name("overrides.yaml")  # which Hydra writes last
+LAST = Path("checkpoints") / "last.ckpt"
+
+
+def arguments(given: Sequence[str]) -> list[str]:
+    """The command line, with ``resume=<run folder>`` made to run in that folder without touching its record."""
+    folder = next((a.partition("=")[2].strip("'\"") for a in given if a.startswith("resume=")), None)
+    if folder is not None and {"-m", "--multirun"} & set(given):
+        print("error: resume goes on with one run; leave out -m", file=sys.stderr)
+        sys.exit(1)
+    if folder is None or not (Path(folder) / OVERRIDES).is_file():
+        return list(given)
+    return [*given, f"output_dir='{folder}'", "hydra.output_subdir=null"]
+
+
+def saved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration that the run of ``cfg.resume`` was started with.
+
+    ``trainer.max_epochs`` may grow, which is written to the record; whatever else was given otherwise is listed and
+    does not count.
+
+    Raises:
+        FileNotFoundError: no run is there.
+        ValueError: fewer epochs, or more of them under a schedule that spans the run.
+    """
+    folder = Path(cfg.resume)
+    if not (folder / OVERRIDES).is_file():
+        raise FileNotFoundError(f"resume={folder}: no {OVERRIDES} there; give the folder of a run, logs/train/<time>")
+    config = OmegaConf.load(folder / CONFIG)
+    assert isinstance(config, DictConfig)
+    config.output_dir = cfg.output_dir
+    old = list(OmegaConf.load(folder / OVERRIDES))
+    ignored = []
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key in ("resume", "output_dir") or override in old:
+            continue
+        if key == "trainer.max_epochs":
+            _grow(config, cfg.trainer.max_epochs, folder)
+        elif OmegaConf.select(config, key) is None or str(OmegaConf.select(config, key)) != value:
+            ignored.append(f"{override} (the run has {OmegaConf.select(config, key)})")
+    if ignored:
+        print(f"resume: the saved configuration counts; not taken: {', '.join(ignored)}", file=sys.stderr)
+    return config
+
+
+def _grow(config: DictConfig, epochs: int, folder: Path) -> None:
+    before = config.trainer.max_epochs
+    if epochs == before:
+        return
+    if -1 < epochs < before:
+        raise ValueError(f"trainer.max_epochs={epochs}: the run has {before}; on resuming it may only grow")
+    if config.model.scheduler is not None:
+        from hydra.utils import instantiate
+
+        from segnet.module import run_length
+
+        if run_length(instantiate(config.model.scheduler)):
+            raise ValueError(
+                f"trainer.max_epochs={epochs}: the run's schedule spans its {before} epochs and cannot be stretched; "
+                f"start a new run"
+            )
+    config.trainer.max_epochs = epochs
+    part = folder / CONFIG.with_suffix(".part")
+    OmegaConf.save(config, part)
+    part.replace(folder / CONFIG)
+
+
+def checkpoint(cfg: DictConfig) -> Path | None:
+    """Where a resumed run goes on; None where it was killed before its first checkpoint and begins anew.
+
+    TensorBoard is told to drop what the killed run logged after it.
+    """
+    import torch
+
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    path = Path(cfg.output_dir) / LAST
+    step = torch.load(path, map_location="cpu", weights_only=True)["global_step"] if path.is_file() else 0
+    for logger in (cfg.logger or {}).values():
+        if logger._target_.endswith("TensorBoardLogger"):
+            with open_dict(logger):
+                logger.purge_step = step
+    return path if path.is_file() else None

@@ -3,10 +3,13 @@
 import sys
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segnet import resume
 from segnet.command import check_entries, command
+
+SAFE_IN_SWEEPS = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # these start no second command line
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -64,6 +67,13 @@ def check(cfg: DictConfig) -> None:
         raise ValueError(f"seed={cfg.seed}: must be an integer")
     if not isinstance(cfg.trainer.max_epochs, int):
         raise ValueError(f"trainer.max_epochs={cfg.trainer.max_epochs}: must be an integer, -1 for no end")
+    strategy = str(cfg.trainer.strategy)
+    if HydraConfig.get().mode == RunMode.MULTIRUN and strategy.startswith("ddp") and strategy not in SAFE_IN_SWEEPS:
+        raise ValueError(
+            f"trainer.strategy={strategy} in a sweep: every process it starts would begin a sweep of its own; use "
+            f"trainer.strategy=ddp_spawn, one job per GPU (hydra/launcher=joblib), or a cluster "
+            f"(hydra/launcher=submitit_slurm)"
+        )
     if cfg.trainer.fast_dev_run:  # ModelCheckpoint would write last.ckpt all the same
         with open_dict(cfg):
             for name in ("checkpoint", "last"):

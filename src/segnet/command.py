@@ -94,17 +94,23 @@ def explain(error: BaseException) -> str | None:
 
 def check_keys(cfg: DictConfig, name: str) -> None:
     """Refuse a top-level key that no configuration file has: Hydra takes ``+typo=1`` without a word."""
-    known: set[str] = set()
-    for file in ("base", name):
-        raw = OmegaConf.load(CONF_DIR / f"{file}.yaml")
-        assert isinstance(raw, DictConfig)
-        known |= {str(key) for key in raw}
-        for entry in raw.get("defaults", []):
-            keys = [str(k) for k in entry] if isinstance(entry, DictConfig) else []
-            known |= {k.removeprefix("optional ").removeprefix("override ").lstrip("/") for k in keys}
+    known = _keys("base") | _keys(name)
     if unknown := sorted({str(key) for key in cfg} - known):
         valid = sorted(known & {str(key) for key in cfg})
         raise ValueError(f"unknown key(s) {', '.join(unknown)}; known are {', '.join(valid)}")
+
+
+def _keys(name: str) -> set[str]:
+    """Top-level keys of conf/<name>.yaml and of the files that it builds on."""
+    raw = OmegaConf.load(CONF_DIR / f"{name}.yaml")
+    assert isinstance(raw, DictConfig)
+    keys = {str(key) for key in raw}
+    for entry in raw.get("defaults", []):
+        if isinstance(entry, DictConfig):
+            keys |= {str(k).removeprefix("optional ").removeprefix("override ").lstrip("/") for k in entry}
+        elif entry != "_self_":
+            keys |= _keys(str(entry))
+    return keys
 
 
 def check_entries(cfg: DictConfig, group: str) -> None:

@@ -23,6 +23,19 @@ def arguments(given: Sequence[str]) -> list[str]:
     return [*given, f"output_dir='{folder}'", "hydra.output_subdir=null"]
 
 
+def again(given: Sequence[str]) -> list[str]:
+    """The command line of a study, with ``resume=<folder>`` made into what it was started with there."""
+    folder = next((a.partition("=")[2].strip("'\"") for a in given if a.startswith("resume=")), None)
+    if folder is None:
+        return list(given)
+    record = Path(folder) / OVERRIDES
+    if not record.is_file():
+        print(f"error: resume={folder}: no {OVERRIDES} there; give the folder of a study", file=sys.stderr)
+        sys.exit(1)
+    before = [str(override) for override in OmegaConf.load(record)]
+    return [*before, *(a for a in given if not a.startswith("resume=")), f"output_dir='{folder}'"]
+
+
 def saved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The configuration that the run of ``cfg.resume`` was started with.
 

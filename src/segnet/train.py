@@ -1,6 +1,8 @@
 """Fit, test the best checkpoint, write the report; the value that a sweep optimises comes back."""
 
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -9,11 +11,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from segnet import resume
 from segnet.command import check_entries, command
 
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
 SAFE_IN_SWEEPS = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # these start no second command line
 
 
-def run(cfg: DictConfig) -> float | None:
-    """Train as configured, or go on with the run that ``resume`` names.
+def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
+    """Train as configured, or go on with the run that ``resume`` names; with callbacks beside the configured ones.
 
     Returns:
         The best value of ``monitor``; None where no checkpoint was made (debug runs).
@@ -42,6 +47,7 @@ def run(cfg: DictConfig) -> float | None:
     keep = {key: cfg[key] for key in ("data", "model", "seed", "monitor", "mode")}
     module.config = OmegaConf.to_container(OmegaConf.create(keep), resolve=True)
     trainer = instantiate(cfg.trainer, _convert_="all")
+    trainer.callbacks[:0] = callbacks
     rank_zero_info(
         f"precision: {trainer.precision} on {environment.hardware(trainer.strategy.root_device)}; run: {cfg.output_dir}"
     )

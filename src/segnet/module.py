@@ -5,6 +5,7 @@ import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -215,8 +216,12 @@ class SegmentationModule(LightningModule):
         self._epoch_end("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics."""
+        """Log the metrics, and bring the pictures of all processes together."""
         self._epoch_end("test")
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, self.pictures)
+            self.pictures = sorted(chain(*parts), key=lambda picture: picture[0])
 
     def _epoch_end(self, stage: str) -> None:
         metric = self._counts(stage)

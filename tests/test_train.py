@@ -1,10 +1,12 @@
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, call_main
+from conftest import ROOT, SMALL, call_main
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -133,3 +135,32 @@ def test_median_frequency_weights_by_hand_reach_the_loss_and_the_checkpoint(tmp_
     positive = sum(m.sum() for m in masks) / sum(m.size for m in masks if m.any())
     negative = sum((~m).sum() for m in masks) / sum(m.size for m in masks)
     assert found.item() == pytest.approx(negative / positive, rel=1e-5)
+
+
+def test_two_processes_equal_one_on_the_same_global_batch(tmp_path, cable, cache):
+    """A network without batch norm, whose statistics would see half a batch."""
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "plain.yaml").write_text(
+        "net: {_target_: torch.nn.Conv2d, in_channels: 3, out_channels: 1, kernel_size: 3, padding: 1}\n"
+    )
+    given = [
+        *(s for s in SMALL if s != "trainer=cpu"), f"hydra.searchpath=[file://{tmp_path}/conf]", "model=plain",
+        f"data.root={cable}", f"data.cache_dir={cache}", "trainer.max_epochs=3", "model.optimizer.lr=0.5",
+        "trainer.precision=32-true", "trainer.limit_train_batches=4",  # two processes leave out an odd picture
+    ]  # fmt: skip
+    assert call_main("train", *given, "trainer=cpu", "data.batch_size=4", f"output_dir={tmp_path}/one") == 0
+    ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.sync_batchnorm=false"]
+    command = [sys.executable, ROOT / "src" / "train.py", *given, *ddp, "data.batch_size=2"]
+    done = subprocess.run(
+        [*command, f"output_dir={tmp_path}/two"], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    folders = [tmp_path / name for name in ("one", "two")]
+    weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in folders]
+    for key in weights[0]:
+        torch.testing.assert_close(weights[0][key], weights[1][key], atol=1e-6, rtol=1e-5)
+    results = [json.loads((f / "results.json").read_text()) for f in folders]
+    assert results[0]["metrics"] == pytest.approx(results[1]["metrics"], abs=1e-5, nan_ok=True)
+    assert results[0]["images"] == results[1]["images"]
+    tables = [(f / "pictures.csv").read_text() for f in folders]
+    assert tables[0] == tables[1]  # every test picture once

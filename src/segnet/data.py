@@ -218,6 +218,11 @@ class SegmentationDataModule(LightningDataModule):
         samples = self.samples(split)
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        if len(samples) < world:
+            raise ValueError(
+                f"data.split gives {len(samples)} picture(s) to {split}, fewer than the {world} processes; use fewer "
+                f"(trainer.devices, trainer.num_nodes)"
+            )
         workers = self._workers()
         return DataLoader(
             samples,

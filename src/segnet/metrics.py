@@ -57,6 +57,32 @@ class Counts(Metric):
         return self.confusion.clone(), self.histogram.clone()
 
 
+class MeanLoss(Metric):
+    """Mean over pictures, of every batch and process.
+
+    Lightning's own mean is wrong where processes have unequal shares, and torchmetrics' ``MeanMetric`` either waits for
+    the device to look for NaN in every step or forgets its weights (1.9, ``nan_strategy="disable"``).
+    """
+
+    full_state_update = False
+    total: Tensor
+    pictures: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("pictures", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, pictures: int) -> None:
+        """Mean loss of a batch, and how many pictures that has."""
+        self.total += loss * pictures
+        self.pictures += pictures
+
+    def compute(self) -> Tensor:
+        """The mean, a scalar."""
+        return self.total / self.pictures
+
+
 def _count(values: Tensor, known: Tensor, bins: int) -> Tensor:
     """How often each of 0..bins-1 occurs where ``known``, without a host-device synchronisation."""
     values = torch.where(known, values, bins).flatten()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from segnet.images import resize_exact
 from segnet.losses import CrossEntropy
-from segnet.metrics import Counts, names, scores
+from segnet.metrics import Counts, MeanLoss, names, scores
 from segnet.model import enable_mc_dropout
 
 Batch = dict[str, Tensor]
@@ -73,6 +73,7 @@ class SegmentationModule(LightningModule):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         for stage in STAGES:  # attributes, so that Lightning moves them to the device
             setattr(self, f"{stage}_counts", Counts(len(self.classes), calibration=stage == "test"))
+            setattr(self, f"{stage}_loss", MeanLoss())
         self.counts: dict[str, tuple[Tensor, Tensor]] = {}  # of the last epoch, by stage, for the reports
         self.pictures: list[tuple[int, Tensor]] = []  # index and confusion matrix of each tested picture
         self.mc_samples = 0  # of dropout, averaged in a test
@@ -158,8 +159,7 @@ class SegmentationModule(LightningModule):
         self._counts(stage).update(logits.detach(), batch["mask"])
         if stage == "test":
             self._count_pictures(logits, batch)
-        size = len(batch["image"])
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        getattr(self, f"{stage}_loss").update(loss.detach(), len(batch["image"]))
         return loss
 
     def _mean_of_samples(self, pictures: Tensor) -> Tensor:
@@ -227,9 +227,11 @@ class SegmentationModule(LightningModule):
         metric = self._counts(stage)
         self.counts[stage] = metric.compute()
         metric.reset()
-        values = scores(*self.counts[stage], self.classes)
+        mean = getattr(self, f"{stage}_loss")
+        values = {"loss": mean.compute()} | scores(*self.counts[stage], self.classes)
+        mean.reset()
         named = {f"{stage}/{name}": value for name, value in values.items()}
-        self.log_dict(named, on_step=False, on_epoch=True, batch_size=1)
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)  # equal in every process
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and scheduler from their factories."""

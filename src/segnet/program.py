@@ -101,15 +101,9 @@ def quantize(path: Path, target: Path, pictures: Iterable[NDArray[np.uint8]]) ->
     first and the last convolution stay in float32: they are cheap, and the picture and the decision hang on them.
     """
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime import quantization as ort
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.rest = iter(pictures)
 

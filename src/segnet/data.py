@@ -115,6 +115,10 @@ class SegmentationDataModule(LightningDataModule):
         """Find the pairs, split them and map the cache, in every process."""
         if not self.pairs:
             self.find()
+        if stage == "fit" and self._cached is not None and self.num_classes > 1:
+            absent = [n for n, (pixels, _) in zip(self.classes, self.class_frequencies(), strict=True) if pixels == 0]
+            if absent:
+                rank_zero_warn(f"data: no training picture shows {', '.join(absent)}; check_data.py tells more")
 
     def find(self) -> None:
         """Fill ``pairs`` and ``indices`` (of each split); open or build the cache."""

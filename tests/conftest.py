@@ -83,3 +83,27 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     )
     assert code == 0
     return out
+
+
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory: pytest.TempPathFactory, cable: Path, cache: Path) -> Path:
+    """The folder of a small sweep: two learning rates with two seeds each."""
+    out = tmp_path_factory.mktemp("sweep")
+    code = call_main(
+        "train", "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "model.optimizer.lr=0.1,0.0001",
+        "seed=0,1", "~callbacks.panels", "trainer.max_epochs=2", f"output_dir={out}",
+    )  # fmt: skip
+    assert code == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory, cable: Path, cache: Path) -> Path:
+    """The folder of a small search."""
+    out = tmp_path_factory.mktemp("study")
+    code = call_main(
+        "tune", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "~callbacks.panels", "trainer.max_epochs=2",
+        "prune.startup_trials=2", "prune.warmup_epochs=0", "trials=5", "experiment=quickstart", f"output_dir={out}",
+    )  # fmt: skip
+    assert code == 0
+    return out

@@ -4,22 +4,9 @@ import re
 
 import numpy as np
 import pytest
-from conftest import SMALL, call_main
 from PIL import Image
 
 from segnet.comparison import bootstrap, find, iou, short
-
-
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory, cable, cache):
-    """Two learning rates with two seeds each."""
-    out = tmp_path_factory.mktemp("sweep")
-    code = call_main(
-        "train", "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "model.optimizer.lr=0.1,0.0001",
-        "seed=0,1", "~callbacks.panels", "trainer.max_epochs=2", f"output_dir={out}",
-    )  # fmt: skip
-    assert code == 0
-    return out
 
 
 def results(folder):

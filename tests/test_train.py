@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import subprocess
 import sys
 
@@ -164,3 +165,85 @@ def test_two_processes_equal_one_on_the_same_global_batch(tmp_path, cable, cache
     assert results[0]["images"] == results[1]["images"]
     tables = [(f / "pictures.csv").read_text() for f in folders]
     assert tables[0] == tables[1]  # every test picture once
+
+
+def checkpoints(folder):
+    files = (folder / "checkpoints").glob("*.ckpt")
+    return {file.stem: torch.load(file, weights_only=True) for file in files}
+
+
+@pytest.fixture
+def train(tmp_path, cable, cache):
+    """``train(name, *overrides)``: the folder of a short run."""
+
+    def run(name, *overrides):
+        out = tmp_path / name
+        code = call_main(
+            "train", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "~callbacks.panels",
+            f"output_dir={out}", *overrides,
+        )  # fmt: skip
+        assert code == 0
+        return out
+
+    return run
+
+
+def test_the_moving_average_is_what_the_checkpoint_holds(train):
+    """Decay 0: the average is the last weights."""
+    plain = checkpoints(train("plain", "trainer.max_epochs=2"))["last"]["state_dict"]
+    for decay, equal in ((0.0, True), (0.9, False)):
+        out = train(
+            f"ema{decay}", "callbacks=[ema,early_stopping]", f"callbacks.ema.decay={decay}", "trainer.max_epochs=2",
+            "callbacks.ema.update_starting_at_step=0",
+        )  # fmt: skip
+        key = "net.classifier.weight"
+        assert torch.equal(checkpoints(out)["last"]["state_dict"][key], plain[key]) == equal
+
+
+@pytest.mark.filterwarnings("ignore:Swapping scheduler")
+def test_averaged_weights_are_the_mean_of_the_epochs_they_are_said_to_cover(train):
+    """From the start of the second epoch on; the epoch that Lightning adds holds the mean."""
+    out = train(
+        "swa", "callbacks=swa", "trainer.max_epochs=5", "callbacks.swa.annealing_epochs=1",
+        "callbacks.swa.swa_epoch_start=2", "callbacks.last.filename='e{epoch}'", "+callbacks.last.save_top_k=-1",
+        "+callbacks.last.auto_insert_metric_name=false",
+    )  # fmt: skip
+    found = checkpoints(out)
+    key = "net.classifier.weight"
+    expected = torch.stack([found[f"e{i}"]["state_dict"][key] for i in range(4)]).mean(0)
+    torch.testing.assert_close(found["e5"]["state_dict"][key], expected, atol=1e-7, rtol=0)
+
+
+def test_batch_norm_statistics_are_those_of_the_training_pictures(train, cable, cache):
+    out = train("bn", "callbacks=reestimate_batchnorm", "trainer.precision=32-true", "trainer.max_epochs=2")
+    states = checkpoints(out)
+    from segnet.checkpoint import load_module
+
+    module = load_module(out / "checkpoints" / "reestimated.ckpt")
+    from hydra.utils import instantiate
+
+    data = instantiate(module.config["data"], _convert_="all")
+    data.find()
+    batches = [data.samples("train")[i]["image"].permute(2, 0, 1) for i in range(len(data.indices["train"]))]
+    first = module.net.encoder[0][0]
+    with torch.no_grad():
+        values = first(module.normalise(torch.stack(batches)))
+    norm = "net.encoder.0.1.running_mean"
+    expected = values.mean((0, 2, 3))
+    torch.testing.assert_close(states["reestimated"]["state_dict"][norm], expected, atol=0.02, rtol=0.05)
+    assert not torch.allclose(states["best"]["state_dict"][norm], expected, atol=0.02, rtol=0.05)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_finders_suggest_and_do_not_train(train, capfd):
+    out = train("lr", "find=lr", "trainer.max_epochs=20")
+    assert re.search(r"model\.optimizer\.lr=\d", capfd.readouterr().out)
+    assert (out / "lr_finder.png").is_file()
+    out = train("size", "find=batch_size")
+    assert re.search(r"data\.batch_size=\d+ ", capfd.readouterr().out)
+    assert not (out / "checkpoints").exists()
+
+
+def test_a_long_run_is_forecast(train, capfd):
+    train("run", "callbacks.forecast.steps=2", "callbacks.forecast.minutes=0", "trainer.max_epochs=2")
+    assert re.search(r"forecast: [\d.]+ images/s, [\d.]+ GB at most so far, 2 epochs of", capfd.readouterr().out)

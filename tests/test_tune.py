@@ -27,13 +27,6 @@ def trials(folder):
         return list(csv.DictReader(file))
 
 
-@pytest.fixture(scope="module")
-def study(given, tmp_path_factory):
-    out = tmp_path_factory.mktemp("study")
-    assert call_main("tune", *given, "trials=5", "experiment=quickstart", f"output_dir={out}") == 0
-    return out
-
-
 def test_a_study_leaves_trials_plots_and_the_best_configuration(study):
     rows = trials(study)
     assert len(rows) == 5

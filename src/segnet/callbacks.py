@@ -1,6 +1,8 @@
 """What a run shows while it trains: a table of epochs, and panels in TensorBoard."""
 
 import csv
+import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from segnet.data import SegmentationDataModule
 from segnet.module import SegmentationModule
@@ -73,6 +76,79 @@ class EpochTable(Callback):
             writer.writeheader()
             writer.writerows(self.rows)
         part.replace(self.path)
+
+
+class ReestimateBatchNorm(Callback):
+    """Counts the statistics of batch norms anew before the test, with the weights as they are then.
+
+    In training they are running means of a changing network (SegNet authors' ``compute_bn_statistics.py``).
+    """
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Pass the training pictures, unflipped, through the network once; keep the result as a checkpoint."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(pl_module, SegmentationModule)
+        if data is None:
+            return
+        pictures = (batch["image"].to(pl_module.device) for batch in data.loader("train", augment=False))
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            update_bn((pl_module.normalise(picture) for picture in pictures), pl_module.net)
+        pl_module.eval()
+        if trainer.checkpoint_callback is not None:
+            folder = Path(trainer.checkpoint_callback.dirpath)  # type: ignore[attr-defined]
+            trainer.save_checkpoint(folder / "reestimated.ckpt", weights_only=True)
+
+
+class Forecast(Callback):
+    """Says after a few steps how fast the run is, what memory it takes and when it will end, if that is a while.
+
+    Args:
+        steps: to measure over, after as many to warm up.
+        minutes: shorter runs are not worth a line.
+    """
+
+    def __init__(self, steps: int = 10, minutes: float = 2.0) -> None:
+        self.steps, self.minutes = steps, minutes
+        self._start, self._done = 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Start the clock, and stop it."""
+        self._done += 1
+        if self._done not in (self.steps, 2 * self.steps):
+            return
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        if self._done == self.steps:
+            self._start = time.perf_counter()
+            return
+        seconds = (time.perf_counter() - self._start) / self.steps
+        epochs = (trainer.max_epochs or 0) - trainer.current_epoch
+        left = epochs * trainer.num_training_batches * seconds
+        if epochs < 0 or left < 60 * self.minutes:
+            return
+        rate = len(batch["image"]) * trainer.world_size / seconds
+        end = time.strftime("%a %H:%M", time.localtime(time.time() + left))
+        if not trainer.is_global_zero:
+            return
+        print(
+            f"forecast: {rate:.3g} images/s, {_peak(pl_module.device):.1f} GB at most so far, {epochs} epochs of "
+            f"{trainer.num_training_batches * seconds:.0f} s (validation not counted): done about {end}"
+        )
+
+
+def _peak(device: torch.device) -> float:
+    """Greatest memory in 10⁹ bytes: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def batch_size(batch: Batch) -> int:
+    """Pictures of a batch, for Lightning's `ThroughputMonitor`."""
+    return len(batch["image"])
 
 
 class Panels(Callback):

@@ -213,13 +213,14 @@ class SegmentationDataModule(LightningDataModule):
 
     # -- what the trainer gets -------------------------------------------------------------------
 
-    def samples(self, split: str) -> Samples:
+    def samples(self, split: str, augment: bool = True) -> Samples:
         """The data set of a split; only ``train`` is augmented."""
-        return Samples(self.load, self.indices[split], self.augment if split == "train" else (), self.seed)
+        transforms = self.augment if split == "train" and augment else ()
+        return Samples(self.load, self.indices[split], transforms, self.seed)
 
-    def loader(self, split: str) -> DataLoader[Batch]:
+    def loader(self, split: str, augment: bool = True) -> DataLoader[Batch]:
         """The loader of a split; ``train`` is shuffled and augmented, the others come in order of their names."""
-        samples = self.samples(split)
+        samples = self.samples(split, augment)
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if len(samples) < world:

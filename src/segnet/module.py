@@ -97,9 +97,12 @@ class SegmentationModule(LightningModule):
 
     def logits(self, pictures: Tensor) -> Tensor:
         """Logits float32 (N, C, H, W) of RGB pictures (N, 3, H, W) in 0..255, uint8 or float, H and W unchanged."""
-        x = pictures.to(torch.float32, copy=True).div_(255).sub_(self.mean).div_(self.std)
-        out: Tensor = self.net(x)
+        out: Tensor = self.net(self.normalise(pictures))
         return out.float()
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """What the network gets, float32 (N, 3, H, W), of RGB pictures in 0..255."""
+        return pictures.to(torch.float32, copy=True).div_(255).sub_(self.mean).div_(self.std)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class probabilities (N, C, H, W) in 0..1: sigmoid of one logit, softmax of several."""

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
@@ -12,7 +13,7 @@ from segnet import resume
 from segnet.command import check_entries, command
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 SAFE_IN_SWEEPS = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # these start no second command line
 
@@ -51,6 +52,9 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     rank_zero_info(
         f"precision: {trainer.precision} on {environment.hardware(trainer.strategy.root_device)}; run: {cfg.output_dir}"
     )
+    if cfg.find is not None:
+        find(cfg, trainer, module, data)
+        return None
     report.begin(trainer, cfg)
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
@@ -65,10 +69,33 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     return None if not best else float(trainer.checkpoint_callback.best_model_score)
 
 
+def find(cfg: DictConfig, trainer: "Trainer", module: "LightningModule", data: "LightningDataModule") -> None:
+    """Suggest a learning rate (Smith, WACV 2017) or a batch size, by Lightning's `Tuner`."""
+    from lightning.pytorch.tuner.tuning import Tuner
+
+    folder = Path(cfg.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    if cfg.find == "lr":
+        found = Tuner(trainer).lr_find(module, datamodule=data, update_attr=False, min_lr=1e-6)
+        assert found is not None
+        suggestion = found.suggestion()
+        if suggestion is None:
+            raise ValueError("find=lr: too few steps for a suggestion; raise trainer.max_epochs or use more data")
+        figure = found.plot(suggest=True)
+        assert figure is not None
+        figure.savefig(folder / "lr_finder.png")
+        print(f"model.optimizer.lr={suggestion:.2e}   (curve in {folder / 'lr_finder.png'})")
+    else:
+        size = Tuner(trainer).scale_batch_size(module, datamodule=data, max_trials=8)
+        print(f"data.batch_size={size}   (the largest that fits, up to 512; check the learning rate with it)")
+
+
 def check(cfg: DictConfig) -> None:
     """Refuse what would only fail, or go wrong unseen, later on."""
     check_entries(cfg, "callbacks")
     check_entries(cfg, "logger")
+    if cfg.find not in (None, "lr", "batch_size"):
+        raise ValueError(f"find={cfg.find}: must be null, lr or batch_size")
     if not isinstance(cfg.seed, int):
         raise ValueError(f"seed={cfg.seed}: must be an integer")
     if not isinstance(cfg.trainer.max_epochs, int):

@@ -4,6 +4,8 @@ import pickle
 
 import pytest
 import torch
+import yaml
+from conftest import ROOT
 
 from segnet.checkpoint import check_targets, load_module, read
 
@@ -73,3 +75,13 @@ def test_foreign_and_damaged_files_are_named(tmp_path, trained):
     (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"cut.ckpt: cannot be loaded safely"):
         read(tmp_path / "cut.ckpt")
+
+
+def test_every_configured_target_is_one_that_a_checkpoint_may_name():
+    """Else a run would end with a checkpoint that nothing can load."""
+    for group in ("data", "model", "loss", "optimizer", "scheduler"):
+        for file in (ROOT / "conf" / group).rglob("*.yaml"):
+            text = "\n".join(line for line in file.read_text().splitlines() if "${" not in line)
+            found = yaml.safe_load(text) or {}
+            found = {k: v for k, v in found.items() if k not in ("augment", "prepare", "defaults")}
+            check_targets(found, str(file))

@@ -123,7 +123,7 @@ def check_entries(cfg: DictConfig, group: str) -> None:
 def _remove_unfinished(folder: Path) -> None:
     """Delete the folder of a run that failed before it had anything to keep.
 
-    That is a folder with nothing in it but Hydra's record, the environment and TensorBoard's events, all of this process.
+    It holds nothing but Hydra's record, the environment and TensorBoard's events, all of this process.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("LOCAL_RANK", "0") != "0":
         return

@@ -237,7 +237,7 @@ def test_evaluation_comes_in_order(cable, split):
 @pytest.mark.parametrize(("length", "world"), [(11, 2), (12, 2), (7, 3), (1, 2)])
 def test_ranks_share_out_an_evaluation(length, world):
     samplers = [EpochSampler(length, 0, False, rank, world) for rank in range(world)]
-    shares = [[i for _, i in sampler] for sampler in samplers]
+    shares = [[i for _, i, _ in sampler] for sampler in samplers]
     assert sorted(i for share in shares for i in share) == list(range(length))
     assert [len(sampler) for sampler in samplers] == [len(share) for share in shares]
 
@@ -250,10 +250,10 @@ def test_ranks_train_in_step_without_overlap(length, world):
         for sampler in samplers:
             sampler.set_epoch(e)
         shares = [list(sampler) for sampler in samplers]
-        drawn = [i for share in shares for _, i in share]
+        drawn = [i for share in shares for _, i, _ in share]
         assert {len(share) for share in shares} == {length // world} == {len(sampler) for sampler in samplers}
         assert len(set(drawn)) == len(drawn)
-        assert {number for share in shares for number, _ in share} == {e}
+        assert {number for share in shares for number, _, _ in share} == {e}
         seen |= set(drawn)
     assert seen == set(range(length))  # what one epoch drops, another draws
 
@@ -263,6 +263,42 @@ def test_fewer_training_pictures_than_ranks_stay_in_step(world):
     samplers = [EpochSampler(1, 0, True, rank, world) for rank in range(world)]
     assert len({len(list(sampler)) for sampler in samplers}) == 1
     assert all(len(list(sampler)) == len(sampler) for sampler in samplers)
+
+
+# -- rare pictures -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.8])
+def test_rare_pictures_are_drawn_as_often_as_told_and_evenly(tmp_path, share):
+    fill(tmp_path, ["t00", "t01", "t02"])
+    fill(tmp_path, [f"t{i:02}" for i in range(3, 20)] + ["v0"], values=(0,))
+    module = ready(make(tmp_path, positive_share=share, augment=[A.RandomCrop(16, 16)], batch_size=20))
+    for number in range(3):
+        (batch,) = epoch(module, number)
+        (again,) = epoch(module, number)
+        assert same([batch], [again])
+        drawn = np.bincount(batch["index"], minlength=20)
+        assert drawn.sum() == 20
+        assert drawn[:3].sum() == round(share * 20)
+        assert np.ptp(drawn[:3]) <= 1
+        assert np.ptp(drawn[3:]) <= 1
+        crops = {image.numpy().tobytes() for image, i in zip(batch["image"], batch["index"], strict=True) if i < 3}
+        assert len(crops) > 0.8 * drawn[:3].sum()  # every draw of a picture is cropped anew
+    assert len(epoch(module, split="val")[0]["index"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positive_share": 1.5}, "positive_share=1.5: must lie between 0 and 1"),
+        ({"positive_share": 0.5, "classes": list("abc"), "num_classes": 3}, "3 classes: it is for binary tasks"),
+        ({"positive_share": 0.5}, "3 of 3 training pictures show x, so there is nothing to balance"),
+    ],
+)
+def test_shares_that_cannot_be(tmp_path, changes, message):
+    fill(tmp_path, ["t0", "t1", "t2", "v0"])
+    with pytest.raises(ValueError, match=message):
+        epoch(ready(make(tmp_path, **changes)))
 
 
 # -- class frequencies -----------------------------------------------------------------------------

@@ -25,6 +25,8 @@ def test_a_checkpoint_alone_is_enough(run_main, trained, tmp_path):
     scores = [float(path.stem.rpartition("iou")[2]) for path in worst]
     assert len(worst) == 12
     assert scores == sorted(scores)
+    with Image.open(tmp_path / "e" / "grid.jpg") as picture:
+        assert picture.size == (4 * 64 + 3 * 8, 4 * 64 + 3 * 8)
 
 
 def test_other_data_and_split_by_override(run_main, trained, cable, tmp_path):
@@ -58,6 +60,7 @@ def test_the_mean_of_samples_is_evaluated(trained):
         (["ckpt_path=/nowhere.ckpt"], "ckpt_path=/nowhere.ckpt: no such file"),
         (["ckpt_path={best}", "split=nope"], "split=nope: must be one of train, val, test"),
         (["ckpt_path={best}", "data=camvid", "data.root=/tmp"], "camvid|nothing matches|knows"),
+        (["ckpt_path={best}", "grid=-1"], "grid=-1: must be an integer of at least 0"),
         (["ckpt_path={best}", "mc_samples=4"], "mc_samples=4: the network has no dropout"),
         ([], "ckpt_path"),
     ],

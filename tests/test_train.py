@@ -200,6 +200,18 @@ def test_the_moving_average_is_what_the_checkpoint_holds(train):
         assert torch.equal(checkpoints(out)["last"]["state_dict"][key], plain[key]) == equal
 
 
+def test_a_run_tests_the_averaged_weights(train, run_main, tmp_path):
+    out = train("ema", "callbacks=ema", "callbacks.ema.update_starting_at_step=0", "trainer.max_epochs=2")
+    code, err = run_main("eval", tmp_path / "e", f"ckpt_path={out}/checkpoints/best.ckpt", "trainer=cpu")
+    assert code == 0, err
+    ours, evals = (json.loads((f / "results.json").read_text())["metrics"] for f in (out, tmp_path / "e"))
+    assert ours["test/loss"] == pytest.approx(evals["test/loss"], abs=1e-6)
+    trained = torch.load(out / "checkpoints" / "best.ckpt", weights_only=True)["current_model_state"]
+    assert not torch.equal(
+        trained["net.classifier.weight"], checkpoints(out)["best"]["state_dict"]["net.classifier.weight"]
+    )
+
+
 @pytest.mark.filterwarnings("ignore:Swapping scheduler")
 def test_averaged_weights_are_the_mean_of_the_epochs_they_are_said_to_cover(train):
     """From the start of the second epoch on; the epoch that Lightning adds holds the mean."""

@@ -196,7 +196,7 @@ def draw_panels(
     was_training = module.training
     module.eval()
     for i in dict.fromkeys(picks):
-        batch = collate([samples[(0, i)]])
+        batch = collate([samples[i]])
         with torch.no_grad(), module.trainer.precision_plugin.forward_context():
             guess = module.decide(module.logits(batch["image"].to(module.device)))[0].cpu().numpy()
         picture = batch["image"][0].permute(1, 2, 0).numpy()

@@ -114,11 +114,15 @@ def over_seeds(runs: Sequence[Run]) -> list[Row]:
     for values, group in groups.items():
         row: Row = dict(zip(short(keys), values, strict=True)) | {"seeds": len(group)}
         for name in dict.fromkeys((group[0].monitor, "test/iou", "test/loss")):
-            found = np.array([run.metric(name) for run in group])
-            spread = found.std(ddof=1) if len(found) > 1 else math.nan
-            row[name] = f"{found.mean():.4f} ± {spread:.4f}" if len(found) > 1 else f"{found.mean():.4f}"
+            row[name] = mean_and_deviation([run.metric(name) for run in group])
         rows.append(row)
     return rows
+
+
+def mean_and_deviation(values: Sequence[float], form: str = ".4f") -> str:
+    """Mean ± standard deviation of a sample; a single value as it is."""
+    mean = f"{np.mean(values):{form}}"
+    return f"{mean} ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else mean
 
 
 def duels(runs: Sequence[Run], resamples: int, seed: int) -> list[Row]:

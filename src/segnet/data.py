@@ -37,7 +37,9 @@ class SegmentationDataModule(LightningDataModule):
         missing_mask: a picture without a mask is an ``error``, or its mask is ``empty``.
         defect_free: glob on the relative path of pictures that have no mask by design.
         image_size: side in pixels, or [height, width]; at least 32.
-        augment: albumentations transforms for training, after the resizing.
+        augment: albumentations transforms for training, after the resizing; they may crop.
+        positive_share: of pictures that show the class in a training epoch, which keeps its length; in 0..1. Null
+            draws every picture once. Binary tasks only.
         batch_size: pictures per step and process.
         num_workers: loader processes; ``auto`` is 0 on a CPU (the cache outruns the step) and up to 8 beside a GPU.
         cache_dir: folder of the decoded pictures, null to decode in every epoch.
@@ -60,6 +62,7 @@ class SegmentationDataModule(LightningDataModule):
         defect_free: str | None = None,
         image_size: int | Sequence[int] = 480,
         augment: Sequence[Any] = (),
+        positive_share: float | None = None,
         batch_size: int = 4,
         num_workers: int | Literal["auto"] = "auto",
         cache_dir: str | None = None,
@@ -76,7 +79,7 @@ class SegmentationDataModule(LightningDataModule):
         self.missing_mask, self.defect_free = missing_mask, defect_free
         self.image_size = _size(image_size)
         self.augment, self.batch_size, self.seed = list(augment), batch_size, seed
-        self.num_workers = num_workers
+        self.num_workers, self.positive_share = num_workers, positive_share
         self.cache_dir, self.cache_gb = cache_dir, cache_gb
         self.prepare, self.colors = prepare, colors
         self._check()
@@ -89,6 +92,14 @@ class SegmentationDataModule(LightningDataModule):
             raise ValueError(f"data.batch_size={self.batch_size}: must be an integer of at least 1")
         if self.num_workers != "auto" and (type(self.num_workers) is not int or self.num_workers < 0):
             raise ValueError(f"data.num_workers={self.num_workers}: must be 'auto' or at least 0")
+        if self.positive_share is not None:
+            if not 0 < self.positive_share < 1:
+                raise ValueError(f"data.positive_share={self.positive_share}: must lie between 0 and 1, or be null")
+            if self.num_classes > 1:
+                raise ValueError(
+                    f"data.positive_share={self.positive_share} with {self.num_classes} classes: it is for binary "
+                    f"tasks; set it to null"
+                )
         if self.missing_mask not in ("error", "empty"):
             raise ValueError(f"data.missing_mask={self.missing_mask}: must be 'error' or 'empty'")
         if not 1 <= self.num_classes < IGNORE:
@@ -229,16 +240,29 @@ class SegmentationDataModule(LightningDataModule):
                 f"(trainer.devices, trainer.num_nodes)"
             )
         workers = self._workers()
+        train = split == "train"
+        positive = self._positive() if train and self.positive_share is not None else None
+        share = self.positive_share or 0.0
         return DataLoader(
             samples,
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(samples), self.seed, split == "train", rank, world),  # type: ignore[arg-type]
+            sampler=EpochSampler(len(samples), self.seed, train, rank, world, positive, share),  # type: ignore[arg-type]
             num_workers=workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # else every epoch would draw from the generator that dropout draws from
         )
+
+    def _positive(self) -> NDArray[np.bool_]:
+        """Which training pictures show the class."""
+        found = np.array([(self.load(index)[1] == 1).any() for index in self.indices["train"]], np.bool_)
+        if found.all() or not found.any():
+            raise ValueError(
+                f"data.positive_share={self.positive_share}: {found.sum()} of {len(found)} training pictures show "
+                f"{self.classes[0]}, so there is nothing to balance; set it to null"
+            )
+        return found
 
     def _workers(self) -> int:
         if self.num_workers != "auto":

@@ -22,6 +22,9 @@ def run(cfg: DictConfig) -> float | None:
 
     if cfg.split not in SPLITS:
         raise ValueError(f"split={cfg.split}: must be one of {', '.join(SPLITS)}")
+    for key in ("worst", "grid"):
+        if type(cfg[key]) is not int or cfg[key] < 0:
+            raise ValueError(f"{key}={cfg[key]}: must be an integer of at least 0")
     environment.keep_freed_memory()
     torch.set_float32_matmul_precision("high")
     module = load_module(cfg.ckpt_path)

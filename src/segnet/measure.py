@@ -152,7 +152,7 @@ class Bench:
                 "baseline: decode, resize, flip each epoch": lambda: [read_batch(b, size, rng) for b in batches]
             }
             samples = data_module(root, size, None).samples("train")
-            variants["this, decoding each epoch"] = lambda: [samples[(0, i)] for i in range(len(samples))]
+            variants["this, decoding each epoch"] = lambda: [samples[i] for i in range(len(samples))]
             cached = data_module(root, size, str(Path(scratch) / "cache"))
             per_round = dict(zip(variants, (count, len(samples)), strict=True))
             for workers in self.cfg.workers:

@@ -1,4 +1,4 @@
-"""Pictures for people: masks in colour, overlays, and panels of picture, truth and prediction."""
+"""Pictures for people: masks in colour, overlays, and panels of picture, truth, prediction and errors."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,9 @@ from segnet.masks import IGNORE
 Picture = NDArray[np.uint8]
 DEFECT = (230, 30, 60)
 VOID = (90, 90, 90)
+MISSED = (255, 150, 0)
+FALSE_ALARM = (60, 140, 255)
+WRONG = (255, 60, 60)
 
 
 def palette(num_classes: int, colors: Sequence[Sequence[int]] | None = None) -> NDArray[np.uint8]:
@@ -39,16 +42,35 @@ def overlay(picture: Picture, mask: NDArray[np.integer], table: Picture, binary:
     return np.where((mask == 0)[..., None] & binary, picture, mixed).astype(np.uint8)
 
 
+def errors(picture: Picture, truth: NDArray[np.integer], prediction: NDArray[np.integer], binary: bool) -> Picture:
+    """The picture (H, W, 3) in dim grey, wrong pixels `MISSED` or `FALSE_ALARM`; of several classes `WRONG`."""
+    grey = picture.mean(axis=2, keepdims=True, dtype=np.float32) / 2
+    out = np.repeat(grey.astype(np.uint8), 3, axis=2)
+    wrong = (truth != prediction) & (truth != IGNORE)
+    out[wrong] = WRONG
+    if binary:
+        out[wrong & (truth == 1)] = MISSED
+        out[wrong & (truth == 0)] = FALSE_ALARM
+    return out
+
+
 def panel(picture: Picture, truth: NDArray[np.integer], prediction: NDArray[np.integer], table: Picture) -> Picture:
-    """Picture, truth and prediction side by side with a white rule: (H, 3 W + 2·8, 3) uint8 RGB."""
+    """Picture, truth, prediction and errors side by side with a white rule: (H, 4 W + 3·8, 3) uint8 RGB."""
     binary = int(table[2:IGNORE].sum()) == 0
     rule = np.full((picture.shape[0], 8, 3), 255, np.uint8)
-    parts = [picture, overlay(picture, truth, table, binary), overlay(picture, prediction, table, binary)]
-    return np.concatenate([parts[0], rule, parts[1], rule, parts[2]], axis=1)
+    shown = [picture, *(overlay(picture, mask, table, binary) for mask in (truth, prediction))]
+    shown.append(errors(picture, truth, prediction, binary))
+    return np.concatenate([part for one in shown for part in (rule, one)][1:], axis=1)
+
+
+def grid(panels: Sequence[Picture]) -> Picture:
+    """Panels of one size below each other with a white rule: (n H + (n - 1)·8, W, 3) uint8 RGB."""
+    rule = np.full((8, panels[0].shape[1], 3), 255, np.uint8)
+    return np.concatenate([part for one in panels for part in (rule, one)][1:])
 
 
 def save(path: object, picture: Picture) -> None:
-    """Write uint8 (H, W, 3) RGB or (H, W) as PNG."""
+    """Write uint8 (H, W, 3) RGB or (H, W), in the format that the suffix names."""
     ordered = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
     if not cv2.imwrite(str(path), ordered):
         raise OSError(f"{path}: could not be written")

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -22,7 +24,7 @@ from segnet.data import SegmentationDataModule
 from segnet.metrics import calibration, calibration_error, scores
 from segnet.model import count_parameters
 from segnet.module import SegmentationModule
-from segnet.pictures import palette, panel, save
+from segnet.pictures import grid, palette, panel, save
 
 # What TensorBoard's HPARAMS tab compares.
 FINAL = ("test/iou", "test/loss", "val/iou", "val/loss")
@@ -201,7 +203,7 @@ def log_hyperparameters(trainer: Trainer, results: dict[str, Any], cfg: DictConf
 def write_evaluation(
     trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule, cfg: DictConfig
 ) -> float:
-    """Write results.json, pictures.csv, confusion.png and the worst pictures of an evaluated split; its IoU."""
+    """Write results.json, pictures.csv, plots and pictures of an evaluated split; its IoU."""
     folder = Path(cfg.output_dir)
     confusion, histogram = module.counts["test"]
     metrics = {k.replace("test/", f"{cfg.split}/", 1): v.item() for k, v in trainer.callback_metrics.items()}
@@ -223,18 +225,37 @@ def write_evaluation(
         iou = scores(single, torch.zeros(2, 1), module.classes)["iou"].item()
         if not math.isnan(iou):
             ranked.append((iou, index))
-    samples = data.samples(cfg.split)
-    module.eval()  # dropout sleeps again
-    table = palette(len(module.classes), data.colors)
-    (folder / "worst").mkdir(exist_ok=True)
-    for place, (iou, index) in enumerate(sorted(ranked)[: cfg.worst]):
-        picture, mask = samples.load(samples.indices[index])
-        tensor = torch.tensor(picture).permute(2, 0, 1)[None].to(module.device)
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            guess = module.decide(module.logits(tensor))[0].cpu().numpy()
-        save(folder / "worst" / f"{place:02d}_iou{iou:.3f}.png", panel(picture, mask, guess, table))
+    ranked.sort()
+    _draw(trainer, module, data, cfg, ranked)
     iou = metrics[f"{cfg.split}/iou"]
     for name, value in results["metrics"].items():  # type: ignore[attr-defined]
         print(f"{name:32s} {'–' if value is None else f'{value:.4f}'}")
     print(f"written to {folder}")
     return iou
+
+
+def _draw(
+    trainer: Trainer,
+    module: SegmentationModule,
+    data: SegmentationDataModule,
+    cfg: DictConfig,
+    ranked: Sequence[tuple[float, int]],
+) -> None:
+    """Panels of the worst pictures, and a grid from the best to the worst; ``ranked`` has (IoU, index), rising."""
+    folder, samples, table = Path(cfg.output_dir), data.samples(cfg.split), palette(len(module.classes), data.colors)
+    module.eval()  # dropout sleeps again
+
+    def drawn(index: int) -> NDArray[np.uint8]:
+        picture, mask = samples.load(samples.indices[index])
+        tensor = torch.tensor(picture).permute(2, 0, 1)[None].to(module.device)
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            guess = module.decide(module.logits(tensor))[0].cpu().numpy()
+        return panel(picture, mask, guess, table)
+
+    (folder / "worst").mkdir(exist_ok=True)
+    for place, (iou, index) in enumerate(ranked[: cfg.worst]):
+        save(folder / "worst" / f"{place:02d}_iou{iou:.3f}.png", drawn(index))
+    if ranked and cfg.grid:
+        # In the middle of equal shares of the ranking: 4 rows are the 12th, 37th, 62nd and 87th of 100.
+        places = [int((row + 0.5) * len(ranked) / cfg.grid) for row in range(cfg.grid)][::-1]
+        save(folder / "grid.jpg", grid([drawn(ranked[place][1]) for place in places]))

@@ -6,6 +6,7 @@ the mask holds class indices and `IGNORE`.
 
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from segnet import cache
@@ -47,9 +49,10 @@ class Pair:
 
 
 class Samples(Dataset[Batch]):
-    """Pictures and masks by ``(epoch, index)``; random transforms depend on seed, epoch and index only.
+    """Pictures and masks by ``(epoch, index, draw)``; random transforms depend on these and the seed only.
 
-    So a rerun draws the same, each epoch draws anew, and the number of workers changes nothing.
+    So a rerun draws the same, each epoch and each further draw of a picture anew, and the number of workers changes
+    nothing.
     """
 
     def __init__(
@@ -71,11 +74,11 @@ class Samples(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> Batch:
-        epoch, i = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: tuple[int, int, int] | int) -> Batch:
+        epoch, i, draw = key if isinstance(key, tuple) else (0, key, 0)
         picture, mask = self.load(self.indices[i])
         if self.augment is not None:
-            self.augment.set_random_seed(zlib.crc32(f"{self.seed} {epoch} {i}".encode()))
+            self.augment.set_random_seed(zlib.crc32(f"{self.seed} {epoch} {i} {draw}".encode()))
             out = self.augment(image=np.ascontiguousarray(picture), mask=np.ascontiguousarray(mask))
             picture, mask = out["image"], out["mask"]
             if picture.dtype != np.uint8:
@@ -90,11 +93,30 @@ class Samples(Dataset[Batch]):
         }
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields ``(epoch, index)``, shuffled by seed and epoch; ranks share out an epoch without overlap."""
+class EpochSampler(Sampler[tuple[int, int, int]]):
+    """Yields ``(epoch, index, draw)``, shuffled by seed and epoch; ranks share out an epoch without overlap.
 
-    def __init__(self, length: int, seed: int, shuffle: bool, rank: int = 0, world: int = 1) -> None:
+    Args:
+        length: pictures of the split, and of an epoch.
+        seed: of the order.
+        shuffle: draw a new order in every epoch.
+        rank, world: this process among so many.
+        positive: (length,) bool, which pictures are the rare ones; None draws every picture once.
+        share: of rare ones in an epoch. Within a kind, no picture is drawn twice more often than another.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world: int = 1,
+        positive: NDArray[np.bool_] | None = None,
+        share: float = 0.5,
+    ) -> None:
         self.length, self.seed, self.shuffle, self.rank, self.world = length, seed, shuffle, rank, world
+        self.positive, self.share = positive, share
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -106,14 +128,29 @@ class EpochSampler(Sampler[tuple[int, int]]):
             return max(1, self.length // self.world) if self.length else 0
         return len(range(self.rank, self.length, self.world))
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
         order = np.arange(self.length)
         if self.shuffle:
-            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        share = order[self.rank :: self.world][: len(self)]
+            rng = np.random.default_rng((self.seed, self.epoch))
+            order = order if self.positive is None else self._balanced(rng)
+            rng.shuffle(order)
+        drawn: Counter[int] = Counter()
+        keys = []
+        for i in order.tolist():
+            keys.append((self.epoch, i, drawn[i]))
+            drawn[i] += 1
+        share = keys[self.rank :: self.world][: len(self)]
         if self.shuffle and len(share) < len(self):  # fewer pictures than ranks
-            share = order[:1]
-        return iter([(self.epoch, int(i)) for i in share])
+            share = keys[:1]
+        return iter(share)
+
+    def _balanced(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """(length,) pictures in no order: every kind in turns, a new permutation of it for each turn."""
+        assert self.positive is not None
+        rare = round(self.share * self.length)
+        parts = [(np.flatnonzero(self.positive), rare), (np.flatnonzero(~self.positive), self.length - rare)]
+        turns = [[rng.permutation(kind) for _ in range(-(-count // len(kind)))] for kind, count in parts]
+        return np.concatenate([np.concatenate(turn)[:count] for turn, (_, count) in zip(turns, parts, strict=True)])
 
 
 def collate(items: Sequence[Batch]) -> Batch:

@@ -32,6 +32,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     import torch
     from hydra.utils import instantiate
     from lightning.pytorch import seed_everything
+    from lightning.pytorch.callbacks import WeightAveraging
     from lightning.pytorch.utilities import rank_zero_info
 
     from segnet import environment, report
@@ -63,6 +64,8 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
         sys.exit(128 + stop.number)
     if trainer.fast_dev_run:
         return None
+    # It would put the weights as they were last trained in place of the averaged ones that the checkpoint holds.
+    trainer.callbacks = [part for part in trainer.callbacks if not isinstance(part, WeightAveraging)]
     best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
     trainer.test(module, data, ckpt_path=best or None, weights_only=True, verbose=False)
     report.write(trainer, module, data, cfg)

@@ -37,6 +37,13 @@ def test_a_sweep_becomes_tables_means_and_curves(run_main, sweep, tmp_path):
         assert np.asarray(picture).std() > 10
 
 
+def test_a_baseline_is_what_the_others_are_held_against(run_main, sweep, tmp_path):
+    code, err = run_main("compare", tmp_path / "c", f"runs={sweep}", "resamples=100", "baseline=3")
+    assert code == 0, err
+    text = (tmp_path / "c" / "comparison.md").read_text().partition("## Is 3 better?")[2]
+    assert re.findall(r"^\| (\d) \|", text, re.MULTILINE) == [run.name for run in find([str(sweep)]) if run.name != "3"]
+
+
 def test_the_bootstrap_against_plain_loops():
     rng = np.random.default_rng(0)
     first, second = rng.integers(0, 100, (2, 30, 4))
@@ -78,6 +85,7 @@ def test_the_best_run_comes_first_whatever_the_mode(sweep):
     [
         (["runs=/nowhere"], "runs=/nowhere: no finished training run there"),
         (["runs={sweep}", "resamples=3"], "resamples=3: must be an integer of at least 100"),
+        (["runs={sweep}", "baseline=9"], "baseline=9: must be one of"),
         ([], "runs"),
     ],
 )

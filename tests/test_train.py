@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -198,6 +199,23 @@ def test_the_moving_average_is_what_the_checkpoint_holds(train):
         )  # fmt: skip
         key = "net.classifier.weight"
         assert torch.equal(checkpoints(out)["last"]["state_dict"][key], plain[key]) == equal
+
+
+def test_the_cable_experiment_takes_the_original_layout(cable, cache, tmp_path):
+    """Every third cable is a good one, which has no mask."""
+    root = tmp_path / "cable"
+    for i, picture in enumerate(sorted((cable / "images").iterdir())):
+        kind, name = ("bent_wire" if i % 3 else "good"), f"{i:03}"
+        for folder in (root / "data" / kind, root / "label" / kind):
+            folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, root / "data" / kind / f"{name}.png")
+        if i % 3:
+            shutil.copy(cable / "masks" / picture.name, root / "label" / kind / f"{name}_mask.png")
+    out = tmp_path / "out"
+    given = [*SMALL, "experiment=cable", f"data.root={root}", f"data.cache_dir={cache}", f"output_dir={out}"]
+    assert call_main("train", *given, "data.batch_size=2") == 0
+    images = json.loads((out / "results.json").read_text())["images"]
+    assert sum(images.values()) == len(list((cable / "images").iterdir()))
 
 
 def test_a_run_tests_the_averaged_weights(train, run_main, tmp_path):

@@ -14,6 +14,13 @@ def run(cfg: DictConfig) -> None:
     if type(cfg.resamples) is not int or cfg.resamples < 100:
         raise ValueError(f"resamples={cfg.resamples}: must be an integer of at least 100")
     runs = comparison.find([cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs))
+    reference = runs[0]
+    if cfg.baseline is not None:
+        named = [run for run in runs if run.name == str(cfg.baseline)]
+        if not named:
+            raise ValueError(f"baseline={cfg.baseline}: must be one of {', '.join(run.name for run in runs)}")
+        reference = named[0]
+    others = [run for run in runs if run is not reference]
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     rows = comparison.table(runs)
@@ -21,8 +28,8 @@ def run(cfg: DictConfig) -> None:
     parts = ["## Runs", comparison.markdown(rows)]
     if seeds := comparison.over_seeds(runs):
         parts += ["## Over seeds, mean ± standard deviation", comparison.markdown(seeds)]
-    if duels := comparison.duels(runs, cfg.resamples, cfg.seed):
-        parts += [f"## Is {runs[0].name} better? Test IoU, paired bootstrap", comparison.markdown(duels)]
+    if duels := comparison.duels([reference, *others], cfg.resamples, cfg.seed):
+        parts += [f"## Is {reference.name} better? Test IoU, paired bootstrap", comparison.markdown(duels)]
     text = "\n\n".join([*parts, "![curves](curves.png)"]) + "\n"
     (folder / "comparison.md").write_text(text, encoding="utf-8")
     comparison.curves(runs).savefig(folder / "curves.png", dpi=110)

@@ -249,10 +249,14 @@ class SegmentationModule(LightningModule):
         if length and math.isinf(steps):
             raise ValueError("model.scheduler lasts the whole run, which has no end; set trainer.max_epochs")
         extra = {length: int(steps)} if length else {}
+        try:
+            scheduler = self.scheduler(optimizer, **extra)
+        except ZeroDivisionError as error:
+            raise ValueError(f"model.scheduler: a run of {steps} step(s) is too short for it; train longer") from error
         return {
             "optimizer": optimizer,
             "lr_scheduler": {
-                "scheduler": self.scheduler(optimizer, **extra),
+                "scheduler": scheduler,
                 "interval": "step" if length else "epoch",
                 "monitor": self.monitor,
             },

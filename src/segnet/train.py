@@ -64,10 +64,12 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
         sys.exit(128 + stop.number)
     if trainer.fast_dev_run:
         return None
+    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
+    if best:
+        module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
     # It would put the weights as they were last trained in place of the averaged ones that the checkpoint holds.
     trainer.callbacks = [part for part in trainer.callbacks if not isinstance(part, WeightAveraging)]
-    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
-    trainer.test(module, data, ckpt_path=best or None, weights_only=True, verbose=False)
+    trainer.test(module, data, verbose=False)
     report.write(trainer, module, data, cfg)
     return None if not best else float(trainer.checkpoint_callback.best_model_score)
 

@@ -11,6 +11,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
+import lightning.pytorch  # noqa: E402, F401 - its log handler keeps the stderr of its first import: not that of one test
+
 from segnet import synthetic  # noqa: E402
 
 # Small and quiet; every test of a command adds its own overrides.

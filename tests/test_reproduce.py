@@ -75,6 +75,7 @@ def test_a_failed_run_is_told_and_the_rest_go_on(reproduce, tmp_path):
         (["only=nope"], "only=nope: matches none of the runs"),
         (["only=a", "minutes=0"], "minutes=0: must be positive"),
         (["only=a", "seeds=[]"], "seeds=[]: must be a list of integers"),
+        (["only=a", "seeds=3"], "seeds=3: must be a list of integers"),
     ],
 )
 def test_bad_input(reproduce, overrides, message):

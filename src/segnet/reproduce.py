@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from segnet.command import command
 from segnet.resume import OVERRIDES
@@ -20,7 +20,9 @@ def run(cfg: DictConfig) -> None:
     check(cfg)
     end = time.monotonic() + 60 * (float("inf") if cfg.minutes is None else cfg.minutes)
     folder = Path(cfg.output_dir)
-    names = [str(name) for name in cfg.runs if any(fnmatchcase(str(name), pattern) for pattern in cfg.only.split("|"))]
+    names = [
+        str(name) for name in cfg.runs if any(fnmatchcase(str(name), pattern) for pattern in str(cfg.only).split("|"))
+    ]
     if not names:
         raise ValueError(f"only={cfg.only}: matches none of the runs {', '.join(cfg.runs)}")
     extra = shlex.split(cfg.extra)
@@ -39,9 +41,10 @@ def run(cfg: DictConfig) -> None:
             break
         if code:
             failed.append(name)
-    text = results(folder, [name for name in names if any((folder / name).glob("*/results.json"))])
-    (folder / "results.md").write_text(text, encoding="utf-8")
-    print(text)
+    if done := [name for name in names if any((folder / name).glob("*/results.json"))]:
+        text = results(folder, done)
+        (folder / "results.md").write_text(text, encoding="utf-8")
+        print(text)
     if failed:
         raise ValueError(f"{len(failed)} of {len(todo)} runs failed, the reasons stand above: {', '.join(failed)}")
 
@@ -50,7 +53,7 @@ def check(cfg: DictConfig) -> None:
     """Refuse what would fail later on."""
     if cfg.minutes is not None and not cfg.minutes > 0:
         raise ValueError(f"minutes={cfg.minutes}: must be positive, or null for no limit")
-    if not cfg.seeds or any(type(seed) is not int for seed in cfg.seeds):
+    if not isinstance(cfg.seeds, ListConfig) or not cfg.seeds or any(type(seed) is not int for seed in cfg.seeds):
         raise ValueError(f"seeds={cfg.seeds}: must be a list of integers, such as [0,1,2]")
 
 

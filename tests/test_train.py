@@ -94,6 +94,18 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_workers(tmp_path, cab
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # said until the first validation
+def test_only_epochs_with_a_validation_have_its_figures(tmp_path, cable, cache):
+    code = call_main(
+        "train", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", f"output_dir={tmp_path}",
+        "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2", "~callbacks.panels",
+    )  # fmt: skip
+    assert code == 0
+    rows = table(tmp_path)
+    assert [bool(row["val/iou"]) for row in rows] == [False, True, False, True]
+    assert all(row["train/iou"] for row in rows)
+
+
 def test_a_sweep_needs_only_overrides(tmp_path, cable, cache, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = call_main(

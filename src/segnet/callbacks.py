@@ -33,6 +33,7 @@ class EpochTable(Callback):
         self._start = 0.0
         self._seconds = 0.0
         self._images = 0
+        self._validated = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue the table of a resumed run."""
@@ -44,6 +45,7 @@ class EpochTable(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._start, self._seconds, self._images = time.perf_counter(), 0.0, 0
+        self._validated = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -55,9 +57,14 @@ class EpochTable(Callback):
                 torch.cuda.synchronize()
             self._seconds = time.perf_counter() - self._start
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning keeps the figures of an earlier validation; this epoch has its own."""
+        self._validated = True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the row."""
-        metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if "/" in k}
+        """Add the row; validation columns stay empty in an epoch without one."""
+        stages = ("train/", "val/") if self._validated else "train/"
+        metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith(stages)}
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         row |= {"seconds": round(self._seconds, 3)}
         row |= {"images_per_second": round(self._images / max(self._seconds, 1e-9), 2)}

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,19 @@ def test_empty_root_and_missing_parents_are_fine(tmp_path):
     for root in (tmp_path / "empty", tmp_path / "a" / "b"):
         synthetic.write(root, images=1, size=32)
         assert sorted(contents(root)) == ["images/good_000.png", "masks/good_000.png"]
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+def test_of_two_at_once_the_first_one_stays(tmp_path, cable, seeds):
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(synthetic.write, tmp_path / "data", images=24, size=64, seed=seed) for seed in seeds]
+    failures = [job.exception() for job in jobs if job.exception()]
+    if seeds == (0, 0):
+        assert failures == []
+        assert contents(tmp_path / "data") == contents(cable)
+    else:
+        assert [type(failure) for failure in failures] == [OSError]  # neither overwrites the other's pictures
+        assert len(contents(tmp_path / "data")) == 48
 
 
 def test_kill_leaves_no_root(tmp_path):

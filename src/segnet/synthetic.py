@@ -201,7 +201,8 @@ def write(root: Path | str, images: int = 240, size: int = 480, seed: int = 0) -
     """Write root/images/<kind>_<NNN>.png (RGB) and root/masks/<kind>_<NNN>.png (0 or 255).
 
     The kinds take turns; each picture depends on (seed, kind, number, size) alone. The folder
-    appears complete or not at all: it is made beside root and renamed at the end.
+    appears complete or not at all: it is made beside root and renamed at the end. Of processes that
+    draw the same pictures there at once the first one's stay.
     """
     root = Path(root)
     _check(KINDS[0], seed, size)
@@ -223,6 +224,15 @@ def write(root: Path | str, images: int = 240, size: int = 480, seed: int = 0) -
                 path = str(build / part / f"{kind}_{number:03d}.png")
                 if not cv2.imwrite(path, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
                     raise OSError(f"could not write {path}")
-        if root.exists():
-            root.rmdir()  # empty, as checked above; Windows does not rename onto a folder
-        build.rename(root)
+        try:
+            if root.exists():
+                root.rmdir()  # empty, as checked above; Windows does not rename onto a folder
+            build.rename(root)
+        except OSError:
+            if not _same(build, root):  # else another process drew the same pictures meanwhile
+                raise
+
+
+def _same(one: Path, other: Path) -> bool:
+    files = [{path.relative_to(root): path.read_bytes() for path in root.rglob("*.png")} for root in (one, other)]
+    return files[0] == files[1]

@@ -19,6 +19,7 @@ ALLOWED = (
     "segnet.masks",
     "segnet.model",
     "segnet.module",
+    "segnet.optimizers",
     "segnet.schedules",
     "segnet.splits",
 )

@@ -1,0 +1,44 @@
+"""Muon against its definition: numpy's singular vectors of the gradient, and AdamW for what is no matrix."""
+
+import numpy as np
+import pytest
+import torch
+
+from segnet.optimizers import muon
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 3, 3), (40, 2, 3, 3)])
+def test_a_convolution_steps_along_the_orthogonal_factor_of_its_gradient(shape):
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.zeros(shape))
+    weight.grad = torch.randn(shape)
+    muon([weight], lr=0.5, momentum=0.95, nesterov=True).step()
+    rows, columns = shape[0], int(np.prod(shape[1:]))
+    u, _, v = np.linalg.svd(weight.grad.reshape(rows, columns).numpy(), full_matrices=False)
+    step = -weight.detach().reshape(rows, columns).numpy() / (0.5 * 0.2 * max(rows, columns) ** 0.5)
+    inside = u.T @ step @ v.T
+    # Five iterations bring singular values near 1, not to it; bfloat16 would leave a hundredth off the diagonal.
+    assert np.diag(inside).min() > 0.6
+    assert np.diag(inside).max() < 1.3
+    np.testing.assert_allclose(inside, np.diag(np.diag(inside)), atol=1e-4)
+    np.testing.assert_allclose(u @ inside @ v, step, atol=1e-4)
+
+
+def test_a_bias_steps_as_adamw():
+    gradient = torch.tensor([1.0, -2.0, 0.5])
+    parameters = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    ours = muon([parameters[0]], lr=0.02, fallback_lr_scale=0.25, weight_decay=0.01, betas=(0.9, 0.95))
+    stock = torch.optim.AdamW([parameters[1]], lr=0.005, weight_decay=0.01, betas=(0.9, 0.95))
+    for factor in (1.0, 0.5, -1.0):
+        for parameter, optimizer in zip(parameters, (ours, stock), strict=True):
+            parameter.grad = gradient * factor
+            optimizer.step()
+    torch.testing.assert_close(parameters[0], parameters[1])
+
+
+def test_a_checkpoint_trained_with_muon_loads(run_main, cable, tmp_path):
+    code, err = run_main("train", tmp_path / "t", f"data.root={cable}", "optimizer=muon", "~callbacks.panels")
+    assert code == 0, err
+    best = tmp_path / "t" / "checkpoints" / "best.ckpt"
+    code, err = run_main("eval", tmp_path / "e", f"ckpt_path={best}", "trainer=cpu")
+    assert code == 0, err

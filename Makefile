@@ -22,7 +22,7 @@ train: $(STAMP) ## train, test and review the quickstart recipe on the embedded 
 	$(BIN)/python src/train.py experiment=quickstart
 
 test: $(STAMP) ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## lint, formatting, types
 	$(BIN)/ruff check .

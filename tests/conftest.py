@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core for each worker
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
@@ -75,7 +77,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
         "train",
         *SMALL,
         "experiment=quickstart",
-        "trainer.max_epochs=12",
+        "trainer.max_epochs=20",
         "data.prepare.images=96",
         "data.prepare.size=64",
         f"data.root={data}",

@@ -5,13 +5,14 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "albumentations", "hydra-core", "numpy")
 
 
-def fastest_precision(accelerator: str) -> str:
+def fastest_precision(accelerator: str) -> Literal["bf16-mixed", "16-mixed", "32-true"]:
     """Lightning's name of the fastest precision that the hardware runs natively.
 
     bfloat16 on CPUs with AVX-512 BF16 or AMX and on GPUs since Ampere, float16 on older CUDA GPUs,
@@ -24,6 +25,17 @@ def fastest_precision(accelerator: str) -> str:
         return "32-true"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16-mixed" if native else "32-true"
+
+
+def arithmetic(precision: str) -> torch.dtype:
+    """The type that convolutions compute in under this precision of Lightning's."""
+    return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision, torch.float32)
+
+
+def autocast(device: str, precision: str) -> torch.autocast:
+    """The autocast of this precision of Lightning's on a device type; without effect where there is none."""
+    dtype = arithmetic(precision)
+    return torch.autocast(device, None if dtype is torch.float32 else dtype, enabled=dtype is not torch.float32)
 
 
 def keep_freed_memory(keep: bool = True) -> None:

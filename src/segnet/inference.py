@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segnet.environment import autocast
 from segnet.images import resize_exact
 from segnet.model import SMALLEST, enable_mc_dropout
 from segnet.module import SegmentationModule
@@ -94,7 +95,7 @@ class Predictor:
         self.model, self.tile, self.overlap = model, tile, overlap
         self.flips = FLIPS if flips else FLIPS[:1]
         self.scales, self.mc_samples, self.batch_size = tuple(scales), mc_samples, batch_size
-        self.dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+        self.precision = precision
 
     @staticmethod
     def _check_program(program: Program, tile: int | None, scales: Sequence[float], mc_samples: int) -> None:
@@ -153,7 +154,7 @@ class Predictor:
         device = self.model.device
         height, width = (max(SMALLEST, round(side * scale)) for side in size)
         batch = torch.cat([resize_exact(t.to(device), (height, width)) for t in tensors])
-        with torch.autocast(device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+        with autocast(device.type, self.precision):
             logits = self.model.logits(batch.contiguous(memory_format=torch.channels_last))
         out = []
         for single, tensor in zip(torch.split(logits, 1), tensors, strict=True):

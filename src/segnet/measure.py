@@ -20,7 +20,20 @@ from tqdm import tqdm
 from segnet import environment, synthetic
 from segnet.baseline import read_batch
 from segnet.pooling import max_pool, max_unpool
-from segnet.variants import BASELINE, SOURCE, Step, child, data_module, drain, execute, nets, overhead, training_loader
+from segnet.variants import (
+    BASELINE,
+    SOURCE,
+    Step,
+    child,
+    data_module,
+    drain,
+    execute,
+    fastest,
+    nets,
+    overhead,
+    short,
+    training_loader,
+)
 
 
 @dataclass
@@ -45,7 +58,9 @@ class Bench:
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(wanted if cfg.device == "auto" else cfg.device)
         self.rows: list[Row] = []
-        self.peak = 0.0  # GFLOP/s of a bfloat16 matrix product
+        self.nets = nets(self.device.type)
+        self.dtypes = list(dict.fromkeys((torch.float32, fastest(self.device.type))))
+        self.peak = 0.0  # GFLOP/s of a matrix product in the fastest of them
 
     def _sync(self) -> None:
         if self.device.type == "cuda":
@@ -75,21 +90,21 @@ class Bench:
             self.rows.append(Row(part, name, unit, median, min(series), max(series), ratio, notes.get(name, "")))
 
     def ceiling(self) -> None:
-        """Measure 2048³ matrix products in float32 and bfloat16."""
-        sides = {t: torch.randn(2048, 2048, device=self.device, dtype=t) for t in (torch.float32, torch.bfloat16)}
-        names = {str(t).removeprefix("torch."): partial(torch.matmul, a, a) for t, a in sides.items()}
+        """Measure 2048³ matrix products in float32 and in what `precision=auto` takes here."""
+        sides = {t: torch.randn(2048, 2048, device=self.device, dtype=t) for t in self.dtypes}
+        names = {short(t): partial(torch.matmul, a, a) for t, a in sides.items()}
         seconds = self._rounds("ceiling", names, warmup=3)
         rate = {name: [2 * 2048**3 / s / 1e9 for s in series] for name, series in seconds.items()}
-        self.peak = max(rate["bfloat16"])
+        self.peak = max(rate[short(self.dtypes[-1])])
         self._add("matrix product", "GFLOP/s", rate, 1, {})
 
     def training(self) -> None:
         """Measure training steps, with the share of the ceiling that each reaches."""
         size, batch = self.cfg.image_size, self.cfg.batch_size
-        steps = {name: Step(*self._net(make), size, batch) for name, make in nets().items()}
+        steps = {name: Step(*self._net(make), size, batch) for name, make in self.nets.items()}
         if self.cfg.compile:
             for name in [n for n in steps if n.startswith("segnet,")]:
-                compiled = Step(*self._net(nets()[name]), size, batch)
+                compiled = Step(*self._net(self.nets[name]), size, batch)
                 compiled.net.compile()
                 steps[f"{name}, compiled"] = compiled
         work = {name: step.flops() for name, step in steps.items() if "compiled" not in name}
@@ -109,7 +124,7 @@ class Bench:
 
     def index(self) -> None:
         """Measure pooling and unpooling, forward and backward, against the stock operators."""
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in self.dtypes:
             shape = (self.cfg.batch_size, 16, self.cfg.image_size, self.cfg.image_size)
             x = torch.randn(shape, device=self.device).relu().to(dtype).contiguous(memory_format=torch.channels_last)
             x.requires_grad_()
@@ -122,7 +137,7 @@ class Bench:
                 pooled, code = max_pool(x)
                 torch.autograd.backward(max_unpool(pooled, code, (x.shape[-2], x.shape[-1])), x.detach())
 
-            name = str(dtype).removeprefix("torch.")
+            name = short(dtype)
             seconds = self._rounds("index", {f"stock, {name}": stock, f"this, {name}": ours}, warmup=2)
             millis = {key: [s * 1e3 for s in series] for key, series in seconds.items()}
             bytes_each = {f"stock, {name}": "8 bytes a maximum", f"this, {name}": "1 byte a maximum"}
@@ -131,7 +146,7 @@ class Bench:
     def memory(self) -> None:
         """Measure the peak memory of three training steps, each variant in a process of its own."""
         peaks: dict[str, list[float]] = {}
-        for number, name in enumerate(tqdm(nets(), "memory", leave=False)):
+        for number, name in enumerate(tqdm(self.nets, "memory", leave=False)):
             code = (
                 f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from segnet.variants import peak_memory; "
                 f"print(peak_memory({number}, {self.device.type!r}, {self.cfg.image_size}, {self.cfg.batch_size}))"
@@ -167,8 +182,8 @@ class Bench:
     def inference(self) -> None:
         """Measure the latency of batch 1 and the throughput of batch 8."""
         for batch in (1, 8):
-            steps = {name: Step(*self._net(make), self.cfg.image_size, batch) for name, make in nets().items()}
-            chosen = {name: steps[name] for name in (BASELINE, "segnet, channels-last, bfloat16")}
+            steps = {name: Step(*self._net(make), self.cfg.image_size, batch) for name, make in self.nets.items()}
+            chosen = {name: steps[name] for name in (BASELINE, list(self.nets)[-1])}
             for step in chosen.values():
                 step.net.eval()
             calls = {name: torch.no_grad()(step.forward) for name, step in chosen.items()}

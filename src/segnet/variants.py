@@ -44,7 +44,8 @@ class Step:
     def forward(self) -> Tensor:
         """Logits of the fixed batch."""
         environment.keep_freed_memory(self.fast)  # the original leaves memory to the C library
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast):
+        precision = environment.fastest_precision(self.device.type) if self.fast else "32-true"
+        with environment.autocast(self.device.type, precision):
             out: Tensor = self.net(self.pictures)
         return out
 
@@ -61,20 +62,31 @@ class Step:
         return int(counter.get_total_flops())
 
 
-def nets() -> dict[str, Callable[[], tuple[nn.Module, bool]]]:
-    """Variants of the training step: network, and whether it runs channels-last in bfloat16."""
+def fastest(device: str) -> torch.dtype:
+    """What ``trainer.precision=auto`` computes in on this device."""
+    return environment.arithmetic(environment.fastest_precision(device))
+
+
+def short(dtype: torch.dtype) -> str:
+    """``float32`` of ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def nets(device: str) -> dict[str, Callable[[], tuple[nn.Module, bool]]]:
+    """Variants of the training step: network, and whether channels-last in the fastest precision; the last is ours."""
+    form = f"channels-last, {short(fastest(device))}"
     return {
         BASELINE: lambda: (StockNetwork(SegNetCompact(1)), False),
-        "compact, channels-last, bfloat16, stock indices": lambda: (StockNetwork(SegNetCompact(1)), True),
-        "compact, channels-last, bfloat16": lambda: (SegNetCompact(1), True),
-        "segnet, channels-last, bfloat16, stock indices": lambda: (StockNetwork(SegNet(1)), True),
-        "segnet, channels-last, bfloat16": lambda: (SegNet(1), True),
+        f"compact, {form}, stock indices": lambda: (StockNetwork(SegNetCompact(1)), True),
+        f"compact, {form}": lambda: (SegNetCompact(1), True),
+        f"segnet, {form}, stock indices": lambda: (StockNetwork(SegNet(1)), True),
+        f"segnet, {form}": lambda: (SegNet(1), True),
     }
 
 
 def peak_memory(number: int, device: str, size: int, batch: int) -> float:
     """MB that three steps of the variant take beyond what the process held before; called in a fresh process."""
-    make = list(nets().values())[number]
+    make = list(nets(device).values())[number]
     on = torch.device(device)
     before = _resident("VmRSS")
     step = Step(*make()[:1], on, make()[1], size, batch)
@@ -137,19 +149,20 @@ def overhead(device: torch.device, size: int, batch: int) -> dict[str, Callable[
     module = SegmentationModule(
         SegNet(1), CrossEntropy(1), partial(torch.optim.SGD, lr=0.01), classes=["defect"], image_size=size
     ).to(device)
+    precision = environment.fastest_precision(device.type)
     bare = torch.optim.SGD(module.parameters(), 0.01)
 
     def loop() -> None:
         for item in batches:
             on = {key: value.to(device) for key, value in item.items()}
             bare.zero_grad()
-            with torch.autocast(device.type, torch.bfloat16):
+            with environment.autocast(device.type, precision):
                 logits = module.logits(on["image"])
             module.loss(logits, on["mask"].long()).backward()
             bare.step()
 
     trainer = Trainer(
-        accelerator=device.type, devices=1, precision="bf16-mixed", max_epochs=-1, max_steps=8, logger=False,
+        accelerator=device.type, devices=1, precision=precision, max_epochs=-1, max_steps=8, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
     )  # fmt: skip
 

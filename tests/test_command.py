@@ -43,6 +43,7 @@ def fails(run_main, tmp_path, cable):
         (["monitor=val/foo"], "monitor=val/foo: no such metric; known are .*val/iou"),
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc: must be an integer"),
         (["seed=abc"], "seed=abc: must be an integer"),
+        (["trainer.sync_batchnorm=true"], "trainer.sync_batchnorm=true on a CPU: .*add trainer.sync_batchnorm=false"),
         (["output_dir=/proc/no/folder"], "/proc/no.*: "),
         (["model.optimizer.lr=abc"], "model.optimizer: "),
         (["model.class_weights=[1,2]"], "model.class_weights=.*needs 1 non-negative factor"),

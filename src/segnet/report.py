@@ -46,7 +46,9 @@ def begin(trainer: Trainer, cfg: DictConfig) -> None:
         changed = [f"{k}: {before.get(k)} then, {v} now" for k, v in now.items() if before.get(k) != v]
         if changed:
             rank_zero_warn(f"resume: not the same machine or code, the end may differ in bits ({'; '.join(changed)})")
-    file.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+    part.replace(file)  # a killed run leaves a whole note, or none
 
 
 def surroundings(trainer: Trainer) -> dict[str, Any]:

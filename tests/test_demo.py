@@ -32,7 +32,11 @@ def address(trained):
         port = probe.getsockname()[1]
     command = [sys.executable, ROOT / "src" / "demo.py", f"ckpt_path={trained}/checkpoints/best.ckpt"]
     server = subprocess.Popen(
-        [*command, f"port={port}", "max_pixels=10000", "max_upload_mb=0.2"], stdout=subprocess.PIPE, text=True
+        [*command, f"port={port}", "max_pixels=10000", "max_upload_mb=0.2"],
+        stdout=subprocess.PIPE,
+        text=True,
+        # A job that a shell started in the background ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     line = server.stdout.readline()
     yield line.split()[1]

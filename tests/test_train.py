@@ -95,7 +95,6 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_workers(tmp_path, cab
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # said until the first validation
 def test_only_epochs_with_a_validation_have_its_figures(tmp_path, cable, cache):
     code = call_main(
         "train", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", f"output_dir={tmp_path}",

@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,13 @@ _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if p.is_dir())
 STARTED = time.time()
 Body = Callable[[DictConfig], float | None]
+# Nothing that a user could mend.
+FALSE_ALARMS = (
+    # Said in the epochs before the first validation; a wrong monitor ends in an error there.
+    ".*could not find the monitored key",
+    # Lightning 2.6 asks torch for a name that torch 2.13 renamed.
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
 
 
 def command(name: str) -> Callable[[Body], Callable[[], None]]:
@@ -26,6 +34,8 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
 
     def decorate(body: Body) -> Callable[[], None]:
         def job(cfg: DictConfig) -> float | None:
+            for message in FALSE_ALARMS:
+                warnings.filterwarnings("ignore", message)
             hydra_cfg = HydraConfig.get()
             cfg.output_dir = hydra_cfg.runtime.output_dir  # in a sweep the job's own folder
             try:

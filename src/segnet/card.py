@@ -83,7 +83,7 @@ Training and validation figures are of the best epoch; training figures are take
 
 ## Outputs
 
-Picture, truth, prediction; from the test split.
+Picture, truth, prediction, errors (orange missed, blue false alarm, red another class); from the test split.
 
 {photos}
 

@@ -6,8 +6,12 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
+from torch import nn
 
-from segnet.checkpoint import check_targets, load_module, read
+from segnet.checkpoint import check_targets, load_module, read, start_from
+from segnet.losses import CrossEntropy
+from segnet.model import SegNet
+from segnet.module import SegmentationModule
 
 
 class Evil:
@@ -85,3 +89,43 @@ def test_every_configured_target_is_one_that_a_checkpoint_may_name():
             found = yaml.safe_load(text) or {}
             found = {k: v for k, v in found.items() if k not in ("augment", "prepare", "defaults")}
             check_targets(found, str(file))
+
+
+def fresh(classes, widths=(16, 32, 80, 152, 184)):
+    names = [f"class {i}" for i in range(classes)]
+    return SegmentationModule(
+        SegNet(num_classes=classes, widths=widths), CrossEntropy(classes), torch.optim.SGD, classes=names, image_size=32
+    )
+
+
+def test_a_network_starts_from_the_weights_of_a_checkpoint(trained):
+    file = trained / "checkpoints" / "best.ckpt"
+    module = fresh(1)
+    start_from(module, file)
+    state = torch.load(file, weights_only=True)["state_dict"]
+    assert all(torch.equal(value, state[f"net.{name}"]) for name, value in module.net.state_dict().items())
+
+
+def test_for_other_classes_only_the_classifier_starts_afresh(trained, capfd):
+    file = trained / "checkpoints" / "best.ckpt"
+    module = fresh(3)
+    before = {name: value.clone() for name, value in module.net.state_dict().items()}
+    start_from(module, file)
+    state = torch.load(file, weights_only=True)["state_dict"]
+    kept = [name for name, value in module.net.state_dict().items() if value.shape != state[f"net.{name}"].shape]
+    assert sorted(kept) == sorted(name for name, value in before.items() if len(value.shape) and value.shape[0] == 3)
+    assert f"weights: 1 class(es) there, 3 here; not taken: {', '.join(sorted(kept))}" in capfd.readouterr().err
+    for name, value in module.net.state_dict().items():
+        assert torch.equal(value, before[name] if name in kept else state[f"net.{name}"])
+
+
+def test_weights_of_another_network_are_refused(trained):
+    file = trained / "checkpoints" / "best.ckpt"
+    with pytest.raises(ValueError, match=r"weights=.*best.ckpt: of another network than this run's \(size mismatch"):
+        start_from(fresh(1, widths=(8, 16, 16, 16, 16)), file)
+    module = fresh(1)
+    module.net = nn.Conv2d(3, 1, 1)
+    with pytest.raises(ValueError, match=r"of another network than this run's \(Missing key"):
+        start_from(module, file)
+    with pytest.raises(FileNotFoundError, match=r"weights=/nowhere.ckpt: no such file"):
+        start_from(module, "/nowhere.ckpt")

@@ -75,6 +75,24 @@ def test_the_worst_picture_table_adds_up_to_the_test_iou(trained):
     assert len(rows) == results["images"]["test"]
 
 
+def test_a_run_starts_from_the_weights_of_another_and_resumes_without_them(trained, cable, tmp_path, run_main):
+    given, out = tmp_path / "given.ckpt", tmp_path / "out"
+    shutil.copy(trained / "checkpoints" / "best.ckpt", given)
+    overrides = ["data.image_size=96", "model.optimizer.lr=0"]  # nothing moves but the statistics of the batch norms
+    code, err = run_main("train", out, f"data.root={cable}", f"weights={given}", *overrides)
+    assert code == 0, err
+    before = torch.load(given, weights_only=True)["state_dict"]
+    given.unlink()
+    code, err = run_main("train", out, f"resume={out}", "trainer.max_epochs=2")
+    assert code == 0, err
+    after = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    assert after["epoch"] == 1
+    learnt = [name for name in before if name.startswith("net.") and name.endswith((".weight", ".bias"))]
+    assert len(learnt) > 50
+    for name in learnt:
+        assert torch.equal(before[name], after["state_dict"][name]), name
+
+
 def test_checkpoint_loads_safely_and_describes_itself(trained):
     state = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
     assert state["config"]["model"]["net"]["_target_"] == "segnet.model.SegNet"

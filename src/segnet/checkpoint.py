@@ -1,6 +1,7 @@
 """Rebuilding a module from nothing but its checkpoint, without running code that the file chooses."""
 
 import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,12 @@ ALLOWED = (
 )
 
 
-def read(path: str | Path) -> dict[str, Any]:
+def read(path: str | Path, argument: str = "ckpt_path") -> dict[str, Any]:
     """The checkpoint as tensors and plain containers (``weights_only=True``), its configuration checked.
+
+    Args:
+        path: of the file.
+        argument: what errors call it.
 
     Raises:
         ValueError: no checkpoint of this project, damaged, or naming code outside the allowed modules.
@@ -34,20 +39,20 @@ def read(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"ckpt_path={path}: no such file; a run keeps its checkpoints in <run folder>/checkpoints/"
+            f"{argument}={path}: no such file; a run keeps its checkpoints in <run folder>/checkpoints/"
         )
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or hostile file
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"ckpt_path={path}: cannot be loaded safely ({reason})") from error
+        raise ValueError(f"{argument}={path}: cannot be loaded safely ({reason})") from error
     if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
-        raise ValueError(f"ckpt_path={path}: not a checkpoint written by segnet (it holds no configuration)")
+        raise ValueError(f"{argument}={path}: not a checkpoint written by segnet (it holds no configuration)")
     # Augmentation and downloads are on record there, but nothing rebuilds them.
     data = content["config"].get("data")
     if isinstance(data, dict):
         data["augment"], data["prepare"] = [], None
-    check_targets(content["config"], str(path))
+    check_targets(content["config"], f"{argument}={path}")
     return content
 
 
@@ -67,6 +72,33 @@ def load_module(path: str | Path) -> SegmentationModule:
     return module.eval()
 
 
+def start_from(module: SegmentationModule, path: str | Path) -> None:
+    """Give the module's network the weights of a checkpoint, and nothing else of it (fine-tuning).
+
+    Where the classes are others in number, the layers that have one channel per class keep their fresh start, which is
+    said on standard error.
+
+    Raises:
+        ValueError: the checkpoint is of another network.
+    """
+    content = read(path, "weights")
+    given = {name[4:]: value for name, value in content["state_dict"].items() if name.startswith("net.")}
+    own = module.net.state_dict()
+    before, now = len(content["config"]["model"]["classes"]), len(module.classes)
+    fresh = [
+        name
+        for name in given.keys() & own.keys()
+        if before != now and given[name].shape == (before, *own[name].shape[1:]) and len(own[name]) == now
+    ]
+    try:
+        module.net.load_state_dict(given | {name: own[name] for name in fresh})
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[1].strip()
+        raise ValueError(f"weights={path}: of another network than this run's ({reason}); choose its model") from error
+    if fresh:
+        print(f"weights: {before} class(es) there, {now} here; not taken: {', '.join(sorted(fresh))}", file=sys.stderr)
+
+
 def load_model(path: str, device: str) -> SegmentationModule | Program:
     """What a prediction runs: an exported program (.onnx, .pt2), or the module of a checkpoint."""
     if Path(path).suffix in (".onnx", ".pt2"):
@@ -74,22 +106,22 @@ def load_model(path: str, device: str) -> SegmentationModule | Program:
     return load_module(path).to(device)
 
 
-def check_targets(config: Any, path: str) -> None:
+def check_targets(config: Any, source: str) -> None:
     """Refuse interpolations and ``_target_`` entries that lead outside the allowed code."""
     if isinstance(config, str) and "${" in config:
-        raise ValueError(f"ckpt_path={path}: its configuration holds an interpolation {config!r}; refused")
+        raise ValueError(f"{source}: its configuration holds an interpolation {config!r}; refused")
     if isinstance(config, dict):
         if "_target_" in config and not _allowed(str(config["_target_"])):
             raise ValueError(
-                f"ckpt_path={path}: names {config['_target_']!r}, which a checkpoint must not run; add its module "
+                f"{source}: names {config['_target_']!r}, which a checkpoint must not run; add its module "
                 f"to segnet.checkpoint.ALLOWED if you trust it"
             )
         for key, value in config.items():
-            check_targets(key, path)
-            check_targets(value, path)
+            check_targets(key, source)
+            check_targets(value, source)
     elif isinstance(config, list | tuple):
         for value in config:
-            check_targets(value, path)
+            check_targets(value, source)
 
 
 def _allowed(target: str) -> bool:

@@ -35,7 +35,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     from lightning.pytorch.callbacks import WeightAveraging
     from lightning.pytorch.utilities import rank_zero_info
 
-    from segnet import environment, report
+    from segnet import checkpoint, environment, report
     from segnet.interruption import Stopped
 
     environment.keep_freed_memory()
@@ -46,6 +46,8 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     start = resume.checkpoint(cfg) if resuming else None
     data = instantiate(cfg.data, _convert_="all")
     module = instantiate(cfg.model, _convert_="all")
+    if cfg.weights is not None and start is None:
+        checkpoint.start_from(module, cfg.weights)
     keep = {key: cfg[key] for key in ("data", "model", "seed", "monitor", "mode")}
     module.config = OmegaConf.to_container(OmegaConf.create(keep), resolve=True)
     trainer = instantiate(cfg.trainer, _convert_="all")

@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+import torch
 from conftest import ROOT, SMALL
 from hydra import compose, initialize_config_dir
 
@@ -48,6 +49,22 @@ def test_a_list_is_trained_once_and_tabulated(reproduce, tmp_path):
     other = reproduce("only=a", "seeds=[0]", "runs.a='model.optimizer.lr=0.2'")
     assert other.returncode == 1
     assert "holds another run" in other.stderr
+
+
+def test_a_run_of_the_list_starts_from_another_of_its_seed(reproduce, tmp_path):
+    chain = [
+        "only=?",
+        "seeds=[1]",
+        r"+runs.c='model.optimizer.lr=0 weights=${output_dir}/a/\${seed}/checkpoints/best.ckpt'",
+    ]
+    done = reproduce(*chain)
+    assert done.returncode == 0, done.stderr
+    first, grown = (tmp_path / "out" / name / "1" / "checkpoints" / "best.ckpt" for name in "ac")
+    before, after = (torch.load(file, weights_only=True)["state_dict"] for file in (first, grown))
+    assert torch.equal(before["net.classifier.weight"], after["net.classifier.weight"])
+    again = reproduce(*chain)
+    assert again.returncode == 0, again.stderr
+    assert "train.py" not in again.stdout
 
 
 def test_time_that_is_up_stops_a_run_and_the_same_command_goes_on(reproduce, tmp_path):

@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 from conftest import ROOT, SMALL, call_main
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 EPOCHS = 14
@@ -155,6 +156,17 @@ def test_more_epochs_are_those_of_a_longer_run(given, short, tmp_path, capfd):
     assert [row["epoch"] for row in rows(grown)] == ["0", "1"]
     assert call_main("train", f"resume={grown}") == 0  # the larger number is on record
     assert len(rows(grown)) == 2
+
+
+def test_a_run_older_than_a_setting_goes_on(short, tmp_path, capfd):
+    old = tmp_path / "old"
+    shutil.copytree(short, old)
+    config = OmegaConf.load(old / ".hydra" / "config.yaml")
+    del config["weights"]
+    OmegaConf.save(config, old / ".hydra" / "config.yaml")
+    code = call_main("train", f"resume={old}", "trainer.max_epochs=2")
+    assert code == 0, capfd.readouterr().err
+    assert len(rows(old)) == 2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import inspect
 import sys
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -93,8 +94,11 @@ def start_from(module: SegmentationModule, path: str | Path) -> None:
     try:
         module.net.load_state_dict(given | {name: own[name] for name in fresh})
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[1].strip()
-        raise ValueError(f"weights={path}: of another network than this run's ({reason}); choose its model") from error
+        reason = shorten(str(error).splitlines()[1], 150)  # torch lists every entry
+        net = content["config"]["model"]["net"]
+        raise ValueError(
+            f"weights={path}: of another network than this run's ({reason}); choose its model, which is {net}"
+        ) from error
     if fresh:
         print(f"weights: {before} class(es) there, {now} here; not taken: {', '.join(sorted(fresh))}", file=sys.stderr)
 

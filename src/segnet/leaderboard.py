@@ -10,9 +10,10 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from segnet.command import explain
+from segnet.resume import recorded
 
 FAILURE = "failure.json"  # in the folder of a job that failed
 _claimed: list[int] = []  # locks of this process's GPU
@@ -83,8 +84,7 @@ def write(sweep: Path) -> None:
     for file in sorted(sweep.glob(f"*/{FAILURE}")):
         if file.parent in done:
             continue
-        record = file.parent / ".hydra" / "overrides.yaml"
-        given = " ".join(OmegaConf.load(record)) if record.is_file() else ""
+        given = " ".join(recorded(file.parent))
         error = json.loads(file.read_text(encoding="utf-8"))["error"]
         rows.append({"job": file.parent.name, "error": f"{error} [{given}]"})
     part = sweep / f"leaderboard.{os.getpid()}.part"  # jobs may end at the same time

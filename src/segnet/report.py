@@ -25,6 +25,7 @@ from segnet.metrics import calibration, calibration_error, scores
 from segnet.model import count_parameters
 from segnet.module import SegmentationModule
 from segnet.pictures import grid, palette, panel, save
+from segnet.resume import recorded
 
 # What TensorBoard's HPARAMS tab compares.
 FINAL = ("test/iou", "test/loss", "val/iou", "val/loss")
@@ -106,16 +107,10 @@ def collect(
         "seconds_per_epoch": round(sum(timed) / max(len(timed), 1), 2),
         "images_per_second": rates[len(rates) // 2] if rates else None,
         "images": {name: len(indices) for name, indices in data.indices.items()},
-        "overrides": _overrides(Path(cfg.output_dir)),
+        "overrides": recorded(Path(cfg.output_dir)),
         "seed": cfg.seed,
         **surroundings(trainer),
     }
-
-
-def _overrides(folder: Path) -> list[str]:
-    """What the run was started with, on record in its folder."""
-    record = folder / ".hydra" / "overrides.yaml"
-    return [str(override) for override in OmegaConf.load(record)] if record.is_file() else []
 
 
 def _rows(trainer: Trainer) -> list[dict[str, str]]:
@@ -215,7 +210,7 @@ def write_evaluation(
         "checkpoint": str(cfg.ckpt_path),
         "images": len(module.pictures),
         "parameters": count_parameters(module.net),
-        "overrides": _overrides(folder),
+        "overrides": recorded(folder),
         **surroundings(trainer),
     }
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

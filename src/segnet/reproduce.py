@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 from segnet.command import command
-from segnet.resume import OVERRIDES
+from segnet.resume import recorded
 
 
 def run(cfg: DictConfig) -> None:
@@ -59,13 +59,9 @@ def check(cfg: DictConfig) -> None:
 
 def finished(folder: Path, overrides: Sequence[str]) -> bool:
     """Whether this run is done; a folder with another run's record is refused."""
-    record = folder / OVERRIDES
-    if record.is_file():
-        there = [o for o in map(str, OmegaConf.load(record)) if not o.startswith("output_dir=")]
-        if there != list(overrides):
-            raise ValueError(
-                f"{folder}: holds another run ({' '.join(there)}); delete it, or choose another output_dir"
-            )
+    there = [override for override in recorded(folder) if not override.startswith("output_dir=")]
+    if there and there != list(overrides):
+        raise ValueError(f"{folder}: holds another run ({' '.join(there)}); delete it, or choose another output_dir")
     return (folder / "results.json").is_file()
 
 
@@ -74,7 +70,7 @@ def train(folder: Path, overrides: Sequence[str], end: float) -> int | None:
 
     A run that is stopped loses the epoch in hand and goes on to the same weights.
     """
-    given = [f"resume={folder}"] if (folder / OVERRIDES).is_file() else [*overrides, f"output_dir={folder}"]
+    given = [f"resume={folder}"] if recorded(folder) else [*overrides, f"output_dir={folder}"]
     here = Path(sys.argv[0])  # src/reproduce.py beside src/train.py, segnet-reproduce beside segnet-train
     program = here.with_name(here.name.replace("reproduce", "train"))
     start = [sys.executable] if program.suffix == ".py" else []

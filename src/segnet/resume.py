@@ -12,6 +12,16 @@ OVERRIDES = CONFIG.with_name("overrides.yaml")  # which Hydra writes last
 LAST = Path("checkpoints") / "last.ckpt"
 
 
+def recorded(folder: Path) -> list[str]:
+    """The overrides that a run folder's run was started with, ``${...}`` as it was given; none where no record is."""
+    file = folder / OVERRIDES
+    if not file.is_file():
+        return []
+    content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    assert isinstance(content, list)
+    return [str(override) for override in content]
+
+
 def arguments(given: Sequence[str]) -> list[str]:
     """The command line, with ``resume=<run folder>`` made to run in that folder without touching its record."""
     folder = next((a.partition("=")[2].strip("'\"") for a in given if a.startswith("resume=")), None)
@@ -28,12 +38,10 @@ def again(given: Sequence[str]) -> list[str]:
     folder = next((a.partition("=")[2].strip("'\"") for a in given if a.startswith("resume=")), None)
     if folder is None:
         return list(given)
-    record = Path(folder) / OVERRIDES
-    if not record.is_file():
+    if not (Path(folder) / OVERRIDES).is_file():
         print(f"error: resume={folder}: no {OVERRIDES} there; give the folder of a study", file=sys.stderr)
         sys.exit(1)
-    before = [str(override) for override in OmegaConf.load(record)]
-    return [*before, *(a for a in given if not a.startswith("resume=")), f"output_dir='{folder}'"]
+    return [*recorded(Path(folder)), *(a for a in given if not a.startswith("resume=")), f"output_dir='{folder}'"]
 
 
 def saved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -52,7 +60,7 @@ def saved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     config = OmegaConf.load(folder / CONFIG)
     assert isinstance(config, DictConfig)
     config.output_dir = cfg.output_dir
-    old = list(OmegaConf.load(folder / OVERRIDES))
+    old = recorded(folder)
     ignored = []
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")

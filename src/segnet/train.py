@@ -46,8 +46,9 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     start = resume.checkpoint(cfg) if resuming else None
     data = instantiate(cfg.data, _convert_="all")
     module = instantiate(cfg.model, _convert_="all")
-    if cfg.weights is not None and start is None:
-        checkpoint.start_from(module, cfg.weights)
+    weights = cfg.get("weights")  # a resumed run may be older than this setting
+    if weights is not None and start is None:
+        checkpoint.start_from(module, weights)
     keep = {key: cfg[key] for key in ("data", "model", "seed", "monitor", "mode")}
     module.config = OmegaConf.to_container(OmegaConf.create(keep), resolve=True)
     trainer = instantiate(cfg.trainer, _convert_="all")

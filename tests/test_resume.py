@@ -13,6 +13,8 @@ from conftest import ROOT, SMALL, call_main
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from segnet.resume import has_record
+
 EPOCHS = 14
 
 
@@ -90,7 +92,7 @@ def test_killed_at_twelve_moments_it_ends_with_the_same_bits(given, whole, tmp_p
         return lambda: len(rows(out)) >= goal
 
     moments = [
-        lambda: lambda: (out / ".hydra" / "overrides.yaml").is_file(),
+        lambda: lambda: has_record(out),
         lambda: lambda: (out / "environment.json").is_file(),
         lambda: writing("best"),
         lambda: writing("last"),
@@ -158,6 +160,14 @@ def test_more_epochs_are_those_of_a_longer_run(given, short, tmp_path, capfd):
     assert len(rows(grown)) == 2
 
 
+def test_a_run_killed_while_its_record_was_written_is_no_run_yet(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra" / "overrides.yaml").touch()
+    assert call_main("train", f"resume={tmp_path / 'run'}") == 1
+    assert "no whole .hydra/overrides.yaml there" in capfd.readouterr().err
+
+
 def test_a_run_older_than_a_setting_goes_on(short, tmp_path, capfd):
     old = tmp_path / "old"
     shutil.copytree(short, old)
@@ -172,7 +182,7 @@ def test_a_run_older_than_a_setting_goes_on(short, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["resume=/nowhere"], "resume=/nowhere: no .hydra/overrides.yaml there; give the folder of a run"),
+        (["resume=/nowhere"], "resume=/nowhere: no whole .hydra/overrides.yaml there; give the folder of a run"),
         (
             ["resume={short}", "trainer.max_epochs=0"],
             "trainer.max_epochs=0: the run has 1; on resuming it may only grow",

@@ -99,7 +99,7 @@ def test_failed_trials_are_counted_and_not_fatal(given, tmp_path, capfd):
     ("overrides", "message"),
     [
         (["trials=0"], "trials=0: must be an integer of at least 1"),
-        (["resume=/nowhere"], "resume=/nowhere: no .hydra/overrides.yaml there"),
+        (["resume=/nowhere"], "resume=/nowhere: no whole .hydra/overrides.yaml there"),
         (["+search.seed={low: 3, high: 1}"], "search.seed={'low': 3, 'high': 1}: must be {choices: [...]} or"),
         (["trails=3"], "trails"),
     ],

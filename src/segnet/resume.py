@@ -12,12 +12,16 @@ OVERRIDES = CONFIG.with_name("overrides.yaml")  # which Hydra writes last
 LAST = Path("checkpoints") / "last.ckpt"
 
 
+def has_record(folder: Path) -> bool:
+    """Whether the record of a run is whole: a kill while Hydra wrote it leaves its last file empty, before any work."""
+    return (folder / OVERRIDES).is_file() and (folder / OVERRIDES).stat().st_size > 0
+
+
 def recorded(folder: Path) -> list[str]:
     """The overrides that a run folder's run was started with, ``${...}`` as it was given; none where no record is."""
-    file = folder / OVERRIDES
-    if not file.is_file():
+    if not has_record(folder):
         return []
-    content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    content = OmegaConf.to_container(OmegaConf.load(folder / OVERRIDES), resolve=False)
     assert isinstance(content, list)
     return [str(override) for override in content]
 
@@ -28,7 +32,7 @@ def arguments(given: Sequence[str]) -> list[str]:
     if folder is not None and {"-m", "--multirun"} & set(given):
         print("error: resume goes on with one run; leave out -m", file=sys.stderr)
         sys.exit(1)
-    if folder is None or not (Path(folder) / OVERRIDES).is_file():
+    if folder is None or not has_record(Path(folder)):
         return list(given)
     return [*given, f"output_dir='{folder}'", "hydra.output_subdir=null"]
 
@@ -38,8 +42,8 @@ def again(given: Sequence[str]) -> list[str]:
     folder = next((a.partition("=")[2].strip("'\"") for a in given if a.startswith("resume=")), None)
     if folder is None:
         return list(given)
-    if not (Path(folder) / OVERRIDES).is_file():
-        print(f"error: resume={folder}: no {OVERRIDES} there; give the folder of a study", file=sys.stderr)
+    if not has_record(Path(folder)):
+        print(f"error: resume={folder}: no whole {OVERRIDES} there; give the folder of a study", file=sys.stderr)
         sys.exit(1)
     return [*recorded(Path(folder)), *(a for a in given if not a.startswith("resume=")), f"output_dir='{folder}'"]
 
@@ -55,8 +59,9 @@ def saved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         ValueError: fewer epochs, or more of them under a schedule that spans the run.
     """
     folder = Path(cfg.resume)
-    if not (folder / OVERRIDES).is_file():
-        raise FileNotFoundError(f"resume={folder}: no {OVERRIDES} there; give the folder of a run, logs/train/<time>")
+    if not has_record(folder):
+        hint = "give the folder of a run, logs/train/<time>"
+        raise FileNotFoundError(f"resume={folder}: no whole {OVERRIDES} there; {hint}")
     config = OmegaConf.load(folder / CONFIG)
     assert isinstance(config, DictConfig)
     config.output_dir = cfg.output_dir

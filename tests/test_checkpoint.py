@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -104,6 +105,24 @@ def test_a_network_starts_from_the_weights_of_a_checkpoint(trained):
     start_from(module, file)
     state = torch.load(file, weights_only=True)["state_dict"]
     assert all(torch.equal(value, state[f"net.{name}"]) for name, value in module.net.state_dict().items())
+
+
+def test_of_several_checkpoints_a_network_starts_from_the_mean(trained, tmp_path):
+    first = trained / "checkpoints" / "best.ckpt"
+    content = torch.load(first, weights_only=True)
+    others = [tmp_path / "1.ckpt", tmp_path / "2.ckpt"]
+    states = [content["state_dict"]]
+    for file in others:
+        states.append({name: value + torch.rand(value.shape).to(value.dtype) for name, value in states[0].items()})
+        torch.save({**content, "state_dict": states[-1]}, file)
+    module = fresh(1)
+    start_from(module, [first, *others])
+    for name, value in module.net.state_dict().items():
+        if value.is_floating_point():
+            expected = np.mean([state[f"net.{name}"].numpy() for state in states], axis=0)
+            np.testing.assert_allclose(value.numpy(), expected, rtol=1e-5, atol=1e-7)
+    with pytest.raises(ValueError, match=r"weights=\[\]: name at least one checkpoint"):
+        start_from(module, [])
 
 
 def test_for_other_classes_only_the_classifier_starts_afresh(trained, capfd):

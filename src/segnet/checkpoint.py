@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -73,15 +74,32 @@ def load_module(path: str | Path) -> SegmentationModule:
     return module.eval()
 
 
-def start_from(module: SegmentationModule, path: str | Path) -> None:
+def start_from(module: SegmentationModule, weights: str | Path | Sequence[str | Path]) -> None:
     """Give the module's network the weights of a checkpoint, and nothing else of it (fine-tuning).
 
-    Where the classes are others in number, the layers that have one channel per class keep their fresh start, which is
-    said on standard error.
+    Of several checkpoints it gets the mean (Wortsman et al. 2022, Model soups, section 2, uniform soup); batch norms'
+    statistics fit that mean only after some training. Where the classes are others in number, the layers that have
+    one channel per class keep their fresh start, which is said on standard error.
 
     Raises:
-        ValueError: the checkpoint is of another network.
+        ValueError: a checkpoint is of another network, or none is named.
     """
+    paths = [weights] if isinstance(weights, str | Path) else weights
+    if not paths:
+        raise ValueError("weights=[]: name at least one checkpoint, or leave it out to start afresh")
+    states = []
+    for path in paths:
+        _start_from_one(module, path)
+        states.append({name: value.clone() for name, value in module.net.state_dict().items()})
+    module.net.load_state_dict(
+        {
+            name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
+            for name, value in states[0].items()
+        }
+    )
+
+
+def _start_from_one(module: SegmentationModule, path: str | Path) -> None:
     content = read(path, "weights")
     given = {name[4:]: value for name, value in content["state_dict"].items() if name.startswith("net.")}
     own = module.net.state_dict()

@@ -56,12 +56,15 @@ def test_a_run_of_the_list_starts_from_another_of_its_seed(reproduce, tmp_path):
         "only=?",
         "seeds=[1]",
         r"+runs.c='model.optimizer.lr=0 weights=${output_dir}/a/\${seed}/checkpoints/best.ckpt'",
+        r"+runs.d='model.optimizer.lr=0 weights=[${output_dir}/a/\${seed}/checkpoints/best.ckpt,"
+        r"${output_dir}/c/\${seed}/checkpoints/best.ckpt]'",
     ]
     done = reproduce(*chain)
     assert done.returncode == 0, done.stderr
-    first, grown = (tmp_path / "out" / name / "1" / "checkpoints" / "best.ckpt" for name in "ac")
-    before, after = (torch.load(file, weights_only=True)["state_dict"] for file in (first, grown))
-    assert torch.equal(before["net.classifier.weight"], after["net.classifier.weight"])
+    files = (tmp_path / "out" / name / "1" / "checkpoints" / "best.ckpt" for name in "acd")
+    first, grown, mean = (torch.load(file, weights_only=True)["state_dict"]["net.classifier.weight"] for file in files)
+    assert torch.equal(first, grown)
+    assert torch.equal(first, mean)
     again = reproduce(*chain)
     assert again.returncode == 0, again.stderr
     assert "train.py" not in again.stdout

@@ -11,6 +11,7 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from segnet.module import SegmentationModule
 from segnet.program import Program
@@ -87,16 +88,11 @@ def start_from(module: SegmentationModule, weights: str | Path | Sequence[str | 
     paths = [weights] if isinstance(weights, str | Path) else weights
     if not paths:
         raise ValueError("weights=[]: name at least one checkpoint, or leave it out to start afresh")
-    states = []
+    mean = AveragedModel(module.net, use_buffers=True)
     for path in paths:
         _start_from_one(module, path)
-        states.append({name: value.clone() for name, value in module.net.state_dict().items()})
-    module.net.load_state_dict(
-        {
-            name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
-            for name, value in states[0].items()
-        }
-    )
+        mean.update_parameters(module.net)
+    module.net.load_state_dict(mean.module.state_dict())
 
 
 def _start_from_one(module: SegmentationModule, path: str | Path) -> None:

@@ -52,7 +52,8 @@ class CrossEntropy(nn.Module):
                 reduction="sum",
             )
             return total / counted.sum().clamp(min=1)
-        total = F.cross_entropy(logits, target, self.weight, ignore_index=IGNORE, reduction="sum")
+        # Summed outside: on a GPU torch's own sum over pixels has no deterministic kernel.
+        total = F.cross_entropy(logits, target, self.weight, ignore_index=IGNORE, reduction="none").sum()
         known = target.clamp(max=self.num_classes - 1)
         counted = self.weight[known] * (target != IGNORE)
         return total / counted.sum().clamp(min=torch.finfo(total.dtype).tiny)

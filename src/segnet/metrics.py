@@ -84,10 +84,8 @@ class MeanLoss(Metric):
 
 
 def _count(values: Tensor, known: Tensor, bins: int) -> Tensor:
-    """How often each of 0..bins-1 occurs where ``known``, without a host-device synchronisation."""
-    values = torch.where(known, values, bins).flatten()
-    counts = torch.zeros(bins + 1, dtype=torch.int64, device=values.device)
-    return counts.scatter_add_(0, values, torch.ones_like(values))[:bins]
+    """How often each of 0..bins-1 occurs where ``known``."""
+    return torch.bincount(torch.where(known, values, bins).flatten(), minlength=bins + 1)[:bins]
 
 
 def scores(confusion: Tensor, histogram: Tensor, classes: Sequence[str]) -> dict[str, Tensor]:
@@ -120,7 +118,8 @@ def scores(confusion: Tensor, histogram: Tensor, classes: Sequence[str]) -> dict
 
 def average_precision(histogram: Tensor) -> Tensor:
     """Sum over thresholds of precision times gain in recall, from counts (2, bins) of negatives, positives."""
-    negatives, positives = histogram.flip(1).double().cumsum(1)
+    # Of integers, because on a GPU floats have no deterministic cumulative sum.
+    negatives, positives = histogram.flip(1).cumsum(1).double()
     precision = positives / (positives + negatives).clamp(min=1)
     recall = positives / positives[-1]
     gain = torch.diff(recall, prepend=recall.new_zeros(1))

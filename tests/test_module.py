@@ -5,8 +5,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from segnet.losses import CrossEntropy
+from segnet.losses import CrossEntropy, dice
+from segnet.metrics import scores
 from segnet.model import SegNet
 from segnet.module import SegmentationModule, median_frequency
 
@@ -70,6 +72,44 @@ def test_decisions_are_the_most_probable_class(classes):
     else:
         torch.testing.assert_close(probability.sum(1), torch.ones(2, 8, 8))
         assert torch.equal(model.decide(logits), probability.argmax(1))
+
+
+class WithoutDeterministicKernel(TorchDispatchMode):
+    """Notes what `torch.use_deterministic_algorithms` refuses on a GPU, from the list in its documentation."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        floating = args and isinstance(args[0], torch.Tensor) and args[0].is_floating_point()
+        summed = name == "nll_loss2d_forward" and args[3] != 0
+        if summed or name in ("max_unpool2d", "histc", "kthvalue", "put_") or (name == "cumsum" and floating):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_that_list_holds_what_torch_would_choose():
+    x, mask = torch.randn(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)
+    with WithoutDeterministicKernel() as refused:
+        nn.functional.cross_entropy(x, mask)
+        x.cumsum(0)
+        nn.functional.max_unpool2d(*nn.functional.max_pool2d(x, 2, return_indices=True), 2)
+    assert refused.found == ["nll_loss2d_forward", "cumsum", "max_unpool2d"]
+
+
+@pytest.mark.parametrize("classes", [("defect",), ("a", "b", "c")])
+def test_a_step_and_its_metrics_have_deterministic_kernels_on_a_gpu(classes):
+    model = module(classes).train()
+    batch = {"image": pictures(64, 64), "mask": torch.randint(0, 2, (2, 64, 64), dtype=torch.uint8)}
+    with WithoutDeterministicKernel() as refused:
+        (
+            model._step(batch, "train") + dice(len(classes))(model.logits(batch["image"]), batch["mask"].long())
+        ).backward()
+        scores(*model.train_counts.compute(), classes)
+    assert refused.found == []
+    assert model.net.encoder[0][0].weight.grad.abs().sum() > 0
 
 
 class Fake:

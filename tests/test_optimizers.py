@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from timm.optim.muon import zeropower_via_newtonschulz
 
-from segnet.optimizers import muon
+from segnet.optimizers import muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(8, 6, 3, 3), (40, 2, 3, 3)])
@@ -22,6 +23,23 @@ def test_a_convolution_steps_along_the_orthogonal_factor_of_its_gradient(shape):
     assert np.diag(inside).max() < 1.3
     np.testing.assert_allclose(inside, np.diag(np.diag(inside)), atol=1e-4)
     np.testing.assert_allclose(u @ inside @ v, step, atol=1e-4)
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_together_is_as_one_matrix_after_the_other(pad):
+    torch.manual_seed(0)
+    matrices = [torch.randn(shape) for shape in [(8, 27), (16, 30), (8, 72), (30, 16), (8, 27), (16, 10)]]
+    options = {"steps": 5, "coefficients": [(3.4445, -4.7750, 2.0315)]}
+    found = orthogonal(matrices, pad, **options)
+    for matrix, together in zip(matrices, found, strict=True):
+        alone = zeropower_via_newtonschulz(matrix, dtype=torch.float32, **options)
+        torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("option", [{"algo": "adamuon"}, {"conv_mode": "batched"}, {"scale_eps": True}])
+def test_what_it_does_not_do_is_refused(option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))}=.* leave it out"):
+        muon([torch.nn.Parameter(torch.zeros(4, 4))], lr=0.02, **option)
 
 
 def test_a_bias_steps_as_adamw():

@@ -40,6 +40,8 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
 
     environment.keep_freed_memory()
     torch.set_float32_matmul_precision("high")
+    # trainer.deterministic would have new tensors filled before their kernels fill them, to find faults: 5 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)

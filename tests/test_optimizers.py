@@ -1,10 +1,14 @@
 """Muon against its definition: numpy's singular vectors of the gradient, and AdamW for what is no matrix."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from timm.optim import muon as timm_muon
 from timm.optim.muon import zeropower_via_newtonschulz
 
+from segnet import optimizers
 from segnet.optimizers import muon, orthogonal
 
 
@@ -36,10 +40,27 @@ def test_together_is_as_one_matrix_after_the_other(pad):
         torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("option", [{"algo": "adamuon"}, {"conv_mode": "batched"}, {"scale_eps": True}])
-def test_what_it_does_not_do_is_refused(option):
-    with pytest.raises(ValueError, match=f"{next(iter(option))}=.* leave it out"):
-        muon([torch.nn.Parameter(torch.zeros(4, 4))], lr=0.02, **option)
+def after_four_steps(make, options):
+    torch.manual_seed(0)
+    shapes = [(8, 3, 3, 3), (8, 8, 3, 3), (4, 8, 1, 1), (6, 10), (8,)]
+    parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    optimizer = make(parameters, lr=0.02, momentum=0.9, weight_decay=0.01, **options)
+    for _ in range(4):
+        for parameter in parameters:
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    return parameters
+
+
+@pytest.mark.parametrize("options", [{"nesterov": True}, {"nesterov": False}, {"conv_mode": "batched"}])
+def test_steps_as_timm_does(options, monkeypatch):
+    ours = after_four_steps(muon, options)
+    monkeypatch.setattr(timm_muon, "muon", optimizers._one_by_one)
+    if "conv_mode" not in options:
+        single = partial(timm_muon.zeropower_via_newtonschulz, dtype=torch.float32)
+        monkeypatch.setattr(timm_muon, "zeropower_via_newtonschulz", single)
+    for one, other in zip(ours, after_four_steps(timm_muon.Muon, options), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 def test_a_bias_steps_as_adamw():

@@ -84,7 +84,10 @@ class MeanLoss(Metric):
 
 
 def _count(values: Tensor, known: Tensor, bins: int) -> Tensor:
-    """How often each of 0..bins-1 occurs where ``known``."""
+    """How often each of 0..bins-1 occurs where ``known``.
+
+    On a GPU ``bincount`` waits for the device, as Dice has before it; ``scatter_add_`` would sort all pixels.
+    """
     return torch.bincount(torch.where(known, values, bins).flatten(), minlength=bins + 1)[:bins]
 
 
@@ -118,7 +121,6 @@ def scores(confusion: Tensor, histogram: Tensor, classes: Sequence[str]) -> dict
 
 def average_precision(histogram: Tensor) -> Tensor:
     """Sum over thresholds of precision times gain in recall, from counts (2, bins) of negatives, positives."""
-    # Of integers, because on a GPU floats have no deterministic cumulative sum.
     negatives, positives = histogram.flip(1).cumsum(1).double()
     precision = positives / (positives + negatives).clamp(min=1)
     recall = positives / positives[-1]

@@ -60,8 +60,8 @@ class Counts(Metric):
 class MeanLoss(Metric):
     """Mean over pictures, of every batch and process.
 
-    Lightning's own mean is wrong where processes have unequal shares, and torchmetrics' ``MeanMetric`` either waits for
-    the device to look for NaN in every step or forgets its weights (1.9, ``nan_strategy="disable"``).
+    Lightning's own mean is wrong where processes have unequal shares, and torchmetrics' ``MeanMetric`` either leaves
+    NaN out or forgets its weights (1.9, ``nan_strategy="disable"``).
     """
 
     full_state_update = False
@@ -86,7 +86,7 @@ class MeanLoss(Metric):
 def _count(values: Tensor, known: Tensor, bins: int) -> Tensor:
     """How often each of 0..bins-1 occurs where ``known``.
 
-    On a GPU ``bincount`` waits for the device, as Dice has before it; ``scatter_add_`` would sort all pixels.
+    On a GPU ``bincount`` waits for the device, while a deterministic ``scatter_add_`` is torch's sort of all pixels.
     """
     return torch.bincount(torch.where(known, values, bins).flatten(), minlength=bins + 1)[:bins]
 

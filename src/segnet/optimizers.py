@@ -5,11 +5,18 @@ torch has it for matrices only; timm's takes convolutions too, and AdamW for wha
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from timm.optim import muon as timm_muon
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+# timm iterates in bfloat16: 17 times as long on a CPU without units for it, and other roundings on one with them.
+iterate = partial(timm_muon.zeropower_via_newtonschulz, dtype=torch.float32)
+# timm takes one matrix after the other: 650 small kernels for SegNet's, instead of under 200.
+one_by_one = timm_muon.muon
 
 
 def muon(params: Iterable[nn.Parameter], **options: Any) -> torch.optim.Optimizer:
@@ -17,19 +24,16 @@ def muon(params: Iterable[nn.Parameter], **options: Any) -> torch.optim.Optimize
 
     Args:
         params: of the network.
-        options: see `timm.optim.Muon`.
+        options: see `timm.optim.Muon`; with ``conv_mode=batched`` or ``scale_eps`` its own step, one by one.
     """
+    timm_muon.zeropower_via_newtonschulz = iterate
     timm_muon.muon = _step
     return timm_muon.Muon(params, **options)
 
 
-# What `_step` replaces takes one matrix after the other: 650 small kernels for SegNet's, instead of 181.
-_one_by_one = timm_muon.muon
-
-
 def _step(params: list[Tensor], grads: list[Tensor], momentum_bufs: list[Tensor], **options: Any) -> None:
     if options["conv_mode"] != "flatten" or options["scale_eps"]:
-        _one_by_one(params, grads, momentum_bufs, **options)
+        one_by_one(params, grads, momentum_bufs, **options)
         return
     torch._foreach_mul_(params, 1 - options["lr"] * options["weight_decay"])
     torch._foreach_lerp_(momentum_bufs, grads, 1 - options["momentum"])
@@ -63,13 +67,8 @@ def orthogonal(matrices: list[Tensor], pad: bool, **options: Any) -> list[Tensor
     for i, matrix in enumerate(matrices):
         alike[len(matrix), 0 if pad else matrix.shape[1]].append(i)
     found = list(matrices)
-    for (rows, _), members in alike.items():
-        width = max(matrices[i].shape[1] for i in members)
-        batch = matrices[0].new_zeros(len(members), rows, width, dtype=torch.float32)
-        for place, i in enumerate(members):
-            batch[place, :, : matrices[i].shape[1]] = matrices[i]
-        # In bfloat16, timm's default, it takes 17 times as long on a CPU without units for it, and rounds otherwise.
-        batch = timm_muon.zeropower_via_newtonschulz(batch, dtype=torch.float32, **options)
-        for place, i in enumerate(members):
-            found[i] = batch[place, :, : matrices[i].shape[1]]
+    for members in alike.values():
+        batch = iterate(pad_sequence([matrices[i].mT for i in members], batch_first=True).mT, **options)
+        for i, result in zip(members, batch, strict=True):
+            found[i] = result[:, : matrices[i].shape[1]]
     return found

@@ -1,6 +1,6 @@
-"""`python src/benchmark.py`: see segnet/benchmark.py and conf/benchmark.yaml."""
+"""`python src/benchmark.py`: see segnet/commands/benchmark.py and conf/benchmark.yaml."""
 
-from segnet.benchmark import main
+from segnet.commands.benchmark import main
 
 if __name__ == "__main__":
     main()

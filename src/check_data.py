@@ -1,6 +1,6 @@
-"""`python src/check_data.py`: see segnet/check_data.py and conf/check_data.yaml."""
+"""`python src/check_data.py`: see segnet/commands/check_data.py and conf/check_data.yaml."""
 
-from segnet.check_data import main
+from segnet.commands.check_data import main
 
 if __name__ == "__main__":
     main()

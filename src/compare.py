@@ -1,6 +1,6 @@
-"""`python src/compare.py`: see segnet/compare.py and conf/compare.yaml."""
+"""`python src/compare.py`: see segnet/commands/compare.py and conf/compare.yaml."""
 
-from segnet.compare import main
+from segnet.commands.compare import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
-"""`python src/demo.py`: see segnet/demo.py and conf/demo.yaml."""
+"""`python src/demo.py`: see segnet/commands/demo.py and conf/demo.yaml."""
 
-from segnet.demo import main
+from segnet.commands.demo import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
-"""`python src/eval.py`: see segnet/eval.py and conf/eval.yaml."""
+"""`python src/eval.py`: see segnet/commands/eval.py and conf/eval.yaml."""
 
-from segnet.eval import main
+from segnet.commands.eval import main
 
 if __name__ == "__main__":
     main()

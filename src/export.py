@@ -1,6 +1,6 @@
-"""`python src/export.py`: see segnet/export.py and conf/export.yaml."""
+"""`python src/export.py`: see segnet/commands/export.py and conf/export.yaml."""
 
-from segnet.export import main
+from segnet.commands.export import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
-"""`python src/predict.py`: see segnet/predict.py and conf/predict.yaml."""
+"""`python src/predict.py`: see segnet/commands/predict.py and conf/predict.yaml."""
 
-from segnet.predict import main
+from segnet.commands.predict import main
 
 if __name__ == "__main__":
     main()

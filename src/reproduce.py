@@ -1,6 +1,6 @@
-"""`python src/reproduce.py`: see segnet/reproduce.py and conf/reproduce.yaml."""
+"""`python src/reproduce.py`: see segnet/commands/reproduce.py and conf/reproduce.yaml."""
 
-from segnet.reproduce import main
+from segnet.commands.reproduce import main
 
 if __name__ == "__main__":
     main()

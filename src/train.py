@@ -1,6 +1,6 @@
-"""`python src/train.py`: see segnet/train.py and conf/train.yaml."""
+"""`python src/train.py`: see segnet/commands/train.py and conf/train.yaml."""
 
-from segnet.train import main
+from segnet.commands.train import main
 
 if __name__ == "__main__":
     main()

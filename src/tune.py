@@ -1,6 +1,6 @@
-"""`python src/tune.py`: see segnet/tune.py and conf/tune.yaml."""
+"""`python src/tune.py`: see segnet/commands/tune.py and conf/tune.yaml."""
 
-from segnet.tune import main
+from segnet.commands.tune import main
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,6 @@
 """Small data for every test: generated, written once a session, no network."""
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,23 +9,18 @@ import pytest
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core for each worker
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))
 
-import lightning.pytorch  # noqa: E402, F401 - its log handler keeps the stderr of its first import: not that of one test
+import lightning.pytorch  # noqa: F401 - its log handler keeps the stderr of its first import: not that of one test
 
-from segnet import synthetic  # noqa: E402
-
-# Small and quiet; every test of a command adds its own overrides.
-SMALL = ("trainer=cpu", "trainer.max_epochs=1", "trainer.enable_progress_bar=false", "~callbacks.progress")
-SMALL += ("trainer.enable_model_summary=false", "data.image_size=64")
+from helpers import SMALL, call_main
+from segnet.synthetic import cables
 
 
 @pytest.fixture(scope="session")
 def cable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 rendered cables of 64×64 with masks: images/, masks/."""
     root = tmp_path_factory.mktemp("data") / "cable"
-    synthetic.write(root, images=24, size=64, seed=0)
+    cables.write(root, images=24, size=64, seed=0)
     return root
 
 
@@ -34,26 +28,6 @@ def cable(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache of decoded pictures for the whole session."""
     return tmp_path_factory.mktemp("cache")
-
-
-def call_main(name: str, *arguments: str) -> int:
-    """Run the command's ``main`` in this process, as ``python src/<name>.py`` would; its exit code."""
-    import importlib
-
-    before = sys.argv, dict(os.environ)
-    sys.argv = [f"{name}.py", *arguments]
-    try:
-        importlib.import_module(f"segnet.{name}").main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        import torch
-
-        torch.use_deterministic_algorithms(False)  # the trainer sets it for the whole process
-        sys.argv = before[0]
-        os.environ.clear()
-        os.environ.update(before[1])
-    return 0
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from conftest import ROOT
 
+from helpers import ROOT
 from segnet import environment
 
 

@@ -7,7 +7,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from helpers import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def site(tmp_path_factory):
 
 
 def run(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; sys.path.insert(0, {str(site)!r}); from segnet.train import main; main()"
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); from segnet.commands.train import main; main()"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=folder, env=environment, capture_output=True, text=True
@@ -34,7 +35,7 @@ def test_the_wheel_holds_every_configuration(site):
     ours = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     packed = {path.relative_to(site / "segnet" / "conf") for path in (site / "segnet" / "conf").rglob("*.yaml")}
     assert packed == ours
-    assert "segnet-train = segnet.train:main" in next(site.glob("*.dist-info/entry_points.txt")).read_text()
+    assert "segnet-train = segnet.commands.train:main" in next(site.glob("*.dist-info/entry_points.txt")).read_text()
 
 
 def test_the_command_trains_in_an_empty_folder(site, tmp_path):

@@ -1,0 +1,51 @@
+"""The original project's training step and data path, written as plainly as theirs: what the benchmark divides by."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segnet.networks.segnet import UnpoolingNetwork
+
+
+class StockNetwork(nn.Module):
+    """The same layers and weights with torch's own pooling: int64 indices, one per maximum."""
+
+    def __init__(self, net: UnpoolingNetwork) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) float to (N, num_classes, H, W) logits."""
+        memory = []
+        for stage in self.net.encoder:
+            x = stage(x)
+            size = x.shape[-2:]
+            x, index = F.max_pool2d(x, 2, return_indices=True)
+            memory.append((index, size))
+        x = self.net.middle(x)
+        for stage in self.net.decoder:
+            index, size = memory.pop()
+            x = stage(F.max_unpool2d(x, index, (2, 2), output_size=size))
+        out: Tensor = self.net.classifier(x)
+        return out
+
+
+def read_batch(pairs: Sequence[tuple[Path, Path]], size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Decode, resize, flip, normalise and stack as in every epoch of the original: float32 (N, 3, H, W), (N, H, W)."""
+    pictures, masks = [], []
+    for image, mask in pairs:
+        picture = cv2.cvtColor(cv2.imread(str(image)), cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
+        grey = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
+        assert grey is not None
+        picture = cv2.resize(picture, (size, size))
+        grey = cv2.resize(grey, (size, size), interpolation=cv2.INTER_NEAREST)
+        if rng.random() < 0.5:
+            picture, grey = picture[:, ::-1], grey[:, ::-1]
+        pictures.append(np.ascontiguousarray(picture.transpose(2, 0, 1)).astype(np.float32) / 255)
+        masks.append(np.ascontiguousarray(grey > 127).astype(np.float32))
+    return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(masks))

@@ -1,0 +1,113 @@
+"""How a command starts and fails: Hydra composes, the body runs, bad input ends in one line and exit code 1."""
+
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from segnet.errors import explain
+
+_PACKAGE = Path(__file__).resolve().parent
+# In the wheel beside the code, in a checkout at the top level.
+CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if p.is_dir())
+STARTED = time.time()
+Body = Callable[[DictConfig], float | None]
+# Nothing that a user could mend.
+FALSE_ALARMS = (
+    # Said in the epochs before the first validation; a wrong monitor ends in an error there.
+    ".*could not find the monitored key",
+    # Lightning 2.6 asks torch for a name that torch 2.13 renamed.
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
+
+
+def command(name: str) -> Callable[[Body], Callable[[], None]]:
+    """Make a ``main`` of a body that takes the composed configuration of ``conf/<name>.yaml``."""
+
+    def decorate(body: Body) -> Callable[[], None]:
+        def job(cfg: DictConfig) -> float | None:
+            for message in FALSE_ALARMS:
+                warnings.filterwarnings("ignore", message)
+            hydra_cfg = HydraConfig.get()
+            cfg.output_dir = hydra_cfg.runtime.output_dir  # in a sweep the job's own folder
+            try:
+                check_keys(cfg, name)
+                return body(cfg)
+            except Exception as error:
+                _remove_unfinished(Path(cfg.output_dir))
+                if hydra_cfg.mode == RunMode.RUN:
+                    _fail(error)  # here, before Hydra adds lines of its own
+                raise
+
+        def main() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on; they are told here, in one line
+            try:
+                hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)(job)()
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                sys.exit(130)
+            except Exception as error:
+                _fail(error)
+
+        return main
+
+    return decorate
+
+
+def _fail(error: Exception) -> None:
+    """Tell a mendable error in one line and exit with 1; raise any other, and with SEGNET_TRACEBACK=1 every one."""
+    message = explain(error)
+    if message is None or os.environ.get("SEGNET_TRACEBACK") == "1":
+        raise error
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def check_keys(cfg: DictConfig, name: str) -> None:
+    """Refuse a top-level key that no configuration file has: Hydra takes ``+typo=1`` without a word."""
+    known = _keys("base") | _keys(name)
+    if unknown := sorted({str(key) for key in cfg} - known):
+        valid = sorted(known & {str(key) for key in cfg})
+        raise ValueError(f"unknown key(s) {', '.join(unknown)}; known are {', '.join(valid)}")
+
+
+def _keys(name: str) -> set[str]:
+    """Top-level keys of conf/<name>.yaml and of the files that it builds on."""
+    raw = OmegaConf.load(CONF_DIR / f"{name}.yaml")
+    assert isinstance(raw, DictConfig)
+    keys = {str(key) for key in raw}
+    for entry in raw.get("defaults", []):
+        if isinstance(entry, DictConfig):
+            keys |= {str(k).removeprefix("optional ").removeprefix("override ").lstrip("/") for k in entry}
+        elif entry != "_self_":
+            keys |= _keys(str(entry))
+    return keys
+
+
+def check_entries(cfg: DictConfig, group: str) -> None:
+    """Every entry of a group of named objects must be an object: nothing is skipped silently."""
+    for key, entry in (cfg.get(group) or {}).items():
+        if not isinstance(entry, DictConfig) or "_target_" not in entry:
+            raise ValueError(f"{group}.{key}={entry}: has no _target_; to leave it out write ~{group}.{key}")
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Delete the folder of a run that failed before it had anything to keep.
+
+    It holds nothing but Hydra's record, the environment and TensorBoard's events, all of this process.
+    """
+    if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    boards = ("events.out.tfevents", "hparams.yaml", "environment.json")
+    empty = all(file.parent.name == ".hydra" or file.name.startswith(boards) for file in files)
+    if empty and all(file.stat().st_mtime >= STARTED - 1 for file in files):
+        shutil.rmtree(folder, ignore_errors=True)

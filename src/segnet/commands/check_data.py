@@ -1,0 +1,34 @@
+"""Check a data set before training on it: what is wrong, what looks odd, what it holds."""
+
+import sys
+
+from omegaconf import DictConfig
+
+from segnet.cli import command
+
+
+def run(cfg: DictConfig) -> None:
+    """Write and print the report; exit code 1 where training would fail or deceive."""
+    import json
+    from pathlib import Path
+
+    from hydra.utils import instantiate
+
+    from segnet.reports import data_audit
+
+    data = instantiate({**cfg.data, "cache_dir": None}, _convert_="all")
+    if data.prepare is not None and not data.root.exists():
+        data.prepare(root=str(data.root))
+    data.find()
+    findings = data_audit.examine(data, int(cfg.near))
+    folder = Path(cfg.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
+    data_audit.contact_sheet(data, findings, int(cfg.contact), folder / "contact.jpg")
+    print(data_audit.summary(findings))
+    print(f"written to {folder}")
+    if findings["errors"] or (cfg.strict and findings["warnings"]):
+        sys.exit(1)
+
+
+main = command("check_data")(run)

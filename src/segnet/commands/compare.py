@@ -1,0 +1,41 @@
+"""Compare runs: tables, means over seeds, paired bootstrap over the test pictures, curves."""
+
+from omegaconf import DictConfig
+
+from segnet.cli import command
+
+
+def run(cfg: DictConfig) -> None:
+    """Write and print the comparison of ``runs``."""
+    from pathlib import Path
+
+    from segnet.runs import comparison
+    from segnet.visualization.figures import curves
+
+    if type(cfg.resamples) is not int or cfg.resamples < 100:
+        raise ValueError(f"resamples={cfg.resamples}: must be an integer of at least 100")
+    runs = comparison.find([cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs))
+    reference = runs[0]
+    if cfg.baseline is not None:
+        named = [run for run in runs if run.name == str(cfg.baseline)]
+        if not named:
+            raise ValueError(f"baseline={cfg.baseline}: must be one of {', '.join(run.name for run in runs)}")
+        reference = named[0]
+    others = [run for run in runs if run is not reference]
+    folder = Path(cfg.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = comparison.table(runs)
+    comparison.write_csv(folder / "runs.csv", rows)
+    parts = ["## Runs", comparison.markdown(rows)]
+    if seeds := comparison.over_seeds(runs):
+        parts += ["## Over seeds, mean ± standard deviation", comparison.markdown(seeds)]
+    if duels := comparison.duels([reference, *others], cfg.resamples, cfg.seed):
+        parts += [f"## Is {reference.name} better? Test IoU, paired bootstrap", comparison.markdown(duels)]
+    text = "\n\n".join([*parts, "![curves](curves.png)"]) + "\n"
+    (folder / "comparison.md").write_text(text, encoding="utf-8")
+    curves({run.name: run.epochs for run in runs}).savefig(folder / "curves.png", dpi=110)
+    print("\n\n".join(parts))
+    print(f"\nwritten to {folder}")
+
+
+main = command("compare")(run)

@@ -1,0 +1,53 @@
+"""Export a checkpoint as an ONNX or pt2 program, with a certificate of how closely it follows the checkpoint."""
+
+from omegaconf import DictConfig
+
+from segnet.cli import command
+
+
+def run(cfg: DictConfig) -> None:
+    """Write the program and its certificate; nothing is kept where it fails its tolerance."""
+    if cfg.format not in ("onnx", "pt2"):
+        raise ValueError(f"format={cfg.format}: must be onnx or pt2")
+    if cfg.quantize not in (None, "int8"):
+        raise ValueError(f"quantize={cfg.quantize}: must be null or int8")
+    if cfg.quantize and cfg.format != "onnx":
+        raise ValueError(f"quantize={cfg.quantize} with format={cfg.format}: only ONNX is quantised; use format=onnx")
+    import json
+    from pathlib import Path
+
+    from hydra.utils import instantiate
+
+    from segnet import environment
+    from segnet.deployment import exported_model, verification
+    from segnet.training.checkpoint import load_module
+
+    environment.keep_freed_memory()
+    module = load_module(cfg.ckpt_path)
+    assert module.config is not None
+    root = {} if cfg.data.root is None else {"root": cfg.data.root}
+    data = instantiate({**module.config["data"], **root, "cache_dir": None}, _convert_="all")
+    data.find()
+    folder = Path(cfg.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"model.{cfg.format}"
+    draft = folder / f"draft.{cfg.format}"
+    plain = folder / f"plain.{cfg.format}"
+    try:
+        exported_model.write(module, draft, verification.metadata(module, Path(cfg.ckpt_path)))
+        if cfg.quantize:
+            draft.rename(plain)
+            pictures = verification.pictures(data, "train", cfg.calibration)
+            exported_model.quantize(plain, draft, (picture.transpose(2, 0, 1) for picture, _ in pictures))
+        found = verification.compare(module, exported_model.Program(draft), data, cfg.images)
+        verification.check(found, cfg.tolerance_int8 if cfg.quantize else cfg.tolerance)
+        (folder / "certificate.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        draft.rename(target)
+    finally:
+        for file in (draft, plain):
+            file.unlink(missing_ok=True)
+    print(verification.summary(found))
+    print(f"written to {target}")
+
+
+main = command("export")(run)

@@ -1,0 +1,33 @@
+"""Predict files, folders, globs and videos: masks, overlays, probabilities, a table."""
+
+from omegaconf import DictConfig
+
+from segnet.cli import command
+
+
+def run(cfg: DictConfig) -> None:
+    """Predict ``input``; unreadable files are told, passed over, and make the exit code 1."""
+    import torch
+
+    from segnet import environment
+    from segnet.deployment import writer
+    from segnet.deployment.predictor import Predictor, load_model
+
+    environment.keep_freed_memory()
+    files = writer.find(str(cfg.input))
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
+    torch.manual_seed(cfg.seed)  # of the Monte-Carlo samples
+    predictor = Predictor(
+        load_model(str(cfg.ckpt_path), device),
+        environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision,
+        cfg.tile,
+        cfg.overlap,
+        cfg.flips,
+        list(cfg.scales),
+        cfg.mc_samples,
+        cfg.batch_size,
+    )
+    writer.write(predictor, files, cfg)
+
+
+main = command("predict")(run)

@@ -1,0 +1,113 @@
+"""Train a list of named runs over seeds, as far as the time allows, and tabulate what they reached."""
+
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+
+from segnet.cli import command
+from segnet.runs.resume import recorded
+
+
+def run(cfg: DictConfig) -> None:
+    """Train what is not finished yet; write and print results.md."""
+    check(cfg)
+    end = time.monotonic() + 60 * (float("inf") if cfg.minutes is None else cfg.minutes)
+    folder = Path(cfg.output_dir)
+    names = [
+        str(name) for name in cfg.runs if any(fnmatchcase(str(name), pattern) for pattern in str(cfg.only).split("|"))
+    ]
+    if not names:
+        raise ValueError(f"only={cfg.only}: matches none of the runs {', '.join(cfg.runs)}")
+    extra = shlex.split(cfg.extra)
+    jobs = [
+        (f"{name}/{seed}", [*shlex.split(cfg.runs[name]), *extra, f"seed={seed}"])
+        for seed in cfg.seeds
+        for name in names
+    ]
+    todo = [(name, overrides) for name, overrides in jobs if not finished(folder / name, overrides)]
+    failed = []
+    for i, (name, overrides) in enumerate(todo):
+        print(f"[{i + 1}/{len(todo)}] {name}: train.py {' '.join(overrides)}", flush=True)
+        code = train(folder / name, overrides, end)
+        if code is None:
+            print(f"time is up with {len(todo) - i} of {len(jobs)} runs to finish; the same command goes on")
+            break
+        if code:
+            failed.append(name)
+    if done := [name for name in names if any((folder / name).glob("*/results.json"))]:
+        text = results(folder, done)
+        (folder / "results.md").write_text(text, encoding="utf-8")
+        print(text)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(todo)} runs failed, the reasons stand above: {', '.join(failed)}")
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what would fail later on."""
+    if cfg.minutes is not None and not cfg.minutes > 0:
+        raise ValueError(f"minutes={cfg.minutes}: must be positive, or null for no limit")
+    if not isinstance(cfg.seeds, ListConfig) or not cfg.seeds or any(type(seed) is not int for seed in cfg.seeds):
+        raise ValueError(f"seeds={cfg.seeds}: must be a list of integers, such as [0,1,2]")
+
+
+def finished(folder: Path, overrides: Sequence[str]) -> bool:
+    """Whether this run is done; a folder with another run's record is refused."""
+    there = [override for override in recorded(folder) if not override.startswith("output_dir=")]
+    if there and there != list(overrides):
+        raise ValueError(f"{folder}: holds another run ({' '.join(there)}); delete it, or choose another output_dir")
+    return (folder / "results.json").is_file()
+
+
+def train(folder: Path, overrides: Sequence[str], end: float) -> int | None:
+    """Start a run or go on with it, until ``end``; its exit code, None where time was up.
+
+    A run that is stopped loses the epoch in hand and goes on to the same weights.
+    """
+    given = [f"resume={folder}"] if recorded(folder) else [*overrides, f"output_dir={folder}"]
+    here = Path(sys.argv[0])  # src/reproduce.py beside src/train.py, segnet-reproduce beside segnet-train
+    program = here.with_name(here.name.replace("reproduce", "train"))
+    start = [sys.executable] if program.suffix == ".py" else []
+    process = subprocess.Popen([*start, str(program), *given])
+    try:
+        return process.wait(None if end == float("inf") else max(0, end - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        return None
+    except KeyboardInterrupt:
+        process.wait()  # the terminal told it too
+        raise
+
+
+def results(folder: Path, names: Sequence[str]) -> str:
+    """A table: one row a name, means over its finished seeds with their standard deviation."""
+    from segnet.runs import comparison
+
+    rows: list[comparison.Row] = []
+    for name in names:
+        runs = comparison.find([str(folder / name)])
+        first = runs[0].results
+        rows.append(
+            {
+                "run": name,
+                "parameters": first["parameters"],
+                "epochs": first["epochs"],
+                "seeds": len(runs),
+                "validation IoU": comparison.mean_and_deviation([run.metric("val/iou") for run in runs]),
+                "test IoU": comparison.mean_and_deviation([run.metric("test/iou") for run in runs]),
+                "seconds": comparison.mean_and_deviation([run.results["seconds"] for run in runs], ".0f"),
+                "hardware": first["hardware"],
+                "precision": first["precision"],
+            }
+        )
+    return comparison.markdown(rows) + "\n"
+
+
+main = command("reproduce")(run)

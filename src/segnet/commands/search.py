@@ -1,0 +1,221 @@
+"""An Optuna study over the training configuration: search space, trials, pruning, and what it leaves behind."""
+
+import csv
+import gc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra import compose
+from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from optuna.trial import FrozenTrial, TrialState
+
+from segnet.cli import CONF_DIR
+from segnet.commands import train
+from segnet.errors import explain
+
+Space = dict[str, dict[str, Any]]
+
+
+class Prune(Callback):
+    """Reports the monitored metric after every validation and ends a trial that is below the median of the others."""
+
+    def __init__(self, trial: optuna.Trial, monitor: str) -> None:
+        self.trial, self.monitor = trial, monitor
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report, and ask."""
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is not None:
+            self.trial.report(float(value), trainer.current_epoch)
+            if self.trial.should_prune():
+                raise optuna.TrialPruned(f"{self.monitor} {float(value):.4f} in epoch {trainer.current_epoch}")
+
+
+def space(search: DictConfig) -> Space:
+    """The search space, checked.
+
+    Raises:
+        ValueError: an entry that is neither choices nor a range, or empty.
+    """
+    entries: Any = OmegaConf.to_container(search, resolve=True) if search else {}
+    if not entries:
+        raise ValueError("search: names nothing to vary; see conf/search/default.yaml")
+    for key, entry in entries.items():
+        choices = isinstance(entry, dict) and set(entry) == {"choices"} and bool(entry["choices"])
+        interval = isinstance(entry, dict) and {"low", "high"} <= set(entry) <= {"low", "high", "log", "step"}
+        if not choices and not (interval and entry["low"] < entry["high"]):
+            raise ValueError(f"search.{key}={entry}: must be {{choices: [...]}} or {{low: a, high: b}} with a < b")
+    return dict(entries)
+
+
+def suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
+    """A value for every key of the space."""
+    values: dict[str, Any] = {}
+    for key, entry in space.items():
+        if "choices" in entry:
+            values[key] = trial.suggest_categorical(key, entry["choices"])
+        elif type(entry["low"]) is int and type(entry["high"]) is int:
+            options = {"step": entry.get("step", 1), "log": entry.get("log", False)}
+            values[key] = trial.suggest_int(key, entry["low"], entry["high"], **options)
+        else:
+            options = {"step": entry.get("step"), "log": entry.get("log", False)}
+            values[key] = trial.suggest_float(key, entry["low"], entry["high"], **options)
+    return values
+
+
+def open_study(cfg: DictConfig) -> optuna.Study:
+    """Create the study or go on with it; a trial that was killed is counted as failed and tried once more."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder = Path(cfg.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    own = cfg.storage is None
+    # Several machines notice by its heartbeat that another one's trial has died.
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}") if own else _storage(cfg.storage)
+    found = optuna.create_study(
+        storage=storage,
+        study_name=cfg.study,
+        direction="maximize" if cfg.mode == "max" else "minimize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(cfg.prune.startup_trials, cfg.prune.warmup_epochs),
+    )
+    # A study that goes on must not draw its first trials once more.
+    found.sampler = optuna.samplers.TPESampler(seed=cfg.seed + len(found.get_trials(deepcopy=False)))
+    if own:
+        for trial in found.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            found.tell(trial.number, state=TrialState.FAIL)
+            found.enqueue_trial(trial.params)
+    return found
+
+
+def _storage(url: str) -> optuna.storages.BaseStorage:
+    if url.split(":")[0].split("+")[0] not in ("sqlite", "postgresql", "mysql"):
+        return optuna.storages.get_storage(url)
+    retry = optuna.storages.RetryFailedTrialCallback(max_retry=1)
+    return optuna.storages.RDBStorage(url, heartbeat_interval=60, failed_trial_callback=retry)
+
+
+def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[str]) -> None:
+    """Train trial after trial; a failed one is told and counted, and the study goes on."""
+
+    def objective(trial: optuna.Trial) -> float:
+        overrides = [*given, *_overrides(suggest(trial, space))]
+        folder = Path(cfg.output_dir) / str(trial.number)
+        config = compose("train", overrides)
+        OmegaConf.set_struct(config, False)
+        config.pop("hydra", None)
+        config.output_dir = str(folder)
+        _record(config, overrides, folder)
+        try:
+            value = train.run(config, [Prune(trial, cfg.monitor)])
+        except Exception as error:
+            if not isinstance(error, optuna.TrialPruned):
+                print(f"trial {trial.number} failed: {explain(error) or repr(error)}")
+            raise
+        finally:
+            gc.collect()
+        if value is None:
+            raise ValueError("the training made no checkpoint")
+        return value
+
+    def enough(study: optuna.Study, trial: FrozenTrial) -> None:
+        if _finished(study) >= cfg.trials:
+            study.stop()
+
+    if _finished(study) < cfg.trials:
+        study.optimize(objective, callbacks=[enough], catch=(Exception,))
+
+
+def _finished(study: optuna.Study) -> int:
+    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+
+
+def _overrides(values: Mapping[str, Any]) -> list[str]:
+    """As on the command line; groups first, so that they do not undo the keys below them."""
+    groups = [f"{key}={value}" for key, value in values.items() if "." not in key]
+    return groups + [f"{key}={value}" for key, value in values.items() if "." in key]
+
+
+def _record(config: DictConfig, overrides: Sequence[str], folder: Path) -> None:
+    """What Hydra leaves in a run folder, so that a trial can be compared and resumed like any run."""
+    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra" / "overrides.yaml")
+
+
+def report(study: optuna.Study, folder: Path, given: Sequence[str]) -> FrozenTrial:
+    """Write trials.csv, best.yaml, history.png and importance.png; the best trial.
+
+    Raises:
+        ValueError: not one trial was completed.
+    """
+    trials = study.get_trials(deepcopy=False)
+    keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
+    with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["number", "state", "value", *keys])
+        for trial in trials:
+            writer.writerow([trial.number, trial.state.name, trial.value, *(trial.params.get(key, "") for key in keys)])
+    states = [trial.state for trial in trials]
+    print(
+        f"{states.count(TrialState.COMPLETE)} trials completed, {states.count(TrialState.PRUNED)} pruned, "
+        f"{states.count(TrialState.FAIL)} failed"
+    )
+    if TrialState.COMPLETE not in states:
+        raise ValueError(f"not one of {len(trials)} trials was completed; the reasons stand above")
+    best = study.best_trial
+    (folder / "best.yaml").write_text(experiment(best, given), encoding="utf-8")
+    history(study).savefig(folder / "history.png", dpi=110)
+    if states.count(TrialState.COMPLETE) > 3 and len(keys) > 1:
+        importance(study).savefig(folder / "importance.png", dpi=110)
+    return best
+
+
+def experiment(trial: FrozenTrial, given: Sequence[str]) -> str:
+    """An experiment configuration that repeats the trial."""
+    defaults: list[Any] = []
+    values: dict[str, Any] = {}
+    for override in [*given, *_overrides(trial.params)]:
+        key, _, value = override.lstrip("+").partition("=")
+        if key == "experiment":
+            defaults.insert(0, value)
+        elif (CONF_DIR / key).is_dir():
+            defaults = [d for d in defaults if d == value or not isinstance(d, dict) or f"override /{key}" not in d]
+            defaults.append({f"override /{key}": value})
+        elif not override.startswith("~"):
+            values[key] = OmegaConf.create(f"value: {value}").value if value else None
+    config = OmegaConf.create()
+    for key, value in values.items():
+        OmegaConf.update(config, key, value)
+    head = f"# @package _global_\n# Trial {trial.number} of a search: {trial.value:.4f}.\n"
+    return head + OmegaConf.to_yaml(OmegaConf.create({"defaults": defaults})) + OmegaConf.to_yaml(config)
+
+
+def history(study: optuna.Study) -> Figure:
+    """Every trial's value, and the best so far."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    numbers, values = [t.number for t in done], [float(t.value or 0) for t in done]
+    best = [sign * max(sign * v for v in values[: i + 1]) for i in range(len(values))]
+    axes.plot(numbers, values, "o", label="trial")
+    axes.plot(numbers, best, label="best so far")
+    axes.set(xlabel="trial", ylabel="value")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def importance(study: optuna.Study) -> Figure:
+    """How much each parameter decides (Watanabe et al., PED-ANOVA, IJCAI 2023)."""
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    figure = Figure(figsize=(7, 1 + 0.5 * len(found)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(list(found)[::-1], list(found.values())[::-1])
+    axes.set(xlabel="importance")
+    return figure

@@ -1,0 +1,38 @@
+"""Search hyperparameters with Optuna: trials are ordinary trainings, pruned by the median, resumable after a kill."""
+
+import sys
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from segnet.cli import command
+from segnet.runs import resume
+
+
+def run(cfg: DictConfig) -> float:
+    """Run trials until the study has ``trials`` of them.
+
+    Returns:
+        The best value of ``monitor``.
+    """
+    from pathlib import Path
+
+    from segnet.commands import search
+
+    if type(cfg.trials) is not int or cfg.trials < 1:
+        raise ValueError(f"trials={cfg.trials}: must be an integer of at least 1")
+    own = ("trials", "storage", "study", "prune", "search", "resume", "output_dir", "hydra")
+    given = [o for o in HydraConfig.get().overrides.task if o.lstrip("+~").split("=")[0].split(".")[0] not in own]
+    space = search.space(cfg.search)
+    found = search.open_study(cfg)
+    search.search(found, cfg, space, given)
+    best = search.report(found, Path(cfg.output_dir), given)
+    print(f"best trial {best.number}: {cfg.monitor} {best.value:.4f} with {best.params}")
+    print(f"its configuration {Path(cfg.output_dir) / 'best.yaml'}")
+    return float(best.value or 0)
+
+
+def main() -> None:
+    """The command."""
+    sys.argv[1:] = resume.again(sys.argv[1:])
+    command("tune")(run)()

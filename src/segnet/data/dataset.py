@@ -1,0 +1,160 @@
+"""Single samples on their way into batches: pairs of files, random transforms, order, stacking.
+
+A batch is ``{"image": uint8 (N, 3, H, W) RGB channels-last, "mask": uint8 (N, H, W), "index": int64 (N,)}``;
+the mask holds class indices and `IGNORE`.
+"""
+
+import os
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, Sampler
+
+from segnet.data import cache
+from segnet.data.images import read_raw_mask, read_rgb, resize_pair
+from segnet.data.masks import Encoding
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for news
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and its mask; ``mask=None`` means that nothing is to be seen (all background)."""
+
+    image: Path
+    mask: Path | None
+
+    def load(self, encoding: Encoding, size: tuple[int, int] | None) -> cache.Pair:
+        """Decode to uint8 RGB (H, W, 3) and class indices (H, W), at ``size`` or at the picture's own."""
+        picture = read_rgb(self.image)
+        if self.mask is None:
+            indices = np.zeros(picture.shape[:2], np.uint8)
+        else:
+            indices = encoding(read_raw_mask(self.mask, encoding.kind), self.mask)
+        if indices.shape != picture.shape[:2]:
+            sizes = ["×".join(str(side) for side in array.shape[1::-1]) for array in (indices, picture)]
+            raise ValueError(
+                f"{self.mask}: mask is {sizes[0]}, its picture {self.image} is {sizes[1]}; both must have one size"
+            )
+        return (picture, indices) if size is None else resize_pair(picture, indices, size)
+
+
+class Samples(Dataset[Batch]):
+    """Pictures and masks by ``(epoch, index, draw)``; random transforms depend on these and the seed only.
+
+    So a rerun draws the same, each epoch and each further draw of a picture anew, and the number of workers changes
+    nothing.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[int], cache.Pair],
+        indices: Sequence[int],
+        augment: Sequence[Any] = (),
+        seed: int = 0,
+    ) -> None:
+        self.load = load
+        self.indices = indices
+        self.seed = seed
+        self.augment = None
+        if augment:
+            import albumentations
+
+            self.augment = albumentations.Compose(list(augment), strict=True)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: tuple[int, int, int] | int) -> Batch:
+        epoch, i, draw = key if isinstance(key, tuple) else (0, key, 0)
+        picture, mask = self.load(self.indices[i])
+        if self.augment is not None:
+            self.augment.set_random_seed(zlib.crc32(f"{self.seed} {epoch} {i} {draw}".encode()))
+            out = self.augment(image=np.ascontiguousarray(picture), mask=np.ascontiguousarray(mask))
+            picture, mask = out["image"], out["mask"]
+            if picture.dtype != np.uint8:
+                raise ValueError(
+                    f"data.augment makes pictures {picture.dtype}: they must stay uint8; leave out Normalize"
+                )
+        # A copy: the memory map is read-only, and a tensor over it would not be.
+        return {
+            "image": torch.from_numpy(np.array(picture)),
+            "mask": torch.from_numpy(np.array(mask)),
+            "index": torch.tensor(i),
+        }
+
+
+class EpochSampler(Sampler[tuple[int, int, int]]):
+    """Yields ``(epoch, index, draw)``, shuffled by seed and epoch; ranks share out an epoch without overlap.
+
+    Args:
+        length: pictures of the split, and of an epoch.
+        seed: of the order.
+        shuffle: draw a new order in every epoch.
+        rank, world: this process among so many.
+        positive: (length,) bool, which pictures are the rare ones; None draws every picture once.
+        share: of rare ones in an epoch. Within a kind, no picture is drawn twice more often than another.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world: int = 1,
+        positive: NDArray[np.bool_] | None = None,
+        share: float = 0.5,
+    ) -> None:
+        self.length, self.seed, self.shuffle, self.rank, self.world = length, seed, shuffle, rank, world
+        self.positive, self.share = positive, share
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before every training epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        if self.shuffle:  # training: equal shares, because ranks step together
+            return max(1, self.length // self.world) if self.length else 0
+        return len(range(self.rank, self.length, self.world))
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            rng = np.random.default_rng((self.seed, self.epoch))
+            order = order if self.positive is None else self._balanced(rng)
+            rng.shuffle(order)
+        drawn: Counter[int] = Counter()
+        keys = []
+        for i in order.tolist():
+            keys.append((self.epoch, i, drawn[i]))
+            drawn[i] += 1
+        share = keys[self.rank :: self.world][: len(self)]
+        if self.shuffle and len(share) < len(self):  # fewer pictures than ranks
+            share = keys[:1]
+        return iter(share)
+
+    def _balanced(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """(length,) pictures in no order: every kind in turns, a new permutation of it for each turn."""
+        assert self.positive is not None
+        rare = round(self.share * self.length)
+        parts = [(np.flatnonzero(self.positive), rare), (np.flatnonzero(~self.positive), self.length - rare)]
+        turns = [[rng.permutation(kind) for _ in range(-(-count // len(kind)))] for kind, count in parts]
+        return np.concatenate([np.concatenate(turn)[:count] for turn, (_, count) in zip(turns, parts, strict=True)])
+
+
+def collate(items: Sequence[Batch]) -> Batch:
+    """Stack samples; pictures become (N, 3, H, W) in channels-last memory without moving a byte."""
+    batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
+    batch["image"] = batch["image"].permute(0, 3, 1, 2)
+    return batch

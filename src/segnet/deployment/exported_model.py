@@ -1,0 +1,264 @@
+"""A trained network as one file that needs nothing of this project to run: ONNX, or PyTorch's own pt2.
+
+Such a program maps uint8 RGB pictures (N, 3, H, W) of any size to float32 probabilities (N, C, H, W); resizing and
+normalisation are inside, classes, colours, commit and model card in its metadata.
+"""
+
+import io
+import json
+import logging
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from segnet.data.images import resize_exact
+from segnet.training.module import SegmentationModule
+
+OPSET = 20
+KEY = "segnet.json"  # the metadata, in pt2 a file of this name, in ONNX a property
+
+
+class Portable(nn.Module):
+    """`SegmentationModule.forward` with the probabilities, for the exporters: no branch depends on a size.
+
+    Args:
+        module: the trained module; its parts are shared, not copied.
+        resize: `segnet.data.images.resize_exact` or `resize_by_products`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, module: SegmentationModule, resize: Callable[[Tensor, tuple[int, int]], Tensor]) -> None:
+        super().__init__()
+        self.net = module.net
+        self.size = module.image_size
+        self.resize = resize
+        self.binary = len(module.classes) == 1
+        self.register_buffer("mean", module.mean)
+        self.register_buffer("std", module.std)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """uint8 RGB (N, 3, H, W) to float32 probabilities (N, C, H, W)."""
+        x = self.resize(pictures, self.size)
+        logits = self.net((x / 255 - self.mean) / self.std)
+        logits = F.interpolate(logits, (pictures.shape[-2], pictures.shape[-1]), mode="bilinear")
+        return logits.sigmoid() if self.binary else logits.softmax(1)
+
+
+def resize_by_products(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """`data.images.resize_exact` as two matrix products: ONNX Runtime's antialiased Resize rounds its weights."""
+    rows, columns = (_triangle(side, out) for side, out in zip(pictures.shape[-2:], size, strict=True))
+    return rows @ pictures.float() @ columns.mT
+
+
+def _triangle(size: int, out: int) -> Tensor:
+    """Weights float32 (out, size) of bilinear resizing with antialiasing along one side."""
+    scale = size / out
+    centres = (torch.arange(out, dtype=torch.float64) + 0.5) * scale - 0.5
+    distance = (torch.arange(size, dtype=torch.float64) - centres[:, None]).abs()
+    support: float = torch.sym_max(scale, 1.0)  # type: ignore[assignment]
+    weights = (1 - distance / support).clamp(min=0)
+    return (weights / weights.sum(1, keepdim=True)).float()
+
+
+def write(module: SegmentationModule, path: Path, metadata: dict[str, Any]) -> None:
+    """Export to ``path``; its suffix, .onnx or .pt2, is the format."""
+    height, width = module.image_size
+    example = torch.zeros(2, 3, height + 3, width + 5, dtype=torch.uint8)
+    dims = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    resize = resize_exact if path.suffix == ".pt2" else resize_by_products
+    with _quiet():
+        portable = Portable(module.cpu(), resize).eval()
+        exported = torch.export.export(portable, (example,), dynamic_shapes={"pictures": dims})
+        if path.suffix == ".pt2":
+            torch.export.save(exported, path, extra_files={KEY: json.dumps(metadata)})
+            return
+        program = torch.onnx.export(
+            exported, dynamo=True, opset_version=OPSET, verbose=False,
+            input_names=["pictures"], output_names=["probabilities"],
+        )  # fmt: skip
+    assert program is not None
+    program.model.metadata_props[KEY] = json.dumps(metadata)
+    program.save(path, external_data=False)
+
+
+def quantize(path: Path, target: Path, pictures: Iterable[NDArray[np.uint8]]) -> None:
+    """Write an ONNX program with int8 convolutions, calibrated on uint8 (3, H, W) ``pictures``.
+
+    Weights are symmetric, a scale for each output channel; activations uint8 over 99.999 % of the values seen. The
+    first and the last convolution stay in float32: they are cheap, and the picture and the decision hang on them.
+    """
+    import onnx
+    from onnxruntime import quantization as ort
+
+    class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rest = iter(pictures)
+
+        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+            picture = next(self.rest, None)
+            return None if picture is None else {"pictures": picture[None]}
+
+    convolutions = [node.name for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+    with _quiet():
+        ort.quantize_static(
+            str(path), str(target), Reader(), quant_format=ort.QuantFormat.QDQ, per_channel=True,
+            op_types_to_quantize=["Conv"], nodes_to_exclude=[convolutions[0], convolutions[-1]],
+            activation_type=ort.QuantType.QUInt8, weight_type=ort.QuantType.QInt8,
+            calibrate_method=ort.CalibrationMethod.Percentile, extra_options={"CalibPercentile": 99.999},
+        )  # fmt: skip
+    model = onnx.load(target)
+    onnx.helper.set_model_props(model, {p.key: p.value for p in onnx.load(path).metadata_props})
+    onnx.save(model, target)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the exporters say of their own inner deprecations and progress from the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+class Program:
+    """Runs an exported file.
+
+    Args:
+        path: an .onnx or .pt2 file that `write` made.
+        device: cpu or cuda.
+
+    Attributes:
+        classes, colors, image_size: as in `segnet.training.module.SegmentationModule`, from the metadata.
+
+    Raises:
+        ValueError: no program of this project, damaged, or asking for code beyond tensor operators.
+    """
+
+    def __init__(self, path: str | Path, device: str = "cpu") -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"ckpt_path={path}: no such file; export.py writes model.onnx or model.pt2")
+        self.device = torch.device(device)
+        try:
+            self._call, text = (_open_pt2 if self.path.suffix == ".pt2" else _open_onnx)(self.path, self.device)
+            self.metadata: dict[str, Any] = json.loads(text)
+            self.classes = [str(name) for name in self.metadata["classes"]]
+            self.colors = self.metadata["colors"]
+            height, width = self.metadata["image_size"]
+        except ImportError as error:
+            raise ImportError(f"ckpt_path={path}: {error}; pip install segnet-lightning[export]") from error
+        except Exception as error:  # both runtimes raise many kinds for a damaged file
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(f"ckpt_path={path}: not a program that export.py wrote ({reason})") from error
+        self.image_size = (int(height), int(width))
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """uint8 RGB (N, 3, H, W) to float32 probabilities (N, C, H, W)."""
+        return self._call(pictures)
+
+
+Call = Callable[[Tensor], Tensor]
+
+
+def _open_onnx(path: Path, device: torch.device) -> tuple[Call, str]:
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    providers = ["CPUExecutionProvider"] if device.type == "cpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(path, providers=providers)
+
+    def call(pictures: Tensor) -> Tensor:
+        (out,) = session.run(None, {"pictures": pictures.cpu().contiguous().numpy()})
+        return torch.from_numpy(out)
+
+    return call, session.get_modelmeta().custom_metadata_map[KEY]
+
+
+def _open_pt2(path: Path, device: torch.device) -> tuple[Call, str]:
+    _check_pt2(path)
+    extra = {KEY: ""}
+    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # torch.export.load unpickles some parts otherwise
+    try:
+        exported = torch.export.load(path, extra_files=extra)
+    finally:
+        if before is None:
+            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
+        else:
+            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
+    module = exported.module().to(device)
+
+    def call(pictures: Tensor) -> Tensor:
+        with torch.no_grad():
+            out: Tensor = module(pictures.to(device))
+        return out
+
+    return call, extra[KEY]
+
+
+# What a pt2 file may hold. torch.export.load looks operators up by name and evaluates the expressions of sizes as
+# Python, so a stranger's file could run code; these are the names and expressions that `write` produces.
+_OPERATOR = re.compile(
+    r"torch\.ops\.aten\.\w+\.\w+|torch\.sym_(max|min|float|ite)|math\.(ceil|floor|trunc)|"
+    r"_operator\.(add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge|getitem)"
+)
+_MEMBER = re.compile(
+    r"(models/\w+\.json|data/(weights|constants|sample_inputs)/[\w.]+|extra/[\w.]+|archive_\w+|byteorder|\.data/\w+)"
+)
+_WORDS = {"Symbol", "Integer", "Float", "Rational", "Mul", "Add", "Pow", "Max", "Min", "Mod", "FloorDiv", "IntTrueDiv"}
+_WORDS |= {"FloatTrueDiv", "ToFloat", "PythonMod", "CleanDiv", "positive", "integer", "True", "precision", "Ne", "Eq"}
+_SPECS = {"null", "builtins.tuple", "builtins.dict", "builtins.list"}
+
+
+def _check_pt2(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        names = {name.partition("/")[2]: name for name in archive.namelist()}
+        if strange := [name for name in names if not _MEMBER.fullmatch(name)]:
+            raise ValueError(f"it holds {strange[0]!r}")
+        models = [whole for name, whole in names.items() if name.startswith("models/")]
+        if not models:
+            raise ValueError("it holds no program")
+        for name in models:
+            graph = json.loads(archive.read(name))
+            if graph.get("guards_code"):
+                raise ValueError("it holds guard code")
+            for key, value in _strings(graph):
+                if key == "target" and not _OPERATOR.fullmatch(value):
+                    raise ValueError(f"it names the operator {value!r}")
+                if key == "expr_str" and not all(_plain(word) for word in re.findall(r"[^\W\d][\w.]*", value)):
+                    raise ValueError(f"it holds the expression {value!r}")
+                if key in ("in_spec", "out_spec") and set(re.findall(r'"type": "?([\w.]+)', value)) - _SPECS:
+                    raise ValueError(f"it takes or gives {value!r}")
+
+
+def _plain(word: str) -> bool:
+    return word in _WORDS or re.fullmatch(r"[su]\d+", word) is not None
+
+
+def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every string in nested containers, with the key it stands under."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from _strings(part, str(name))
+    elif isinstance(value, list):
+        for part in value:
+            yield from _strings(part, key)
+    elif isinstance(value, str):
+        yield key, value

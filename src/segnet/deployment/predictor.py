@@ -1,0 +1,200 @@
+"""From pictures of any size to class probabilities: whole or in overlapping tiles, averaged over mirror images, scales
+and Monte-Carlo samples on request.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segnet.data.images import resize_exact
+from segnet.deployment.exported_model import Program
+from segnet.environment import autocast
+from segnet.networks.segnet import SMALLEST, enable_mc_dropout
+from segnet.training.checkpoint import load_module
+from segnet.training.module import SegmentationModule
+
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-1, -2))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is known of one picture.
+
+    Attributes:
+        probabilities: float32 (C, H, W), the mean over samples where there are several.
+        variance: float32 (H, W) of the probabilities over Monte-Carlo samples, mean over classes; None without.
+    """
+
+    probabilities: Tensor
+    variance: Tensor | None = None
+
+    def mask(self) -> NDArray[np.uint8]:
+        """Class indices (H, W); 0 and 1 for a binary task."""
+        if len(self.probabilities) == 1:
+            return (self.probabilities[0] > 0.5).byte().numpy()
+        return self.probabilities.argmax(0).byte().numpy()
+
+    def confidence(self) -> Tensor:
+        """Probability (H, W) of the class decided for; of a binary task the defect's."""
+        return self.probabilities.amax(0)
+
+    def entropy(self) -> Tensor:
+        """Entropy (H, W) of the mean probabilities in 0..1, as a share of the greatest possible one."""
+        p = self.probabilities
+        p = torch.cat([1 - p, p]) if len(p) == 1 else p
+        return torch.xlogy(p, p).sum(0) / -math.log(len(p))
+
+
+class Predictor:
+    """Runs a trained network over pictures.
+
+    Args:
+        model: a module in evaluation mode on its device, or an exported program.
+        precision: Lightning's name; ``bf16-mixed`` and ``16-mixed`` compute in autocast.
+        tile: side of the sliding window in pixels, null to resize whole pictures as in training.
+        overlap: share of a window that the next one covers again, in [0, 1).
+        flips: average over mirror images.
+        scales: average over the picture at these multiples of its usual size.
+        mc_samples: average over so many passes with dropout active (Bayesian SegNet), 0 for one without.
+        batch_size: pictures or windows at a time.
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModule | Program,
+        precision: str = "32-true",
+        tile: int | None = None,
+        overlap: float = 0.25,
+        flips: bool = False,
+        scales: Sequence[float] = (1.0,),
+        mc_samples: int = 0,
+        batch_size: int = 4,
+    ) -> None:
+        if tile is not None and (type(tile) is not int or tile < SMALLEST):
+            raise ValueError(f"tile={tile}: must be null or a side of at least {SMALLEST} pixels")
+        if not 0 <= overlap < 1:
+            raise ValueError(f"overlap={overlap}: must lie in [0, 1), such as 0.25")
+        if type(batch_size) is not int or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: must be an integer of at least 1")
+        if type(mc_samples) is not int or mc_samples < 0 or mc_samples == 1:
+            raise ValueError(f"mc_samples={mc_samples}: must be 0, or at least 2 to have a variance")
+        if not scales or min(scales) <= 0:
+            raise ValueError(f"scales={list(scales)}: must be positive factors, such as [0.75,1,1.25]")
+        if isinstance(model, Program):
+            self._check_program(model, tile, scales, mc_samples)
+        elif mc_samples and enable_mc_dropout(model.net) == 0:
+            raise ValueError(
+                f"mc_samples={mc_samples}: the network has no dropout to sample from; train with "
+                f"model=bayesian_segnet (or model.net.dropout=0.5)"
+            )
+        self.model, self.tile, self.overlap = model, tile, overlap
+        self.flips = FLIPS if flips else FLIPS[:1]
+        self.scales, self.mc_samples, self.batch_size = tuple(scales), mc_samples, batch_size
+        self.precision = precision
+
+    @staticmethod
+    def _check_program(program: Program, tile: int | None, scales: Sequence[float], mc_samples: int) -> None:
+        if mc_samples or tuple(scales) != (1.0,):
+            raise ValueError(
+                f"{program.path}: an exported program knows one scale and no dropout; use a checkpoint for "
+                f"mc_samples and scales"
+            )
+        if tile is not None and (tile, tile) != program.image_size:
+            raise ValueError(
+                f"tile={tile}: {program.path} takes {program.image_size[0]}×{program.image_size[1]}; set tile to "
+                f"its size or leave it out"
+            )
+
+    @torch.no_grad()
+    def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """Predict uint8 (H, W, 3) RGB pictures."""
+        tensors = [torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] for picture in pictures]
+        moments: list[Tensor | None] = [None] * len(tensors)
+        whole = [i for i, t in enumerate(tensors) if self.tile is None or max(t.shape[-2:]) <= self.tile]
+        for start in range(0, len(whole), self.batch_size):
+            part = whole[start : start + self.batch_size]
+            for i, out in zip(part, self._moments([tensors[i] for i in part], self.model.image_size), strict=True):
+                moments[i] = out
+        return [self._prediction(self._tiled(tensors[i]) if m is None else m) for i, m in enumerate(moments)]
+
+    def _prediction(self, moments: Tensor) -> Prediction:
+        mean, *square = torch.split(moments, len(self.model.classes))
+        return Prediction(mean, (square[0] - mean.square()).clamp(min=0).mean(0) if square else None)
+
+    def _moments(self, tensors: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
+        """First moment of the probabilities, with samples the second below it: (C or 2 C, H, W) of each (1, 3, H, W).
+
+        Pictures are resized to ``size`` (times each scale) for the network, its logits back to their own size.
+        """
+        sums = [torch.zeros(()) for _ in tensors]
+        for _ in range(max(1, self.mc_samples)):
+            for i, p in enumerate(self._probabilities(tensors, size)):
+                sums[i] = sums[i] + (torch.cat([p, p.square()]) if self.mc_samples else p)
+        return [total / max(1, self.mc_samples) for total in sums]
+
+    def _probabilities(self, tensors: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
+        """One pass: mean over mirror images and scales."""
+        views = len(self.flips) * len(self.scales)
+        sums = [torch.zeros(()) for _ in tensors]
+        for flip in self.flips:
+            for scale in self.scales:
+                for i, p in enumerate(self._view([t.flip(flip) for t in tensors], size, scale)):
+                    sums[i] = sums[i] + p.flip(flip).cpu() / views
+        return sums
+
+    def _view(self, tensors: Sequence[Tensor], size: tuple[int, int], scale: float) -> list[Tensor]:
+        """Probabilities (C, H, W) of pictures (1, 3, H, W) of any sizes, in one batch."""
+        if isinstance(self.model, Program):
+            return [self.model(t)[0] for t in tensors]
+        device = self.model.device
+        height, width = (max(SMALLEST, round(side * scale)) for side in size)
+        batch = torch.cat([resize_exact(t.to(device), (height, width)) for t in tensors])
+        with autocast(device.type, self.precision):
+            logits = self.model.logits(batch.contiguous(memory_format=torch.channels_last))
+        out = []
+        for single, tensor in zip(torch.split(logits, 1), tensors, strict=True):
+            own = (tensor.shape[-2], tensor.shape[-1])
+            back = single if single.shape[-2:] == own else F.interpolate(single, own, mode="bilinear")
+            out.append(self.model.probabilities(back)[0])
+        return out
+
+    def _tiled(self, tensor: Tensor) -> Tensor:
+        """Slide a window over (1, 3, H, W) at its own scale and blend with a pyramid of weights."""
+        assert self.tile is not None
+        height, width = tensor.shape[-2:]
+        window = (min(self.tile, height), min(self.tile, width))
+        places = [(top, left) for top in self._starts(height) for left in self._starts(width)]
+        ramp = torch.linspace(-1, 1, self.tile + 2)[1:-1].abs().neg().add(1)
+        weight = ramp[: window[0], None] * ramp[None, : window[1]]
+        channels = len(self.model.classes) * (2 if self.mc_samples else 1)
+        total, weights = torch.zeros(channels, height, width), torch.zeros(height, width)
+        for start in range(0, len(places), self.batch_size):
+            part = places[start : start + self.batch_size]
+            windows = [tensor[..., t : t + window[0], s : s + window[1]] for t, s in part]
+            for (t, s), moments in zip(part, self._moments(windows, window), strict=True):
+                total[:, t : t + window[0], s : s + window[1]] += moments * weight
+                weights[t : t + window[0], s : s + window[1]] += weight
+        return total / weights
+
+    def _starts(self, side: int) -> list[int]:
+        """First pixels of the windows along a side, evenly spread, the last one flush with the end."""
+        assert self.tile is not None
+        if side <= self.tile:
+            return [0]
+        step = max(1, int(self.tile * (1 - self.overlap)))
+        count = -(-(side - self.tile) // step) + 1
+        return [round(i * (side - self.tile) / (count - 1)) for i in range(count)]
+
+
+def load_model(path: str, device: str) -> SegmentationModule | Program:
+    """What a prediction runs: an exported program (.onnx, .pt2), or the module of a checkpoint."""
+    if Path(path).suffix in (".onnx", ".pt2"):
+        return Program(path, device)
+    return load_module(path).to(device)

@@ -1,0 +1,153 @@
+"""The certificate of an exported program: how far it is from its checkpoint on real validation pictures."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import Tensor
+
+from segnet import environment
+from segnet.data.datamodule import SegmentationDataModule
+from segnet.data.images import resize_pair
+from segnet.deployment.exported_model import Program
+from segnet.networks.segnet import SMALLEST
+from segnet.training.metrics import Counts, scores
+from segnet.training.module import SegmentationModule
+
+Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def metadata(module: SegmentationModule, checkpoint: Path) -> dict[str, Any]:
+    """What an exported file says of itself; the model card is the run's, where the checkpoint lies in a run folder."""
+    card = checkpoint.resolve().parents[1] / "README.md"
+    return {
+        "classes": module.classes,
+        "colors": module.colors,
+        "image_size": list(module.image_size),
+        "mean": module.mean.flatten().tolist(),
+        "std": module.std.flatten().tolist(),
+        "commit": environment.commit(),
+        "versions": environment.versions(),
+        "card": card.read_text(encoding="utf-8") if card.is_file() else "",
+    }
+
+
+def pictures(data: SegmentationDataModule, split: str, count: int) -> Iterator[Pair]:
+    """``count`` pictures and masks spread over a split, at the training size."""
+    indices = data.indices[split]
+    for i in np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int):
+        yield data.load(indices[i])
+
+
+def sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """The training size, a smaller and a larger one with odd sides, and a long one."""
+    least = SMALLEST
+    return [
+        (height, width),
+        (max(height * 3 // 4, least) | 1, max(width * 2 // 3, least) | 1),
+        (height * 4 // 3 | 1, width * 5 // 4 | 1),
+        (max(height // 2, least), width * 2 - 1),
+    ]
+
+
+def compare(module: SegmentationModule, program: Program, data: SegmentationDataModule, count: int) -> dict[str, Any]:
+    """Run both over validation pictures at several sizes; plain figures, by size and in all."""
+    chosen = list(pictures(data, "val", count))
+    module = module.cpu().eval()
+    rows = []
+    for size in sizes(*module.image_size):
+        counts = {"checkpoint": Counts(len(module.classes)), "program": Counts(len(module.classes))}
+        greatest, equal, pixels = 0.0, 0, 0
+        for pair in chosen:
+            picture, mask = resize_pair(*pair, size)
+            batch = torch.tensor(picture).permute(2, 0, 1)[None]
+            with torch.no_grad():
+                both = {"checkpoint": module.probabilities(module(batch)), "program": program(batch)}
+            decided = [_decided(p) for p in both.values()]
+            greatest = max(greatest, (both["checkpoint"] - both["program"]).abs().max().item())
+            equal += int((decided[0] == decided[1]).sum())
+            pixels += decided[0].numel()
+            for name, probabilities in both.items():
+                counts[name].update(_logits(probabilities), torch.tensor(mask)[None])
+        iou = {name: scores(*c.compute(), module.classes)["iou"].item() for name, c in counts.items()}
+        rows.append(
+            {
+                "size": list(size),
+                "difference": greatest,
+                "decisions": equal / pixels,
+                **{f"iou_{name}": None if np.isnan(value) else value for name, value in iou.items()},
+            }
+        )
+    known = [(row["iou_checkpoint"], row["iou_program"]) for row in rows if None not in row.values()]
+    batch = torch.tensor(chosen[0][0]).permute(2, 0, 1)[None]
+    return {
+        "difference": max(row["difference"] for row in rows),  # type: ignore[type-var]
+        "decisions": min(row["decisions"] for row in rows),  # type: ignore[type-var]
+        "iou": max((abs(a - b) for a, b in known), default=0.0),  # type: ignore[operator]
+        "sizes": rows,
+        "images": len(chosen),
+        "bytes": program.path.stat().st_size,
+        "milliseconds_checkpoint": _latency(lambda: module(batch)),
+        "milliseconds_program": _latency(lambda: program(batch)),
+        "hardware": environment.hardware(torch.device("cpu")),
+        "versions": environment.versions(),
+        "commit": environment.commit(),
+    }
+
+
+def check(found: dict[str, Any], tolerance: DictConfig) -> None:
+    """Refuse a program outside its tolerance.
+
+    Raises:
+        ValueError: naming the first figure that is out.
+    """
+    for name, good in (
+        ("difference", found["difference"] <= tolerance.difference),
+        ("decisions", found["decisions"] >= tolerance.decisions),
+        ("iou", found["iou"] <= tolerance.iou),
+    ):
+        if not good:
+            raise ValueError(
+                f"the program is outside its tolerance: {name} {found[name]:.6f}, allowed {tolerance[name]}; "
+                f"nothing was kept; export without quantize, or set tolerance.{name} (tolerance_int8.{name})"
+            )
+
+
+def summary(found: dict[str, Any]) -> str:
+    """The certificate for people, a line a size."""
+    lines = [
+        f"{row['size'][0]}×{row['size'][1]}: greatest difference {row['difference']:.2e}, "
+        f"equal decisions {row['decisions']:.6f}, IoU {_shown(row['iou_checkpoint'])} and {_shown(row['iou_program'])}"
+        for row in found["sizes"]
+    ]
+    times = f"{found['milliseconds_checkpoint']:.1f} ms the checkpoint, {found['milliseconds_program']:.1f} ms this"
+    return "\n".join([*lines, f"{found['bytes'] / 1e6:.3f} MB; one picture: {times}"])
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _decided(probabilities: Tensor) -> Tensor:
+    return (probabilities[:, 0] > 0.5).long() if probabilities.shape[1] == 1 else probabilities.argmax(1)
+
+
+def _logits(probabilities: Tensor) -> Tensor:
+    return probabilities.logit() if probabilities.shape[1] == 1 else probabilities.log()
+
+
+def _latency(call: Callable[[], object], rounds: int = 7) -> float:
+    """Median milliseconds of a call."""
+    seconds = []
+    with torch.no_grad():
+        for _ in range(rounds + 1):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:]) * 1e3

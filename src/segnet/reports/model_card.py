@@ -1,0 +1,101 @@
+"""The model card of a run, with the headings of the original document."""
+
+from typing import Any
+
+import torch
+
+from segnet.data.datamodule import SegmentationDataModule
+from segnet.training.module import SegmentationModule
+
+PHOTOS = 4
+
+
+def card(results: dict[str, Any], module: SegmentationModule, data: SegmentationDataModule) -> str:
+    """Markdown from the content of results.json."""
+    parameters = results["parameters"]
+    config: dict[str, Any] = module.config or {}
+    model = config.get("model", {})
+    height, width = data.image_size
+    metrics = results["metrics"]
+
+    def value(name: str) -> str:
+        found = metrics.get(name)
+        return "–" if found is None else f"{found:.4f}"
+
+    names = ("loss", "iou", "dice", "precision", "recall", "accuracy", "class_accuracy", "average_precision")
+    shown = [name for name in names if f"val/{name}" in metrics or f"test/{name}" in metrics]
+    lines = [
+        f"| {name} | {value(f'train/{name}')} | {value(f'val/{name}')} | {value(f'test/{name}')} |" for name in shown
+    ]
+    classes = [f"| {name} | {value(f'val/iou/{name}')} | {value(f'test/iou/{name}')} |" for name in module.classes]
+    images, rate = results["images"], results["images_per_second"]
+    photos = "\n".join(f"![output {i}](photo/{i}.png)" for i in range(PHOTOS))
+    optimizer = ", ".join(f"{k}={v}" for k, v in model.get("optimizer", {}).items() if not k.startswith("_"))
+    augment = [t["_target_"].rpartition(".")[2] for t in config.get("data", {}).get("augment", [])]
+    scheduler = (model.get("scheduler") or {}).get("_target_", "constant").rpartition(".")[2]
+    return f"""# {_short(model, "net")} on {data.root.name}
+
+## Model info
+
+| | |
+|---|---|
+| network | {_short(model, "net")}, {parameters:,} parameters |
+| size | {parameters * 4 / 1e6:.3f} MB in float32 |
+| classes | {", ".join(module.classes)} |
+| checkpoint | `checkpoints/{results["checkpoint"] or "–"}` |
+
+## Input transform
+
+| | |
+|---|---|
+| resize | {height} × {width}, bilinear with antialiasing |
+| normalise | mean {_list(module.mean)}, standard deviation {_list(module.std)} |
+| augmentation | {", ".join(augment) or "none"} |
+
+## Training
+
+| | |
+|---|---|
+| data | {images["train"]} training, {images["val"]} validation, {images["test"]} test pictures |
+| optimizer | {_short(model, "optimizer")} ({optimizer}), schedule {scheduler} |
+| loss | {_short(model, "loss")}, class weights {model.get("class_weights") or "none"} |
+| epochs | {results["epochs"]} (best: {(results["best_epoch"] or 0) + 1} by {results["monitor"]}) |
+| batch size | {data.batch_size} |
+| time | {results["seconds"]:.0f} s, {results["seconds_per_epoch"]} s an epoch, {rate} images/s |
+| hardware | {results["hardware"]}, precision {results["precision"]} |
+| seed | {results["seed"]} |
+| command | `python src/train.py {" ".join(results["overrides"])}` |
+
+## Results
+
+Training and validation figures are of the best epoch; training figures are taken while the weights change.
+
+| metric | training | validation | test |
+|---|---:|---:|---:|
+{chr(10).join(lines)}
+
+| IoU of class | validation | test |
+|---|---:|---:|
+{chr(10).join(classes)}
+
+![training loss](train.png)
+![validation loss](val.png)
+
+## Outputs
+
+Picture, truth, prediction, errors (orange missed, blue false alarm, red another class); from the test split.
+
+{photos}
+
+## Versions
+
+{", ".join(f"{k} {v}" for k, v in results["versions"].items())}; commit {results["commit"]}
+"""
+
+
+def _short(model: dict[str, Any], part: str) -> str:
+    return str(model.get(part, {}).get("_target_", "–")).rpartition(".")[2]
+
+
+def _list(tensor: torch.Tensor) -> str:
+    return ", ".join(f"{v:.3f}" for v in tensor.flatten().tolist())

@@ -1,0 +1,1 @@
+"""What reads and continues run folders. Importing it does not import torch."""

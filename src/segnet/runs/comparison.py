@@ -1,0 +1,220 @@
+"""Runs side by side, read from their folders: what differs, what they reached, and whether that is chance."""
+
+import csv
+import glob
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run; ``name`` is its folder below what all compared runs share."""
+
+    folder: Path
+    name: str
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """The content of results.json."""
+        found: dict[str, Any] = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
+        return found
+
+    @cached_property
+    def config(self) -> dict[str, str]:
+        """The configuration as composed, flat: ``model.optimizer.lr`` to its value as text."""
+        loaded = OmegaConf.load(self.folder / ".hydra" / "config.yaml")
+        return dict(_flat(OmegaConf.to_container(loaded)))
+
+    @cached_property
+    def epochs(self) -> list[dict[str, str]]:
+        """The rows of metrics.csv."""
+        with (self.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    @cached_property
+    def pictures(self) -> dict[str, NDArray[np.int64]]:
+        """Confusion matrix, flat, of each test picture by its file."""
+        with (self.folder / "pictures.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {row["file"]: np.array([int(v) for k, v in row.items() if ">" in k]) for row in rows}
+
+    @property
+    def monitor(self) -> str:
+        """The metric that chose its best checkpoint."""
+        return str(self.results["monitor"])
+
+    @property
+    def sign(self) -> int:
+        """1 where a greater value of the monitor is better, -1 for losses."""
+        return 1 if self.config.get("mode") == "max" else -1
+
+    def metric(self, name: str) -> float:
+        """A metric of the best checkpoint; NaN where it is unknown."""
+        value = self.results["metrics"].get(name)
+        return math.nan if value is None else float(value)
+
+
+def find(given: Sequence[str]) -> list[Run]:
+    """Finished training runs in and below the folders and globs, the best first.
+
+    Raises:
+        FileNotFoundError: a part of ``given`` holds none.
+    """
+    folders: set[Path] = set()
+    for part in given:
+        roots = [Path(part)] if Path(part).is_dir() else [Path(p) for p in glob.glob(part)]  # noqa: PTH207 (may be absolute)
+        here = {file.parent.resolve() for root in roots for file in root.rglob("results.json")}
+        here = {folder for folder in here if (folder / "metrics.csv").is_file()}
+        if not here:
+            raise FileNotFoundError(
+                f"runs={part}: no finished training run there (a folder with results.json and metrics.csv)"
+            )
+        folders |= here
+    shared = Path(*_common([folder.parent.parts for folder in folders]))
+    runs = [Run(folder, folder.relative_to(shared).as_posix()) for folder in sorted(folders)]
+    return sorted(runs, key=lambda run: -_or(run.sign * run.metric(run.monitor), -math.inf))
+
+
+def table(runs: Sequence[Run]) -> list[Row]:
+    """One row a run: what differs, best and final validation, test, parameters and time."""
+    keys = differing(runs)
+    names = short(keys)
+    rows = []
+    for run in runs:
+        row: Row = {"run": run.name} | {name: run.config.get(key, "") for key, name in zip(keys, names, strict=True)}
+        row[f"best {run.monitor}"] = run.metric(run.monitor)
+        row[f"final {run.monitor}"] = float(run.epochs[-1].get(run.monitor) or math.nan) if run.epochs else math.nan
+        row |= {name: run.metric(name) for name in ("val/loss", "test/iou", "test/loss")}
+        row |= {"epochs": run.results["epochs"], "parameters": run.results["parameters"]}
+        rows.append(row | {"seconds": run.results["seconds"]})
+    return rows
+
+
+def over_seeds(runs: Sequence[Run]) -> list[Row]:
+    """Mean ± standard deviation of runs that differ in nothing but the seed; empty if there are none."""
+    keys = [key for key in differing(runs) if key != "seed"]
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run.config.get(key, "") for key in keys), []).append(run)
+    if all(len(group) == 1 for group in groups.values()):
+        return []
+    rows = []
+    for values, group in groups.items():
+        row: Row = dict(zip(short(keys), values, strict=True)) | {"seeds": len(group)}
+        for name in dict.fromkeys((group[0].monitor, "test/iou", "test/loss")):
+            row[name] = mean_and_deviation([run.metric(name) for run in group])
+        rows.append(row)
+    return rows
+
+
+def mean_and_deviation(values: Sequence[float], form: str = ".4f") -> str:
+    """Mean ± standard deviation of a sample; a single value as it is."""
+    mean = f"{np.mean(values):{form}}"
+    return f"{mean} ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else mean
+
+
+def duels(runs: Sequence[Run], resamples: int, seed: int) -> list[Row]:
+    """The first run against every other: difference of the test IoU, its 95 % interval, and the chance to be better.
+
+    Test pictures are drawn anew with replacement, the same ones for both runs; each draw's IoU comes from its summed
+    confusion matrices. The interval covers the choice of pictures, not that of the seed.
+    """
+    rows = []
+    for run in runs[1:]:
+        first, second = runs[0].pictures, run.pictures
+        files = sorted(first)
+        row: Row = {"against": run.name}
+        if files != sorted(second) or not files or len(first[files[0]]) != len(second[files[0]]):
+            rows.append(row | {"difference": "other test pictures or classes", "95 %": "", "better in": ""})
+            continue
+        sides = [np.stack([side[file] for file in files]) for side in (first, second)]
+        differences = bootstrap(sides[0], sides[1], resamples, seed)
+        low, high = np.nanquantile(differences, [0.025, 0.975])
+        whole = [iou(side.sum(0)[None])[0] for side in sides]
+        row["difference"] = f"{whole[0] - whole[1]:+.4f}"
+        row["95 %"] = f"{low:+.4f} to {high:+.4f}"
+        rows.append(row | {"better in": f"{np.nanmean(differences > 0):.1%} of draws"})
+    return rows
+
+
+def bootstrap(first: NDArray[np.int64], second: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """Differences (resamples,) of IoU of two runs' confusion matrices (pictures, K · K), drawn in pairs."""
+    count = len(first)
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
+    return iou(draws @ first) - iou(draws @ second)
+
+
+def iou(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """IoU (N,) of confusion matrices (N, K · K): the defect's, or the mean over the classes that occur."""
+    classes = math.isqrt(confusions.shape[1])
+    matrix = confusions.reshape(-1, classes, classes).astype(np.float64)
+    hit = matrix.diagonal(axis1=1, axis2=2)
+    union = matrix.sum(1) + matrix.sum(2) - hit
+    each = np.divide(hit, union, out=np.full_like(hit, np.nan), where=union > 0)
+    binary: NDArray[np.float64] = each[:, 1]
+    return binary if classes == 2 else np.nanmean(each, 1)
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """Keys of the configuration that are not alike in all runs."""
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    return [key for key in keys if key != "output_dir" and len({run.config.get(key) for run in runs}) > 1]
+
+
+def short(keys: Sequence[str]) -> list[str]:
+    """As much of each key's end as tells it from the others: ``lr``, ``optimizer.lr``."""
+    out = []
+    for key in keys:
+        parts = key.split(".")
+        tails = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+        out.append(next(t for t in tails if sum(k == t or k.endswith("." + t) for k in keys) == 1 or t == key))
+    return out
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A table with one line a row."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [columns, ["---"] * len(columns), *([_shown(row.get(name, "")) for name in columns] for row in rows)]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """The same table for programs."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        return [pair for k, v in value.items() for pair in _flat(v, f"{key}.{k}" if key else str(k))]
+    return [(key, str(value))]
+
+
+def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    least, greatest = min(paths), max(paths)
+    same = next((i for i, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b), len(least))
+    return least[:same]
+
+
+def _or(value: float, otherwise: float) -> float:
+    return otherwise if math.isnan(value) else value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.4f}" if abs(value) < 10 else f"{value:.0f}"
+    return str(value)

@@ -1,0 +1,1 @@
+"""The embedded data: rendered cables with defects."""

@@ -1,0 +1,211 @@
+"""What a run shows while it trains: a table of epochs, and panels in TensorBoard."""
+
+import csv
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.optim.swa_utils import update_bn
+
+from segnet.data.datamodule import SegmentationDataModule
+from segnet.data.dataset import Batch, collate
+from segnet.training.module import SegmentationModule
+from segnet.visualization.figures import confusion_figure
+from segnet.visualization.overlays import palette, panel
+
+
+class EpochTable(Callback):
+    """Keeps ``metrics.csv``: one row an epoch, rewritten whole so that a kill leaves the old or the new table.
+
+    Lightning's CSVLogger deletes earlier rows when a run resumes in its folder; this one continues.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.rows: list[dict[str, str]] = []
+        self._start = 0.0
+        self._seconds = 0.0
+        self._images = 0
+        self._validated = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Continue the table of a resumed run."""
+        if self.path.is_file():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            self.rows = [row for row in rows if int(row["epoch"]) < trainer.current_epoch]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._start, self._seconds, self._images = time.perf_counter(), 0.0, 0
+        self._validated = False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count pictures; validation that follows is not training time."""
+        self._images += len(batch["image"]) * trainer.world_size
+        if trainer.is_last_batch:
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize()
+            self._seconds = time.perf_counter() - self._start
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning keeps the figures of an earlier validation; this epoch has its own."""
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the row; validation columns stay empty in an epoch without one."""
+        stages = ("train/", "val/") if self._validated else "train/"
+        metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith(stages)}
+        row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row |= {"seconds": round(self._seconds, 3)}
+        row |= {"images_per_second": round(self._images / max(self._seconds, 1e-9), 2)}
+        row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        row |= {name: metrics[name] for name in sorted(metrics)}
+        self.rows.append({key: str(value) for key, value in row.items()})
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._write()
+
+    def _write(self) -> None:
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        part = self.path.with_suffix(".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        part.replace(self.path)
+
+
+class ReestimateBatchNorm(Callback):
+    """Counts the statistics of batch norms anew before the test, with the weights as they are then.
+
+    In training they are running means of a changing network (SegNet authors' ``compute_bn_statistics.py``).
+    """
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Pass the training pictures, unflipped, through the network once; keep the result as a checkpoint."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(pl_module, SegmentationModule)
+        if data is None:
+            return
+        pictures = (batch["image"].to(pl_module.device) for batch in data.loader("train", augment=False))
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            update_bn((pl_module.normalise(picture) for picture in pictures), pl_module.net)
+        pl_module.eval()
+        if trainer.checkpoint_callback is not None:
+            folder = Path(trainer.checkpoint_callback.dirpath)  # type: ignore[attr-defined]
+            trainer.save_checkpoint(folder / "reestimated.ckpt", weights_only=True)
+
+
+class Forecast(Callback):
+    """Says after a few steps how fast the run is, what memory it takes and when it will end, if that is a while.
+
+    Args:
+        steps: to measure over, after as many to warm up.
+        minutes: shorter runs are not worth a line.
+    """
+
+    def __init__(self, steps: int = 10, minutes: float = 2.0) -> None:
+        self.steps, self.minutes = steps, minutes
+        self._start, self._done = 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Start the clock, and stop it."""
+        self._done += 1
+        if self._done not in (self.steps, 2 * self.steps):
+            return
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        if self._done == self.steps:
+            self._start = time.perf_counter()
+            return
+        seconds = (time.perf_counter() - self._start) / self.steps
+        epochs = (trainer.max_epochs or 0) - trainer.current_epoch
+        left = epochs * trainer.num_training_batches * seconds
+        if epochs < 0 or left < 60 * self.minutes:
+            return
+        rate = len(batch["image"]) * trainer.world_size / seconds
+        end = time.strftime("%a %H:%M", time.localtime(time.time() + left))
+        if not trainer.is_global_zero:
+            return
+        print(
+            f"forecast: {rate:.3g} images/s, {_peak(pl_module.device):.1f} GB at most so far, {epochs} epochs of "
+            f"{trainer.num_training_batches * seconds:.0f} s (validation not counted): done about {end}"
+        )
+
+
+def _peak(device: torch.device) -> float:
+    """Greatest memory in 10⁹ bytes: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def batch_size(batch: Batch) -> int:
+    """Pictures of a batch, for Lightning's `ThroughputMonitor`."""
+    return len(batch["image"])
+
+
+class Panels(Callback):
+    """Sends fixed validation pictures with truth and prediction, and the confusion matrix, to TensorBoard.
+
+    Args:
+        every_n_epochs: how often; the last epoch always counts.
+        pictures: how many, spread over the validation split.
+    """
+
+    def __init__(self, every_n_epochs: int = 5, pictures: int = 4) -> None:
+        if every_n_epochs < 1 or pictures < 1:
+            raise ValueError(
+                f"panels: every_n_epochs={every_n_epochs}, pictures={pictures}: both must be at least 1; "
+                f"~callbacks.panels switches them off"
+            )
+        self.every_n_epochs, self.pictures = every_n_epochs, pictures
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, on the first process only (callbacks come before the module counts in ``on_validation_epoch_end``)."""
+        epoch = trainer.current_epoch + 1
+        due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if trainer.sanity_checking or not due or not boards or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, SegmentationModule)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        for i, drawn in enumerate(draw_panels(pl_module, data, "val", self.pictures)):
+            boards[0].experiment.add_image(f"val/{i}", drawn, trainer.global_step, dataformats="HWC")
+        figure = confusion_figure(pl_module.counts["val"][0], pl_module.classes)
+        boards[0].experiment.add_figure("val/confusion", figure, trainer.global_step)
+
+
+def draw_panels(
+    module: SegmentationModule, data: SegmentationDataModule, split: str, count: int
+) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    """Panels of ``count`` pictures spread over a split, foreground first where a binary task has any."""
+    samples = data.samples(split)
+    order = list(range(len(samples)))
+    if len(module.classes) == 1:  # a picture without a defect shows little
+        order = [i for i in order if (samples.load(samples.indices[i])[1] == 1).any()] or order
+    picks = [order[i] for i in np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
+    table = palette(len(module.classes), data.colors)
+    panels = []
+    was_training = module.training
+    module.eval()
+    for i in dict.fromkeys(picks):
+        batch = collate([samples[i]])
+        with torch.no_grad(), module.trainer.precision_plugin.forward_context():
+            guess = module.decide(module.logits(batch["image"].to(module.device)))[0].cpu().numpy()
+        picture = batch["image"][0].permute(1, 2, 0).numpy()
+        panels.append(panel(picture, batch["mask"][0].numpy(), guess, table))
+    module.train(was_training)
+    return panels

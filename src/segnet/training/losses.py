@@ -1,0 +1,103 @@
+"""Losses on logits (N, C, H, W) float and masks (N, H, W) int64; C = 1 is a binary task.
+
+Pixels of `IGNORE` count nowhere. Cross-entropy is here because torch has it in two functions and returns NaN
+on a batch without a counted pixel; Dice, focal and Lovász come from segmentation-models-pytorch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segnet.data.masks import IGNORE
+
+
+class CrossEntropy(nn.Module):
+    """Binary cross-entropy with logits for one class, softmax cross-entropy for several; mean over pixels.
+
+    Args:
+        num_classes: channels of the logits.
+        weight: one factor per class, for a binary task the factor of the positive class (``pos_weight``).
+            The weighted mean divides by the counted weights with several classes and by the counted pixels
+            with one, as torch's two losses do. It is a buffer, so that a checkpoint remembers counted weights.
+    """
+
+    weight: Tensor
+
+    def __init__(self, num_classes: int, weight: Sequence[float] | None = None) -> None:
+        super().__init__()
+        values = [1.0] * num_classes if weight is None else list(weight)
+        if len(values) != num_classes or min(values) < 0:
+            raise ValueError(
+                f"weight={values}: needs {num_classes} non-negative factor(s), one per class; see data.classes"
+            )
+        self.num_classes = num_classes
+        self.register_buffer("weight", torch.tensor(values))
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss; zero where every pixel is ignored."""
+        if logits.shape[1] != self.num_classes:
+            raise ValueError(
+                f"loss for num_classes={self.num_classes} got logits with {logits.shape[1]} channel(s); "
+                f"loss=bce serves binary data only, use loss=cross_entropy"
+            )
+        if self.num_classes == 1:
+            counted = (target != IGNORE).to(logits.dtype)
+            total = F.binary_cross_entropy_with_logits(
+                logits[:, 0],
+                (target == 1).to(logits.dtype),
+                weight=counted,
+                pos_weight=self.weight,
+                reduction="sum",
+            )
+            return total / counted.sum().clamp(min=1)
+        # Summed outside: on a GPU torch's own sum over pixels has no deterministic kernel.
+        total = F.cross_entropy(logits, target, self.weight, ignore_index=IGNORE, reduction="none").sum()
+        known = target.clamp(max=self.num_classes - 1)
+        counted = self.weight[known] * (target != IGNORE)
+        return total / counted.sum().clamp(min=torch.finfo(total.dtype).tiny)
+
+
+class WeightedSum(nn.Module):
+    """Several losses on the same logits, each times its weight."""
+
+    def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        super().__init__()
+        if len(losses) != len(weights):
+            raise ValueError(f"weights={list(weights)}: needs {len(losses)}, one per loss")
+        self.losses = nn.ModuleList(losses)
+        self.weights = list(weights)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss."""
+        parts = [w * loss(logits, target) for w, loss in zip(self.weights, self.losses, strict=True)]
+        return torch.stack(parts).sum()
+
+
+def dice(num_classes: int) -> nn.Module:
+    """Dice loss (Milletari et al., V-Net, 3DV 2016), mean over the classes that occur in the batch."""
+    from segmentation_models_pytorch.losses import DiceLoss
+
+    loss: nn.Module = DiceLoss(_mode(num_classes), ignore_index=IGNORE)
+    return loss
+
+
+def focal(num_classes: int, alpha: float | None = None, gamma: float = 2.0) -> nn.Module:
+    """Focal loss (Lin et al., ICCV 2017, equation 5); ``alpha`` weighs the positive class."""
+    from segmentation_models_pytorch.losses import FocalLoss
+
+    loss: nn.Module = FocalLoss(_mode(num_classes), alpha=alpha, gamma=gamma, ignore_index=IGNORE)
+    return loss
+
+
+def lovasz(num_classes: int) -> nn.Module:
+    """Lovász hinge or softmax (Berman et al., CVPR 2018), a surrogate of the IoU itself."""
+    from segmentation_models_pytorch.losses import LovaszLoss
+
+    loss: nn.Module = LovaszLoss(_mode(num_classes), per_image=False, ignore_index=IGNORE)
+    return loss
+
+
+def _mode(num_classes: int) -> str:
+    return "binary" if num_classes == 1 else "multiclass"

@@ -1,0 +1,98 @@
+"""What lets a run survive being stopped: checkpoints that are whole or not there, and an orderly end on a signal."""
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from segnet.data.dataset import Batch
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there: a kill leaves the old one or the new one, whole.
+
+    Lightning's own way goes through the system's temporary folder, from where a move may be a copy.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write, flush to the disk, rename."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_suffix(".part")
+        with part.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load, with the folders that `ModelCheckpoint` remembers made this one: a run folder may have been moved."""
+        content: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        here = Path(path).resolve().parent
+        for state in content.get("callbacks", {}).values():
+            if isinstance(state, dict) and "dirpath" in state:
+                state["dirpath"] = str(here)
+                for name in ("best_model_path", "last_model_path", "kth_best_model_path"):
+                    state[name] = str(here / Path(state[name]).name) if state[name] else ""
+                state["best_k_models"] = {str(here / Path(k).name): v for k, v in state["best_k_models"].items()}
+        return content
+
+
+class Stopped(BaseException):
+    """A signal stopped the training; ``number`` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class StopOnSignal(Callback):
+    """Ends training after the batch in hand on SIGTERM, SIGUSR1 (a scheduler's warning) or Ctrl-C.
+
+    A second signal ends it at once.
+
+    Raises:
+        Stopped: after that batch. ``last.ckpt`` is of the last whole epoch, from where a resumed run repeats exactly.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        signal.signal(number, self._before[number])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals over (from Lightning, which would leave without a word)."""
+        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Stop here."""
+        self._stop()
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Stop here."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.received is not None:
+            raise Stopped(self.received)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

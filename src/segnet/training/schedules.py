@@ -1,0 +1,41 @@
+"""Learning-rate schedules that PyTorch does not have in one piece."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+# How PyTorch's schedulers call the number of steps that a schedule lasts.
+LENGTHS = ("total_steps", "T_max", "total_iters")
+
+
+def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, floor: float = 0.0) -> LambdaLR:
+    """Linear warm-up, then a cosine to ``floor`` times the peak (Loshchilov and Hutter, SGDR, ICLR 2017, eq. 5).
+
+    Args:
+        optimizer: whose learning rate is the peak.
+        total_steps: of the whole run; the module fills it in.
+        warmup: share of the steps, in [0, 1).
+        floor: in 0..1.
+    """
+    if not 0 <= warmup < 1 or not 0 <= floor <= 1:
+        raise ValueError(f"model.scheduler: warmup={warmup} must lie in [0, 1), floor={floor} in [0, 1]")
+    rising = round(warmup * total_steps)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        share = (step - rising) / max(1, total_steps - rising)
+        return floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, share))) / 2
+
+    return LambdaLR(optimizer, factor)
+
+
+def run_length(scheduler: Callable[..., Any]) -> str | None:
+    """The argument by which a scheduler factory wants to know how many steps the run has; None if it does not."""
+    wanted = inspect.signature(scheduler).parameters
+    given = getattr(scheduler, "keywords", {})
+    return next((name for name in LENGTHS if name in wanted and name not in given), None)

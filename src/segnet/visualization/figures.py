@@ -1,0 +1,86 @@
+"""Plots of what a run has reached. Importing this module does not import torch."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def loss_figure(rows: list[dict[str, str]], stage: str) -> Figure:
+    """The loss of a stage over the epochs, and its IoU on a second axis."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    title = {"train": "training", "val": "validation"}[stage]
+    for name, color, side in (
+        (f"{stage}/loss", "tab:blue", axes),
+        (f"{stage}/iou", "tab:orange", axes.twinx()),
+    ):
+        points = [(int(row["epoch"]) + 1, float(row[name])) for row in rows if row.get(name)]
+        if points:
+            side.plot(*zip(*points, strict=True), color=color, marker="." if len(points) < 30 else "")
+        side.set_ylabel(name, color=color)
+        side.set_ylim(bottom=0)
+    axes.set(xlabel="epoch", title=f"{title} loss and IoU")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def confusion_figure(confusion: "Tensor", classes: list[str]) -> Figure:
+    """Row-normalised confusion matrix (share of each true class) as a figure."""
+    names = ["background", *classes] if len(classes) == 1 else classes
+    matrix = confusion.double().cpu()
+    share = (matrix / matrix.sum(1, keepdim=True).clamp(min=1)).numpy()
+    side = 2.5 + 0.55 * len(names)
+    figure = Figure(figsize=(side + 0.5, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="prediction", ylabel="truth")
+    for (i, j), value in np.ndenumerate(share):
+        color = "white" if value > 0.5 else "black"
+        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=color)
+    return figure
+
+
+def reliability_figure(curve: "Tensor", error: float, classes: list[str]) -> Figure:
+    """How often a probability comes true, and how many pixels have it.
+
+    Args:
+        curve: (3, bins) pixels, mean confidence and frequency of each bin, from `segnet.training.metrics.calibration`.
+        error: the calibration error, for the title.
+        classes: their names.
+    """
+    pixels, confidence, frequency = curve.cpu().numpy()
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    axes.plot(confidence, frequency, marker="o")
+    axes.set(ylabel="how often it came true", title=f"calibration error {error:.4f}")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    below.bar((np.arange(len(pixels)) + 0.5) / len(pixels), pixels / pixels.sum(), 0.9 / len(pixels))
+    what = f"probability of {classes[0]}" if len(classes) == 1 else "probability of the class decided for"
+    below.set(xlabel=what, ylabel="share of pixels", yscale="log")
+    return figure
+
+
+def curves(runs: Mapping[str, Sequence[Mapping[str, str]]]) -> Figure:
+    """Losses and validation IoU over the epochs, of the rows of metrics.csv of each run by its name."""
+    figure = Figure(figsize=(15, 4.5), layout="constrained")
+    names = ("train/loss", "val/loss", "val/iou")
+    for axes, name in zip(figure.subplots(1, 3), names, strict=True):
+        for run, rows in runs.items():
+            points = [(int(row["epoch"]) + 1, float(row[name])) for row in rows if row.get(name)]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=run, marker="." if len(points) < 30 else "")
+        axes.set(xlabel="epoch", title=name)
+        axes.grid(alpha=0.3)
+        if "loss" in name:
+            axes.set_yscale("log")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    return figure

@@ -1,0 +1,76 @@
+"""Pictures for people: masks in colour, overlays, and panels of picture, truth, prediction and errors."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segnet.data.masks import IGNORE
+
+Picture = NDArray[np.uint8]
+DEFECT = (230, 30, 60)
+VOID = (90, 90, 90)
+MISSED = (255, 150, 0)
+FALSE_ALARM = (60, 140, 255)
+WRONG = (255, 60, 60)
+
+
+def palette(num_classes: int, colors: Sequence[Sequence[int]] | None = None) -> NDArray[np.uint8]:
+    """RGB (256, 3) uint8 by class index; `IGNORE` is grey. A binary task has black and the defect's colour.
+
+    Without given colours hues are spread by the golden angle, which keeps neighbours apart.
+    """
+    table = np.zeros((256, 3), np.uint8)
+    if num_classes == 1:
+        table[1] = colors[0] if colors is not None else DEFECT
+    elif colors is not None:
+        table[:num_classes] = colors
+    else:
+        hue = (np.arange(num_classes) * 137.508 / 2) % 180
+        value = 150 + 100 * (np.arange(num_classes) % 2)
+        hsv = np.stack([hue, np.full(num_classes, 190), value], 1)[None].astype(np.uint8)
+        table[:num_classes] = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0]
+    table[IGNORE] = VOID
+    return table
+
+
+def overlay(picture: Picture, mask: NDArray[np.integer], table: Picture, binary: bool) -> Picture:
+    """Blend class colours over a picture (H, W, 3), half and half; a binary task leaves the background alone."""
+    color = table[mask]
+    mixed = (picture.astype(np.uint16) + color) // 2
+    return np.where((mask == 0)[..., None] & binary, picture, mixed).astype(np.uint8)
+
+
+def errors(picture: Picture, truth: NDArray[np.integer], prediction: NDArray[np.integer], binary: bool) -> Picture:
+    """The picture (H, W, 3) in dim grey, wrong pixels `MISSED` or `FALSE_ALARM`; of several classes `WRONG`."""
+    grey = picture.mean(axis=2, keepdims=True, dtype=np.float32) / 2
+    out = np.repeat(grey.astype(np.uint8), 3, axis=2)
+    wrong = (truth != prediction) & (truth != IGNORE)
+    out[wrong] = WRONG
+    if binary:
+        out[wrong & (truth == 1)] = MISSED
+        out[wrong & (truth == 0)] = FALSE_ALARM
+    return out
+
+
+def panel(picture: Picture, truth: NDArray[np.integer], prediction: NDArray[np.integer], table: Picture) -> Picture:
+    """Picture, truth, prediction and errors side by side with a white rule: (H, 4 W + 3·8, 3) uint8 RGB."""
+    binary = int(table[2:IGNORE].sum()) == 0
+    rule = np.full((picture.shape[0], 8, 3), 255, np.uint8)
+    shown = [picture, *(overlay(picture, mask, table, binary) for mask in (truth, prediction))]
+    shown.append(errors(picture, truth, prediction, binary))
+    return np.concatenate([part for one in shown for part in (rule, one)][1:], axis=1)
+
+
+def grid(panels: Sequence[Picture]) -> Picture:
+    """Panels of one size below each other with a white rule: (n H + (n - 1)·8, W, 3) uint8 RGB."""
+    rule = np.full((8, panels[0].shape[1], 3), 255, np.uint8)
+    return np.concatenate([part for one in panels for part in (rule, one)][1:])
+
+
+def save(path: object, picture: Picture) -> None:
+    """Write uint8 (H, W, 3) RGB or (H, W), in the format that the suffix names."""
+    ordered = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    if not cv2.imwrite(str(path), ordered):
+        raise OSError(f"{path}: could not be written")

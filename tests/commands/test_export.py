@@ -1,0 +1,148 @@
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from segnet.data.images import read_rgb
+from segnet.training.checkpoint import load_module
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """One folder for each kind of program, written by the command."""
+    from helpers import call_main
+
+    folders = {}
+    for kind in ("onnx", "pt2", "int8"):
+        folders[kind] = tmp_path_factory.mktemp(kind)
+        given = ["quantize=int8", "tolerance_int8.iou=0.2", "tolerance_int8.decisions=0.9"] if kind == "int8" else []
+        code = call_main(
+            "export", f"ckpt_path={trained}/checkpoints/best.ckpt", f"format={'pt2' if kind == 'pt2' else 'onnx'}",
+            "images=6", f"output_dir={folders[kind]}", *given,
+        )  # fmt: skip
+        assert code == 0
+    return folders
+
+
+@pytest.fixture(scope="module")
+def module(trained):
+    return load_module(trained / "checkpoints" / "best.ckpt")
+
+
+def photos(trained, count, size):
+    """Rendered cables at a size of their own: uint8 (count, 3, H, W)."""
+    root = load_module(trained / "checkpoints" / "best.ckpt").config["data"]["root"]
+    from pathlib import Path
+
+    files = sorted((Path(root) / "images").iterdir())[:count]
+    arrays = [np.asarray(Image.fromarray(read_rgb(f)).resize(size[::-1])) for f in files]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+def test_only_the_program_and_its_certificate_are_left(exported):
+    for kind, folder in exported.items():
+        files = {path.name for path in folder.iterdir() if path.is_file()}
+        assert files == {"certificate.json", "model.pt2" if kind == "pt2" else "model.onnx"}
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, (64, 64)), (3, (64, 64)), (2, (97, 65)), (1, (41, 130))])
+def test_onnx_runtime_equals_the_module(exported, module, trained, count, size):
+    session = onnxruntime.InferenceSession(exported["onnx"] / "model.onnx")
+    batch = photos(trained, count, size)
+    (found,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
+    with torch.no_grad():
+        expected = module(batch).sigmoid().numpy()
+    assert found.dtype == np.float32
+    assert found.shape == (count, 1, *size)
+    difference = np.abs(found - expected)
+    # Rounding may move single maxima of the pooling: 1e-4 for all but a few pixels.
+    assert np.quantile(difference, 0.99) < 1e-4
+    assert difference.max() < 0.05
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, (64, 64)), (3, (97, 65))])
+def test_pt2_equals_the_module_without_this_project(exported, module, trained, count, size):
+    program = torch.export.load(exported["pt2"] / "model.pt2").module()
+    batch = photos(trained, count, size)
+    with torch.no_grad():
+        torch.testing.assert_close(program(batch), module(batch).sigmoid(), atol=1e-4, rtol=1e-4)
+
+
+def test_the_metadata_describes_the_program(exported, module):
+    session = onnxruntime.InferenceSession(exported["onnx"] / "model.onnx")
+    found = json.loads(session.get_modelmeta().custom_metadata_map["segnet.json"])
+    extra = {"segnet.json": ""}
+    torch.export.load(exported["pt2"] / "model.pt2", extra_files=extra)
+    assert found == json.loads(extra["segnet.json"])
+    assert found["classes"] == ["defect"]
+    assert found["image_size"] == [64, 64]
+    np.testing.assert_allclose(found["mean"], module.mean.flatten().numpy())
+    assert found["commit"]
+    assert "## Model info" in found["card"]
+
+
+def test_the_certificate_counts_what_it_says(exported, module, trained):
+    found = json.loads((exported["onnx"] / "certificate.json").read_text())
+    assert found["images"] == 6
+    assert found["sizes"][0]["size"] == [64, 64]
+    assert any(side % 2 for row in found["sizes"] for side in row["size"])
+    assert found["decisions"] == min(row["decisions"] for row in found["sizes"]) > 0.999
+    assert found["bytes"] == (exported["onnx"] / "model.onnx").stat().st_size
+
+
+def test_int8_is_a_quarter_of_the_size_and_close(exported, trained, module):
+    sizes = [(exported[kind] / "model.onnx").stat().st_size for kind in ("onnx", "int8")]
+    assert sizes[1] < 0.3 * sizes[0]
+    batch = photos(trained, 8, (64, 64))
+    (found,) = onnxruntime.InferenceSession(exported["int8"] / "model.onnx").run(None, {"pictures": batch.numpy()})
+    with torch.no_grad():
+        expected = module(batch).sigmoid().numpy()
+    assert ((found > 0.5) == (expected > 0.5)).mean() > 0.97
+    assert np.abs(found - expected).max() > 1e-3  # it is quantised
+
+
+def test_predict_runs_programs_as_it_runs_the_checkpoint(run_main, exported, trained, cable, tmp_path):
+    masks = {}
+    models = {"ckpt": trained / "checkpoints" / "best.ckpt"}
+    models |= {"onnx": exported["onnx"] / "model.onnx", "pt2": exported["pt2"] / "model.pt2"}
+    for name, model in models.items():
+        code, err = run_main(
+            "predict", tmp_path / name, f"ckpt_path={model}", f"input={cable}/images", "flips=true", "tile=64"
+        )
+        assert code == 0, err
+        files = sorted((tmp_path / name).glob("*_overlay.png"))
+        assert len(files) == 24
+        masks[name] = np.stack([np.asarray(Image.open(str(f).replace("_overlay", ""))) for f in files])
+    for name in ("onnx", "pt2"):
+        assert (masks[name] == masks["ckpt"]).mean() > 0.9999
+
+
+def test_outside_its_tolerance_nothing_is_kept(run_main, trained, tmp_path):
+    out = tmp_path / "o"
+    code, err = run_main(
+        "export", out, f"ckpt_path={trained}/checkpoints/best.ckpt", "quantize=int8", "images=2", "calibration=2",
+        "tolerance_int8.difference=0",
+    )  # fmt: skip
+    assert code == 1
+    assert "the program is outside its tolerance: difference" in err
+    assert "nothing was kept" in err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["format=tflite"], "format=tflite: must be onnx or pt2"),
+        (["quantize=int4"], "quantize=int4: must be null or int8"),
+        (["format=pt2", "quantize=int8"], "only ONNX is quantised; use format=onnx"),
+        (["data.root=/nowhere"], "data.root=/nowhere: no such folder"),
+    ],
+)
+def test_bad_input(run_main, trained, tmp_path, overrides, message):
+    code, err = run_main("export", tmp_path / "o", f"ckpt_path={trained}/checkpoints/best.ckpt", *overrides)
+    assert code == 1
+    assert message in err
+    assert not (tmp_path / "o").exists()

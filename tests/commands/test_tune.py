@@ -1,0 +1,112 @@
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import ROOT, SMALL, call_main
+
+# sqlite connections of Optuna's storage are closed when they are collected.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module")
+def given(cable, cache):
+    return [
+        *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "~callbacks.panels", "trainer.max_epochs=2",
+        "prune.startup_trials=2", "prune.warmup_epochs=0",
+    ]  # fmt: skip
+
+
+def trials(folder):
+    with (folder / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_study_leaves_trials_plots_and_the_best_configuration(study):
+    rows = trials(study)
+    assert len(rows) == 5
+    for row in rows:
+        assert row["optimizer"] in ("sgd", "adamw")
+        assert 0.0003 <= float(row["model.optimizer.lr"]) <= 0.1
+        if row["state"] == "COMPLETE":
+            found = json.loads((study / row["number"] / "results.json").read_text())
+            assert float(row["value"]) == pytest.approx(found["metrics"]["val/iou"])
+    with Image.open(study / "history.png") as picture:
+        assert np.asarray(picture).std() > 5
+
+
+def test_the_best_configuration_is_an_experiment_that_repeats_the_trial(study, given, tmp_path):
+    experiments = tmp_path / "conf" / "experiment"
+    experiments.mkdir(parents=True)
+    (experiments / "best.yaml").write_text((study / "best.yaml").read_text())
+    out = tmp_path / "again"
+    own = [o for o in given if not o.startswith(("prune", "trainer.max_epochs"))]
+    code = call_main(
+        "train", *own, "experiment=best", f"hydra.searchpath=[file://{tmp_path}/conf]", f"output_dir={out}"
+    )
+    assert code == 0
+    done = [row for row in trials(study) if row["state"] == "COMPLETE"]
+    best = max(done, key=lambda row: float(row["value"]))
+    found = json.loads((out / "results.json").read_text())["metrics"]
+    trial = json.loads((study / best["number"] / "results.json").read_text())["metrics"]
+    assert found == trial
+
+
+def test_a_killed_study_goes_on_and_tries_the_killed_trial_again(given, tmp_path):
+    out = tmp_path / "study"
+    command = [sys.executable, ROOT / "src" / "tune.py", *given, "trials=4", f"output_dir={out}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not (out / "1" / "environment.json").exists():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert call_main("tune", f"resume={out}") == 0
+    rows = trials(out)
+    assert [row["state"] == "FAIL" for row in rows] == [False, True, False, False]
+    keys = ("optimizer", "model.optimizer.lr", "data.batch_size")
+    assert [rows[2][key] for key in keys] == [rows[1][key] for key in keys]
+    assert len({tuple(row[key] for key in keys) for row in rows}) == 3
+
+
+def test_failed_trials_are_counted_and_not_fatal(given, tmp_path, capfd):
+    space = tmp_path / "conf" / "search"
+    space.mkdir(parents=True)
+    (space / "odd.yaml").write_text("model.optimizer.lr: {choices: [-1, 0.01]}\n")
+    out = tmp_path / "study"
+    code = call_main(
+        "tune", *given, "trials=6", "search=odd", f"hydra.searchpath=[file://{tmp_path}/conf]", f"output_dir={out}",
+        "trainer.max_epochs=1",
+    )  # fmt: skip
+    rows = trials(out)
+    failed = [row for row in rows if row["state"] == "FAIL"]
+    assert code == 0
+    assert len(rows) == 6
+    assert {row["model.optimizer.lr"] for row in failed} == {"-1"}
+    printed = capfd.readouterr().out
+    assert f"{len(failed)} failed" in printed
+    assert "failed: model.optimizer: Invalid learning rate: -1" in printed
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trials=0"], "trials=0: must be an integer of at least 1"),
+        (["resume=/nowhere"], "resume=/nowhere: no whole .hydra/overrides.yaml there"),
+        (["+search.seed={low: 3, high: 1}"], "search.seed={'low': 3, 'high': 1}: must be {choices: [...]} or"),
+        (["trails=3"], "trails"),
+    ],
+)
+def test_bad_input(given, tmp_path, capfd, overrides, message):
+    out = tmp_path / "o"
+    assert call_main("tune", *given, *overrides, f"output_dir={out}") == 1
+    assert message in capfd.readouterr().err
+    assert not out.exists()

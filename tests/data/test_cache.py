@@ -1,0 +1,169 @@
+"""The cache holds what decoding gives, is built once, and never outlives a change or a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segnet.data import cache
+from segnet.data.masks import Threshold, Values
+
+SIZE = (8, 12)
+BYTES = 8 * 12 * 4
+
+
+def pair(i):
+    rng = np.random.default_rng(i)
+    return rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8), rng.integers(0, 2, SIZE, dtype=np.uint8)
+
+
+def never(i):
+    raise AssertionError("decoded again")
+
+
+def opened(folder, key="k", load=pair, count=5, limit=1.0):
+    return cache.open_or_build(folder, key, load, count, SIZE, limit)
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_content_is_what_was_decoded(tmp_path):
+    pictures, masks = opened(tmp_path)
+    for i in range(5):
+        assert np.array_equal(pictures[i], pair(i)[0])
+        assert np.array_equal(masks[i], pair(i)[1])
+    assert (pictures.shape, masks.shape) == ((5, 8, 12, 3), (5, 8, 12))
+    with pytest.raises(ValueError, match="read-only"):
+        pictures[0] = 0
+    assert names(tmp_path) == ["k"]
+
+
+def test_second_opening_builds_nothing(tmp_path):
+    first = opened(tmp_path)[0].copy()
+    before = {f.name: (f.stat().st_ino, f.stat().st_mtime_ns) for f in (tmp_path / "k").iterdir()}
+    assert np.array_equal(opened(tmp_path, load=never)[0], first)
+    assert {f.name: (f.stat().st_ino, f.stat().st_mtime_ns) for f in (tmp_path / "k").iterdir()} == before
+    assert len(before) == 3
+
+
+def test_key_changes_with_a_file_whatever_its_times_say(tmp_path):
+    file, other = tmp_path / "a", tmp_path / "b"
+    file.write_bytes(b"12345")
+    other.write_bytes(b"x")
+    old = file.stat()
+
+    def key():
+        return cache.key_of([file, None, other], SIZE, Threshold())
+
+    first = key()
+    assert key() == first
+    time.sleep(0.05)  # a tick of the file system's clock
+    file.write_bytes(b"54321")
+    os.utime(file, ns=(old.st_atime_ns, old.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (old.st_size, old.st_mtime_ns)
+    assert key() != first
+
+
+def test_key_changes_with_everything_that_decides(tmp_path):
+    file, other = tmp_path / "a", tmp_path / "b"
+    file.write_bytes(b"1")
+    other.write_bytes(b"1")
+    values = Values(2, ignore=[255])
+    keys = [
+        cache.key_of(files, size, encoding)
+        for files, size, encoding in [
+            ([file, other], SIZE, Threshold()),
+            ([other, file], SIZE, Threshold()),
+            ([file, None], SIZE, Threshold()),
+            ([file], SIZE, Threshold()),
+            ([file, other], SIZE[::-1], Threshold()),
+            ([file, other], SIZE, Threshold(0)),
+            ([file, other], SIZE, values),
+            ([file, other], SIZE, replace(values, ignore=[])),
+            ([file, other], SIZE, replace(values, classes=[1, 0])),
+        ]
+    ]
+    assert len(set(keys)) == len(keys)
+    assert cache.key_of([file, other], SIZE, Values(2, ignore=[255])) == keys[6]
+
+
+def test_over_the_bound(tmp_path):
+    assert opened(tmp_path, limit=(5 * BYTES - 1) / 1e9, load=never) is None
+    assert list(tmp_path.iterdir()) == []
+    assert opened(tmp_path, limit=(5 * BYTES + 1) / 1e9) is not None
+
+
+def test_failing_decoder_leaves_nothing(tmp_path):
+    def broken(i):
+        if i == 3:
+            raise ValueError("3.png: cannot be read")
+        return pair(i)
+
+    with pytest.raises(ValueError, match=r"3\.png: cannot be read"):
+        opened(tmp_path, load=broken)
+    assert names(tmp_path) == []
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from segnet.data import cache
+
+def load(i):
+    if i == 3:
+        print("building", flush=True)
+        time.sleep(60)
+    return np.zeros((8, 12, 3), np.uint8), np.zeros((8, 12), np.uint8)
+
+cache.open_or_build(Path(sys.argv[1]), "k", load, 5, (8, 12), 1.0)
+"""
+
+
+def test_killed_build_is_no_cache(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(cache.__file__).parents[2])}
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as child:
+        assert child.stdout.readline() == "building\n"
+        child.send_signal(signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+    (left,) = names(tmp_path)
+    assert left.endswith(".part")
+
+    pictures, masks = opened(tmp_path)
+    assert all(np.array_equal(pictures[i], pair(i)[0]) for i in range(5))
+    assert all(np.array_equal(masks[i], pair(i)[1]) for i in range(5))
+    os.utime(tmp_path / left, (0, 0))  # long ago
+    opened(tmp_path, "later")
+    assert names(tmp_path) == ["k", "later"]
+
+
+def test_the_longest_unused_makes_room(tmp_path):
+    room = 3.5 * (5 * BYTES + 400) / 1e9  # three with their headers fit, four do not
+    for age, key in enumerate(["old", "middle", "new"]):
+        opened(tmp_path, key, limit=room)
+        os.utime(tmp_path / key, (1000 + age, 1000 + age))
+    opened(tmp_path, "old", load=never, limit=room)  # used, so no longer the oldest
+    opened(tmp_path, "more", limit=room)
+    assert names(tmp_path) == ["more", "new", "old"]
+    used = sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file())
+    assert used <= room * 1e9
+
+
+@pytest.mark.parametrize("lost", [["cache.json"], ["pictures.npy"], ["masks.npy", "pictures.npy"]])
+def test_half_deleted_cache_is_built_anew(tmp_path, lost):
+    """What a kill leaves while a cache is being evicted, or a user with rm."""
+    opened(tmp_path)
+    for name in lost:
+        (tmp_path / "k" / name).unlink()
+    assert np.array_equal(opened(tmp_path)[0][4], pair(4)[0])

@@ -1,0 +1,571 @@
+"""From files to batches: every layout of conf/data, draws that depend on seed, epoch and index alone, told errors."""
+
+import albumentations as A
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from PIL import Image
+
+from segnet.cli import CONF_DIR
+from segnet.data.datamodule import SegmentationDataModule
+from segnet.data.dataset import EpochSampler
+from segnet.data.masks import IGNORE, Palette, Threshold, Values
+from segnet.data.splits import SPLITS, ByHash, ByPattern
+
+HALVES = ByPattern("images/t*", "images/v*", "images/v*")
+
+
+def configured(name, root, tmp_path, *overrides):
+    """The data module of conf/data/<name>.yaml, as training composes it."""
+    overrides = [f"data={name}", f"data.root={root}", f"output_dir={tmp_path}", *overrides]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", overrides=[*overrides, f"data.cache_dir={tmp_path / 'cache'}"])
+    return instantiate(cfg.data, _convert_="all")
+
+
+def make(root, **changes):
+    """A folder of images/ and masks/, binary, without a cache."""
+    options = {
+        "root": str(root),
+        "images": "images/*",
+        "masks": "masks/{stem}.png",
+        "mask": Threshold(),
+        "classes": ["x"],
+        "num_classes": 1,
+        "split": HALVES,
+        "image_size": 32,
+    }
+    return SegmentationDataModule(**(options | changes))
+
+
+def ready(module):
+    module.prepare_data()
+    module.setup("fit")
+    return module
+
+
+def put(root, name, array):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def fill(root, names, masks="masks/{}.png", values=(0, 255), shape=(32, 32), seed=0):
+    """Noise pictures images/<name>.png and masks of the given values; what was written, by name."""
+    rng = np.random.default_rng(seed)
+    written = {}
+    for name in names:
+        picture = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        mask = rng.choice(np.array(values, np.uint8), shape)
+        put(root, f"images/{name}.png", picture)
+        put(root, masks.format(name), mask)
+        written[name] = picture, mask
+    return written
+
+
+def epoch(module, number=0, split="train"):
+    loader = module.loader(split)
+    loader.sampler.set_epoch(number)
+    return list(loader)
+
+
+def same(ones, others):
+    return len(ones) == len(others) and all(
+        torch.equal(one[key], other[key]) for one, other in zip(ones, others, strict=True) for key in one
+    )
+
+
+# -- batches ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_batches_hold_the_files(tmp_path, cached):
+    written = fill(tmp_path, [f"t{i}" for i in range(7)] + ["v0"], shape=(32, 48))
+    module = ready(make(tmp_path, image_size=[32, 48], batch_size=3, cache_dir=str(tmp_path / "c") if cached else None))
+    batches = epoch(module)
+    assert [len(b["index"]) for b in batches] == [3, 3, 1]
+    assert sorted(i for b in batches for i in b["index"].tolist()) == list(range(7))
+    for b in batches:
+        n = len(b["index"])
+        assert (b["image"].shape, b["mask"].shape) == ((n, 3, 32, 48), (n, 32, 48))
+        assert (b["image"].dtype, b["mask"].dtype, b["index"].dtype) == (torch.uint8, torch.uint8, torch.int64)
+        assert b["image"].is_contiguous(memory_format=torch.channels_last)
+        for picture, mask, i in zip(b["image"], b["mask"], b["index"].tolist(), strict=True):
+            assert np.array_equal(picture.permute(1, 2, 0), written[f"t{i}"][0])
+            assert np.array_equal(mask, written[f"t{i}"][1] // 255)
+
+
+def test_pictures_are_resized_and_masks_stay_classes(tmp_path):
+    written = fill(tmp_path, ["t0", "v0"], values=(0, 2, 255), shape=(64, 96))
+    module = ready(
+        make(tmp_path, mask=Values(3, ignore=[255]), classes=list("abc"), num_classes=3, image_size=[32, 48])
+    )
+    (batch,) = epoch(module)
+    picture, mask = written["t0"]
+    assert np.array_equal(batch["mask"][0], mask[1::2, 1::2])  # the pixel at the centre of each 2 × 2, rounded up
+    pillow = np.asarray(Image.fromarray(picture).resize((48, 32), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(batch["image"][0].permute(1, 2, 0).numpy() - pillow).max() <= 1
+
+
+def test_cache_changes_no_batch(tmp_path, cable):
+    def batches(**changes):
+        module = ready(make(cable, split=ByHash(0.6, 0.2, 0.2), augment=[A.HorizontalFlip(p=0.5)], **changes))
+        return [b for e in range(2) for b in epoch(module, e)] + epoch(module, split="val")
+
+    plain = batches()
+    assert same(plain, batches(cache_dir=str(tmp_path / "c")))
+    assert same(plain, batches(cache_dir=str(tmp_path / "c")))  # mapped, not built
+    with pytest.warns(UserWarning, match=r"24 pictures at 32×32 exceed data\.cache_gb=1e-06.*anew in every epoch"):
+        assert same(plain, batches(cache_dir=str(tmp_path / "d"), cache_gb=1e-6))
+
+
+def test_changed_picture_is_seen(tmp_path):
+    fill(tmp_path, ["t0", "v0"])
+    cache = str(tmp_path / "c")
+    before = epoch(ready(make(tmp_path, cache_dir=cache)))
+    written = fill(tmp_path, ["t0"], seed=1)
+    after = epoch(ready(make(tmp_path, cache_dir=cache)))
+    assert not same(before, after)
+    assert np.array_equal(after[0]["image"][0].permute(1, 2, 0), written["t0"][0])
+
+
+# -- draws -----------------------------------------------------------------------------------------
+
+CROPS = [
+    A.RandomCrop(32, 32),
+    A.HorizontalFlip(p=0.5),
+    A.OneOf([A.RandomBrightnessContrast(p=1), A.GaussNoise(p=1)], p=0.8),
+]
+
+
+def draws(cable, workers=0, seed=0, augment=CROPS, epochs=2):
+    module = make(
+        cable, split=ByHash(0.6, 0.2, 0.2), image_size=48, num_workers=workers, seed=seed, augment=list(augment)
+    )
+    loader = ready(module).train_dataloader()
+    out = []
+    for e in range(epochs):
+        loader.sampler.set_epoch(e)
+        out.append(list(loader))
+    return out
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 and fork
+def test_workers_change_no_draw(cable):
+    first, second = draws(cable)
+    assert not same(first, second)
+    for workers in (0, 1, 2):
+        again = draws(cable, workers)
+        assert same(first, again[0])
+        assert same(second, again[1])
+
+
+def test_torch_and_numpy_seeds_change_no_draw(cable):
+    torch.manual_seed(1)
+    one = draws(cable, epochs=1)[0]
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    assert same(one, draws(cable, epochs=1)[0])
+
+
+def test_seed_changes_order_and_draws(cable):
+    one, two = draws(cable, seed=0, epochs=1)[0], draws(cable, seed=1, epochs=1)[0]
+    order = [[i for b in batches for i in b["index"].tolist()] for batches in (one, two)]
+    assert order[0] != order[1]
+    assert sorted(order[0]) == sorted(order[1]) == list(range(len(order[0])))
+    by_index = [
+        {int(i): p for b in batches for i, p in zip(b["index"], b["image"], strict=True)} for batches in (one, two)
+    ]
+    assert sum(not torch.equal(by_index[0][i], by_index[1][i]) for i in by_index[0]) > len(order[0]) / 2
+
+
+def ramp(root, count):
+    """Pictures whose red is the column and green the row, masks the same column's parity."""
+    y, x = np.mgrid[:64, :64].astype(np.uint8)
+    for name in [*(f"t{i}" for i in range(count)), "v0"]:
+        put(root, f"images/{name}.png", np.stack([x, y, x], 2))
+        put(root, f"masks/{name}.png", (x % 2 + 2 * (x < 20)).astype(np.uint8))
+    return {"mask": Values(4), "classes": list("abcd"), "num_classes": 4, "image_size": 64, "split": HALVES}
+
+
+def test_draws_are_diverse(tmp_path):
+    module = ready(make(tmp_path, **ramp(tmp_path, 20), augment=[A.RandomCrop(32, 32)]))
+    corners = [tuple(p[:2, 0, 0].tolist()) for e in range(3) for b in epoch(module, e) for p in b["image"]]
+    assert len(corners) == 60
+    assert len(set(corners)) > 50  # of 33² possible
+    for axis in range(2):
+        side = [c[axis] for c in corners]
+        assert min(side) < 8
+        assert max(side) > 24
+
+
+def test_flips_are_fair_and_take_the_mask_along(tmp_path):
+    module = ready(make(tmp_path, **ramp(tmp_path, 20), augment=[A.HorizontalFlip(p=0.5), A.RandomCrop(40, 40)]))
+    flipped = []
+    for e in range(3):
+        for b in epoch(module, e):
+            x = b["image"][:, 0]
+            assert torch.equal(b["mask"], x % 2 + 2 * (x < 20))
+            flipped += [bool(p[0, 0] > p[0, -1]) for p in x]
+    assert 15 < sum(flipped) < 45  # of 60
+    assert len({tuple(flipped[i : i + 20]) for i in (0, 20, 40)}) == 3
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_only_training_is_augmented(tmp_path, split):
+    module = ready(make(tmp_path, **ramp(tmp_path, 4), augment=[A.HorizontalFlip(p=1), A.InvertImg(p=1)]))
+    column = torch.arange(64, dtype=torch.uint8).expand(64, 64)
+    assert all(torch.equal(b["image"][0, 0], column) for b in epoch(module, 1, split))
+    assert all(torch.equal(p, 255 - column.flip(1)) for b in epoch(module, 1) for p in b["image"][:, 0])
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluation_comes_in_order(cable, split):
+    module = ready(make(cable, split=ByHash(0.4, 0.3, 0.3)))
+    for e in range(2):
+        indices = [i for b in epoch(module, e, split) for i in b["index"].tolist()]
+        assert indices == list(range(len(module.indices[split])))
+    names = [module.pairs[i].image.name for i in module.indices[split]]
+    assert names == sorted(names)
+
+
+# -- shares of processes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("length", "world"), [(11, 2), (12, 2), (7, 3), (1, 2)])
+def test_ranks_share_out_an_evaluation(length, world):
+    samplers = [EpochSampler(length, 0, False, rank, world) for rank in range(world)]
+    shares = [[i for _, i, _ in sampler] for sampler in samplers]
+    assert sorted(i for share in shares for i in share) == list(range(length))
+    assert [len(sampler) for sampler in samplers] == [len(share) for share in shares]
+
+
+@pytest.mark.parametrize(("length", "world"), [(11, 2), (12, 2), (7, 3), (2, 2)])
+def test_ranks_train_in_step_without_overlap(length, world):
+    samplers = [EpochSampler(length, 0, True, rank, world) for rank in range(world)]
+    seen = set()
+    for e in range(12):
+        for sampler in samplers:
+            sampler.set_epoch(e)
+        shares = [list(sampler) for sampler in samplers]
+        drawn = [i for share in shares for _, i, _ in share]
+        assert {len(share) for share in shares} == {length // world} == {len(sampler) for sampler in samplers}
+        assert len(set(drawn)) == len(drawn)
+        assert {number for share in shares for number, _, _ in share} == {e}
+        seen |= set(drawn)
+    assert seen == set(range(length))  # what one epoch drops, another draws
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_fewer_training_pictures_than_ranks_stay_in_step(world):
+    samplers = [EpochSampler(1, 0, True, rank, world) for rank in range(world)]
+    assert len({len(list(sampler)) for sampler in samplers}) == 1
+    assert all(len(list(sampler)) == len(sampler) for sampler in samplers)
+
+
+# -- rare pictures -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.8])
+def test_rare_pictures_are_drawn_as_often_as_told_and_evenly(tmp_path, share):
+    fill(tmp_path, ["t00", "t01", "t02"])
+    fill(tmp_path, [f"t{i:02}" for i in range(3, 20)] + ["v0"], values=(0,))
+    module = ready(make(tmp_path, positive_share=share, augment=[A.RandomCrop(16, 16)], batch_size=20))
+    for number in range(3):
+        (batch,) = epoch(module, number)
+        (again,) = epoch(module, number)
+        assert same([batch], [again])
+        drawn = np.bincount(batch["index"], minlength=20)
+        assert drawn.sum() == 20
+        assert drawn[:3].sum() == round(share * 20)
+        assert np.ptp(drawn[:3]) <= 1
+        assert np.ptp(drawn[3:]) <= 1
+        crops = {image.numpy().tobytes() for image, i in zip(batch["image"], batch["index"], strict=True) if i < 3}
+        assert len(crops) > 0.8 * drawn[:3].sum()  # every draw of a picture is cropped anew
+    assert len(epoch(module, split="val")[0]["index"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positive_share": 1.5}, "positive_share=1.5: must lie between 0 and 1"),
+        ({"positive_share": 0.5, "classes": list("abc"), "num_classes": 3}, "3 classes: it is for binary tasks"),
+        ({"positive_share": 0.5}, "3 of 3 training pictures show x, so there is nothing to balance"),
+    ],
+)
+def test_shares_that_cannot_be(tmp_path, changes, message):
+    fill(tmp_path, ["t0", "t1", "t2", "v0"])
+    with pytest.raises(ValueError, match=message):
+        epoch(ready(make(tmp_path, **changes)))
+
+
+# -- class frequencies -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("classes", "values"), [(["x"], (0, 1, 255)), (list("abc"), (0, 2, 255))])
+def test_class_frequencies(tmp_path, classes, values):
+    written = fill(tmp_path, ["t0", "t1"], values=values) | fill(tmp_path, ["t2", "t3"], values=(0, 1), seed=1)
+    fill(tmp_path, ["v0"], values=(1,))  # another split counts nothing
+    put(tmp_path, "masks/t3.png", np.zeros((32, 32), np.uint8))
+    masks = [written[f"t{i}"][1] for i in range(3)] + [np.zeros((32, 32), np.uint8)]
+    count = len(classes)
+    module = ready(make(tmp_path, mask=Values(count, ignore=[255]), classes=classes, num_classes=count))
+    expected = [
+        [
+            sum((mask == c).sum() for mask in masks),
+            sum((mask != IGNORE).sum() for mask in masks if (mask == c).any()),
+        ]
+        for c in range(max(count, 2))
+    ]
+    assert module.class_frequencies().tolist() == expected
+
+
+# -- layouts of conf/data --------------------------------------------------------------------------
+
+
+def noise(i, shape=(32, 32, 3)):
+    return np.random.default_rng(i).integers(0, 256, shape, dtype=np.uint8)
+
+
+def blob(i):
+    mask = np.zeros((32, 32), np.uint8)
+    mask[4 : 5 + i % 20, 3:9] = 255
+    return mask
+
+
+def expect(module, masks):
+    """Every picture of every split has the expected mask, and nothing else was found."""
+    found = {}
+    for split in SPLITS:
+        for batch in epoch(module, split=split):
+            for mask, i in zip(batch["mask"], batch["index"].tolist(), strict=True):
+                path = module.pairs[module.indices[split][i]].image
+                found[path.relative_to(module.root).as_posix()] = mask.numpy()
+    assert sorted(found) == sorted(masks)
+    assert all(np.array_equal(found[name], mask) for name, mask in masks.items())
+
+
+def tree(root, good, bad, mask_of, count=15):
+    """A tree with folders of good pictures and one folder a kind of defect; expected masks by picture."""
+    masks = {}
+    for folder in good:
+        for i in range(count):
+            put(root, f"{folder}/{i:03d}.png", noise(i))
+            masks[f"{folder}/{i:03d}.png"] = np.zeros((32, 32), np.uint8)
+    for k, folder in enumerate(bad):
+        for i in range(count):
+            put(root, f"{folder}/{i:03d}.png", noise(i))
+            put(root, mask_of.format(folder.split("/")[-1], i), blob(i + 5 * k))
+            masks[f"{folder}/{i:03d}.png"] = blob(i + 5 * k) // 255
+    return masks
+
+
+def test_mvtec(tmp_path):
+    masks = tree(
+        tmp_path / "m", ["train/good", "test/good"], ["test/bent_wire", "test/poke"], "ground_truth/{}/{:03d}_mask.png"
+    )
+    expect(ready(configured("mvtec", tmp_path / "m", tmp_path, "data.image_size=32", "data.augment=[]")), masks)
+
+
+def test_cable(tmp_path):
+    masks = tree(tmp_path / "m", ["data/good"], ["data/bent", "data/cut"], "label/{}/{:03d}_mask.png")
+    expect(ready(configured("cable", tmp_path / "m", tmp_path, "data.image_size=32", "data.augment=[]")), masks)
+
+
+def test_magnetic_tile(tmp_path):
+    masks = {}
+    for kind in ("Blowhole", "Crack", "Free"):
+        for i in range(12):
+            stem = f"MT_{kind}/Imgs/exp{i}"
+            put(tmp_path / "m", f"{stem}.jpg", noise(i, (32, 32)))
+            mask = blob(i) * (kind != "Free")
+            put(tmp_path / "m", f"{stem}.png", mask)
+            masks[f"{stem}.jpg"] = mask // 255
+    expect(ready(configured("magnetic_tile", tmp_path / "m", tmp_path, "data.image_size=32", "data.augment=[]")), masks)
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_camvid(tmp_path, test):
+    masks = {}
+    for k, split in enumerate(SPLITS[: 3 if test else 2]):
+        for i in range(3):
+            mask = np.random.default_rng((k, i)).integers(0, 12, (32, 64), dtype=np.uint8)
+            put(tmp_path / "m", f"{split}/{i}.png", noise(i, (32, 64, 3)))
+            put(tmp_path / "m", f"{split}annot/{i}.png", mask)
+            masks[f"{split}/{i}.png"] = np.where(mask == 11, IGNORE, mask)
+    more = ["data.split.test=test/*"] if test else []
+    module = ready(configured("camvid", tmp_path / "m", tmp_path, "data.image_size=[32,64]", "data.augment=[]", *more))
+    expect(module, masks)
+    for split in SPLITS:
+        folder = "val" if split == "test" and not test else split
+        assert {module.pairs[i].image.parent.name for i in module.indices[split]} == {folder}
+
+
+@pytest.mark.parametrize("kind", ["binary", "classes", "colours", "missing"])
+def test_folder(tmp_path, kind):
+    root, masks = tmp_path / "m", {}
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
+    for i in range(30):
+        suffix = ["png", "jpg", "bmp"][i % 3]
+        put(root, f"images/{i}.{suffix}", noise(i))
+        labels = np.random.default_rng(i).integers(0, 3, (32, 32), dtype=np.uint8)
+        labels = labels // 2 if kind in ("binary", "missing") else labels
+        if kind == "missing" and i % 2:
+            labels[:] = 0
+        else:
+            stored = {"classes": labels, "colours": colours[labels]}.get(kind, labels * 255)
+            put(root, f"masks/{i}.png", stored)
+        masks[f"images/{i}.{suffix}"] = labels
+    three = ["data.classes=[background,crack,stain]", "data.num_classes=3"]
+    overrides = {
+        "binary": [],
+        "classes": [*three, "data/mask=values"],
+        "colours": [*three, "data/mask=palette", "data.mask.colors=[[0,0,0],[255,0,0],[0,255,0]]"],
+        "missing": ["data.missing_mask=empty"],
+    }[kind]
+    expect(ready(configured("folder", root, tmp_path, "data.image_size=32", "data.augment=[]", *overrides)), masks)
+
+
+def test_oxford_pet(tmp_path):
+    masks = {}
+    for i in range(20):
+        trimap = np.random.default_rng(i).integers(1, 4, (32, 32), dtype=np.uint8)  # pet, background, border
+        put(tmp_path / "m", f"oxford-iiit-pet/images/Abyssinian_{i}.jpg", noise(i))
+        put(tmp_path / "m", f"oxford-iiit-pet/annotations/trimaps/Abyssinian_{i}.png", trimap)
+        masks[f"oxford-iiit-pet/images/Abyssinian_{i}.jpg"] = np.array([0, 1, 0, IGNORE], np.uint8)[trimap]
+    expect(ready(configured("oxford_pet", tmp_path / "m", tmp_path, "data.image_size=32", "data.augment=[]")), masks)
+
+
+def test_synthetic_is_drawn_where_missing(tmp_path):
+    module = configured(
+        "synthetic", tmp_path / "new", tmp_path, "data.prepare.images=24", "data.prepare.size=32", "data.image_size=32"
+    )
+    module.prepare_data()
+    drawn = {p: p.stat().st_mtime_ns for p in (tmp_path / "new").rglob("*.png")}
+    assert len(drawn) == 48
+    module.prepare_data()
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "new").rglob("*.png")} == drawn
+    assert sum(len(module.indices[split]) for split in SPLITS) == 24
+
+
+# -- masks that are not there ----------------------------------------------------------------------
+
+
+def test_picture_without_mask(tmp_path):
+    fill(tmp_path, ["t0", "t1", "v0"])
+    (tmp_path / "masks/t1.png").unlink()
+    told = r"images/t1\.png: its mask .*masks/t1\.png is missing; add it, or set data\.missing_mask=empty.*defect_free"
+    with pytest.raises(FileNotFoundError, match=told):
+        make(tmp_path).prepare_data()
+    for changes in ({"missing_mask": "empty"}, {"defect_free": "*/t1.*"}):
+        (batch,) = epoch(ready(make(tmp_path, **changes)))
+        masks = dict(zip(batch["index"].tolist(), batch["mask"], strict=True))
+        assert masks[0].any()
+        assert not masks[1].any()
+
+
+def test_defect_free_excuses_no_other(tmp_path):
+    fill(tmp_path, ["t0", "t1", "v0"])
+    (tmp_path / "masks/t1.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"t1\.png: its mask"):
+        make(tmp_path, defect_free="*/t0*").prepare_data()
+
+
+def test_no_mask_at_all(tmp_path):
+    fill(tmp_path, ["t0", "t1", "v0"])
+    told = r"data\.masks='labels/\{stem\}\.png': not one of 3 pictures has a mask; correct the pattern"
+    with pytest.raises(ValueError, match=told):
+        make(tmp_path, masks="labels/{stem}.png", missing_mask="empty").prepare_data()
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"image_size": 31}, r"data\.image_size=31: must be one side or \[height, width\], at least 32 pixels each"),
+        ({"image_size": [64, 16]}, r"data\.image_size=\[64, 16\]: must be one side"),
+        ({"image_size": [64, 64, 3]}, r"data\.image_size=\[64, 64, 3\]: must be one side"),
+        ({"batch_size": 0}, r"data\.batch_size=0: must be an integer of at least 1"),
+        ({"num_workers": -1}, r"data\.num_workers=-1: must be 'auto' or at least 0"),
+        ({"num_workers": "many"}, r"data\.num_workers=many: must be 'auto' or at least 0"),
+        ({"missing_mask": "skip"}, r"data\.missing_mask=skip: must be 'error' or 'empty'"),
+        ({"num_classes": 2}, r"data\.num_classes=2, but data\.classes names 1: \['x'\]; they must agree"),
+        ({"classes": ["a", "b"]}, r"data\.num_classes=1, but data\.classes names 2"),
+        ({"colors": [[0, 0, 0], [1, 1, 1]]}, r"data\.colors has 2 colours for 1 classes; name one for each"),
+    ],
+)
+def test_bad_settings(tmp_path, changes, told):
+    with pytest.raises(ValueError, match=told):
+        make(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"images": "pictures/*"}, r"data\.root=.*: nothing matches data\.images=\['pictures/\*'\]"),
+        ({"images": "*.txt"}, r"nothing matches data\.images"),
+        ({"images": "../x/*"}, r"data\.images='\.\./x/\*': must be a pattern below data\.root"),
+        ({"images": "/x/*"}, r"data\.images='/x/\*': must be a pattern below data\.root"),
+        (
+            {"masks": "m/{typo}.png"},
+            r"data\.masks='m/\{typo\}\.png': wrong placeholder \('typo'\); use \{stem\}, \{name\}, \{dir\}",
+        ),
+        ({"split": ByPattern("images/t*", "none/*", "none/*")}, r"data\.split gives no picture to val, test out of 2;"),
+    ],
+)
+def test_bad_patterns(tmp_path, changes, told):
+    fill(tmp_path, ["t0", "v0"])
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises((ValueError, FileNotFoundError), match=told):
+        make(tmp_path, **changes).prepare_data()
+
+
+@pytest.mark.parametrize("masks", ["masks/{stem", "masks/{stem.foo}.png"])
+def test_malformed_mask_pattern_is_named(tmp_path, masks):
+    fill(tmp_path, ["t0", "v0"])
+    with pytest.raises(ValueError, match=r"data\.masks="):
+        make(tmp_path, masks=masks).prepare_data()
+
+
+def test_missing_root(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"data\.root=.*nowhere: no such folder; set data\.root to the folder"):
+        make(tmp_path / "nowhere").prepare_data()
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_size_mismatch(tmp_path, cached):
+    fill(tmp_path, ["t0", "v0"])
+    put(tmp_path, "masks/t0.png", np.zeros((40, 48), np.uint8))
+    told = r"masks/t0\.png: mask is 48×40, its picture .*images/t0\.png is 32×32; both must have one size"
+    with pytest.raises(ValueError, match=told):
+        epoch(ready(make(tmp_path, cache_dir=str(tmp_path / "c") if cached else None)))
+
+
+def test_wrong_class_count_names_the_file(tmp_path):
+    fill(tmp_path, ["t0", "v0"], values=(0, 1, 2, 3))
+    with pytest.raises(ValueError, match=r"masks/.*\.png: unknown mask value\(s\) \[3\].*correct data\.num_classes=3"):
+        ready(make(tmp_path, mask=Values(3), classes=list("abc"), num_classes=3, cache_dir=str(tmp_path / "c")))
+
+
+def test_more_colours_than_classes(tmp_path):
+    """Index 2 of a two-class task would crash the loss, far from the setting at fault."""
+    fill(tmp_path, ["t0", "v0"])
+    palette = Palette([(0, 0, 0), (255, 255, 255), (255, 0, 0)])
+    put(tmp_path, "masks/t0.png", np.full((32, 32, 3), (255, 0, 0), np.uint8))
+    with pytest.raises(ValueError, match=r"data\.mask\.colors|num_classes"):
+        epoch(ready(make(tmp_path, mask=palette, classes=["a", "b"], num_classes=2)))
+
+
+def test_overlapping_patterns_find_a_picture_once(tmp_path):
+    fill(tmp_path, ["t0", "t1", "v0"])
+    module = ready(make(tmp_path, images=["images/*", "images/t*"]))
+    assert {split: len(module.indices[split]) for split in SPLITS} == {"train": 2, "val": 1, "test": 1}
+
+
+def test_no_classes(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.num_classes=0"):
+        make(tmp_path, classes=[], num_classes=0)

@@ -1,0 +1,250 @@
+"""Files become the arrays that were written into them; files that cannot are one line naming the file."""
+
+import gc
+import os
+import struct
+import time
+import warnings
+import zlib
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segnet.data.images import read_raw_mask, read_rgb, resize, resize_exact, resize_pair
+
+Y, X = np.mgrid[:24, :40]
+SMOOTH = np.stack([Y * 9, X * 5, 255 - (X + Y) * 3], 2).astype(np.uint8)  # survives lossy encoders
+GREY = (Y * 6 + X * 2).astype(np.uint8)
+FEW = (np.stack([Y // 8, X // 10, (X + Y) // 32], 2) * 60).astype(np.uint8)  # fits a palette
+FOUR = np.dstack([SMOOTH, (X * 6).astype(np.uint8)])
+WIDE = np.repeat(GREY[..., None], 3, 2)
+
+
+def store(path, array, **options):
+    Image.fromarray(array).save(path, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "stored", "expected", "options", "tolerance"),
+    [
+        ("a.png", SMOOTH, SMOOTH, {}, 0),
+        ("a.tif", SMOOTH, SMOOTH, {}, 0),
+        ("a.tiff", SMOOTH, SMOOTH, {"compression": "tiff_lzw"}, 0),
+        ("a.bmp", SMOOTH, SMOOTH, {}, 0),
+        ("a.webp", SMOOTH, SMOOTH, {"lossless": True}, 0),
+        ("a.jpg", SMOOTH, SMOOTH, {"quality": 98, "subsampling": 0}, 8),
+        ("grey.png", GREY, WIDE, {}, 0),
+        ("grey.jpg", GREY, WIDE, {"quality": 98}, 4),
+        ("grey16.png", GREY.astype(np.uint16) * 257, WIDE, {}, 0),
+        ("grey16.tif", GREY.astype(np.uint16) * 257, WIDE, {}, 0),
+        ("rgba.png", FOUR, SMOOTH, {}, 0),
+        ("bit.png", GREY > 100, np.uint8(255) * (WIDE > 100), {}, 0),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_kinds(tmp_path, name, stored, expected, options, tolerance):
+    store(tmp_path / name, stored, **options)
+    found = read_rgb(tmp_path / name)
+    assert found.shape == (24, 40, 3)
+    assert found.dtype == np.uint8
+    assert np.abs(found.astype(int) - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_colour_of_16_bit(tmp_path, name):
+    assert cv2.imwrite(str(tmp_path / name), SMOOTH[..., ::-1].astype(np.uint16) * 257)
+    assert np.array_equal(read_rgb(tmp_path / name), SMOOTH)
+
+
+@pytest.mark.parametrize(
+    "transparency",
+    [
+        None,
+        0,
+        bytes([0, 128]),
+    ],
+    ids=["opaque", "index", "bytes"],
+)
+def test_palette(tmp_path, transparency):
+    image = Image.fromarray(FEW).quantize(64)
+    image.save(tmp_path / "p.png", **({} if transparency is None else {"transparency": transparency}))
+    assert np.abs(read_rgb(tmp_path / "p.png").astype(int) - FEW).max() <= 1
+    assert np.array_equal(read_raw_mask(tmp_path / "p.png", "index"), np.asarray(image))  # indices, not colours
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, 1), (8, 3)])
+def test_exif_rotation_is_applied(tmp_path, orientation, turns):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    store(tmp_path / "a.jpg", np.ascontiguousarray(np.rot90(SMOOTH, turns)), quality=98, subsampling=0, exif=exif)
+    found = read_rgb(tmp_path / "a.jpg")
+    assert found.shape == SMOOTH.shape
+    assert np.abs(found.astype(int) - SMOOTH).max() <= 8
+
+
+def header(width, height):
+    """A PNG that promises width × height pixels and holds none."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+def raises_one_line(read, path, rule):
+    with pytest.raises(ValueError) as error:
+        read(path)
+    text = str(error.value)
+    assert str(path) in text
+    assert rule in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("read", [read_rgb, partial(read_raw_mask, kind="grey")])
+@pytest.mark.parametrize(
+    ("side", "rule"), [(60_000, "(3600000000 pixels) exceeds limit"), (12_000, "12000×12000 pixels, more than")]
+)
+def test_bomb_is_refused_by_its_header(tmp_path, read, side, rule):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(header(side, side))
+    start = time.perf_counter()
+    raises_one_line(read, path, rule)
+    assert time.perf_counter() - start < 1
+    gc.collect()
+
+
+def test_limit_counts_pixels(tmp_path):
+    store(tmp_path / "a.png", SMOOTH)
+    assert read_rgb(tmp_path / "a.png", max_pixels=24 * 40).shape == SMOOTH.shape
+    with pytest.raises(ValueError, match=r"a\.png: 40×24 pixels, more than the limit of 959; cut it"):
+        read_rgb(tmp_path / "a.png", max_pixels=24 * 40 - 1)
+    gc.collect()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.bmp", "a.webp"])
+def test_truncated(tmp_path, name):
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    path = tmp_path / name
+    store(path, noise)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    raises_one_line(read_rgb, path, "replace or remove it")
+    gc.collect()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"<html></html>" * 50, b"\x89PNG\r\n\x1a\n"])
+def test_no_image(tmp_path, content):
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    raises_one_line(read_rgb, path, "cannot be read as an image")
+    raises_one_line(partial(read_raw_mask, kind="index"), path, "cannot be read as an image")
+
+
+def test_broken_exif_is_one_line_or_ignored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.webp"
+    store(path, SMOOTH, exif=exif, lossless=True)
+    data = path.read_bytes()
+    at = data.rindex(b"MM\0*")  # the TIFF header inside the EXIF block
+    path.write_bytes(data[:at] + b"^" + data[at + 1 :])
+    try:
+        told = f"{path} has shape {read_rgb(path).shape}"
+    except ValueError as error:
+        told = str(error)
+    assert str(path) in told
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+@pytest.mark.parametrize("kind", ["too large", "truncated"])
+def test_no_file_stays_open(tmp_path, kind):
+    path = tmp_path / "a.bmp"
+    store(path, SMOOTH)
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:500])
+    kept = None  # an exception keeps what its frames hold, as pytest and a debugger do
+    try:
+        kept = read_rgb(path, max_pixels=10 if kind == "too large" else 10**6)
+    except ValueError as error:
+        kept = error
+    links = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]  # noqa: PTH208
+    still = str(path) in links
+    del kept
+    gc.collect()
+    assert not still
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.webp"])
+def test_first_of_several_pages(tmp_path, name):
+    options = {} if name == "a.tif" else {"lossless": True}
+    store(tmp_path / name, SMOOTH, save_all=True, append_images=[Image.fromarray(FEW)], **options)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert np.array_equal(read_rgb(tmp_path / name), SMOOTH)
+        gc.collect()
+    assert [str(w.message) for w in told] == []
+
+
+def test_float_pictures_are_refused(tmp_path):
+    store(tmp_path / "a.tif", GREY.astype(np.float32))
+    with pytest.raises(ValueError, match=r"a\.tif: 32-bit pictures .* save it with 8 or 16 bits"):
+        read_rgb(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (GREY, GREY),
+        (GREY.astype(np.uint16) * 200, GREY.astype(np.uint16) * 200),
+        (WIDE, GREY),  # grey saved as RGB
+        (np.dstack([WIDE, GREY]), GREY),
+        (SMOOTH, SMOOTH),
+        (FOUR, SMOOTH),
+        (GREY > 100, np.uint8(255) * (GREY > 100)),
+    ],
+    ids=["grey", "grey16", "grey as rgb", "grey as rgba", "rgb", "rgba", "bit"],
+)
+def test_raw_mask(tmp_path, stored, expected):
+    store(tmp_path / "m.png", stored)
+    found = read_raw_mask(tmp_path / "m.png", "rgb" if expected.ndim == 3 else "grey")
+    assert found.shape == expected.shape
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("size", [(31, 17), (50, 33), (90, 120), (61, 150)])
+def test_resize_agrees_with_pillow(size):
+    noise = np.random.default_rng(1).integers(0, 256, (61, 83, 3), dtype=np.uint8)
+    tensor = torch.from_numpy(noise).permute(2, 0, 1)[None]
+    whole = resize(tensor, size)
+    real = resize_exact(tensor, size)
+    pillow = np.asarray(Image.fromarray(noise).resize(size[::-1], Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    exact = [Image.fromarray(noise[..., c].astype(np.float32)).resize(size[::-1], 2) for c in range(3)]
+    assert (whole.dtype, real.dtype) == (torch.uint8, torch.float32)
+    assert whole.shape == real.shape == (1, 3, *size)
+    assert np.abs(whole[0].numpy().astype(int) - pillow).max() <= 1
+    assert np.abs(real[0].numpy() - np.stack(exact)).max() <= 1e-4
+
+
+def test_resize_to_its_own_size_changes_nothing():
+    tensor = (torch.rand(2, 3, 9, 11) * 255).to(torch.uint8)
+    assert torch.equal(resize(tensor, (9, 11)), tensor)
+    assert torch.equal(resize_exact(tensor, (9, 11)), tensor.float())
+
+
+@pytest.mark.parametrize("size", [(13, 29), (24, 40), (51, 87)])
+def test_pair(size):
+    mask = (np.array([[0, 1, 7, 255]], np.uint8).repeat(10, 1)).repeat(24, 0)
+    mask[12:] = mask[12:, ::-1]
+    picture, small = resize_pair(SMOOTH, mask, size)
+    rows = ((np.arange(size[0]) + 0.5) * 24 / size[0]).astype(int)  # the pixel under every new centre
+    columns = ((np.arange(size[1]) + 0.5) * 40 / size[1]).astype(int)
+    assert np.array_equal(small, mask[np.ix_(rows, columns)])
+    assert set(np.unique(small)) == {0, 1, 7, 255}
+    pillow = np.asarray(Image.fromarray(SMOOTH).resize(size[::-1], Image.Resampling.BILINEAR))
+    assert picture.dtype == small.dtype == np.uint8
+    assert np.abs(picture.astype(int) - pillow).max() <= 1

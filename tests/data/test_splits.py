@@ -1,0 +1,123 @@
+"""Every split against the rule that the user wrote down."""
+
+from collections import Counter
+
+import pytest
+
+from segnet.data.splits import SPLITS, ByHash, ByList, ByPattern
+
+MANY = [f"images/{i:04d}.png" for i in range(2000)]
+LISTS = ByList("train.txt", "val.txt", "test.txt")
+
+
+def lists(root, train, val="x/c.png", test="x/d.png"):
+    for name, text in zip(SPLITS, (train, val, test), strict=True):
+        (root / f"{name}.txt").write_text(text, encoding="utf-8")
+    return root
+
+
+def placed(split):
+    return {image: name for name in SPLITS for image in split[name]}
+
+
+def test_pattern(tmp_path):
+    images = ["train/a.png", "train/deep/b.png", "val/a.png", "other/a.png"]
+    split = ByPattern("train/*", "val/*", "val/*")(tmp_path, images)
+    assert split == {"train": ["train/a.png", "train/deep/b.png"], "val": ["val/a.png"], "test": ["val/a.png"]}
+
+
+@pytest.mark.parametrize("shares", [(0.7, 0.15, 0.15), (0.5, 0.3, 0.2)])
+def test_hash_shares(tmp_path, shares):
+    split = ByHash(*shares)(tmp_path, MANY)
+    assert sorted(placed(split)) == MANY
+    assert sum(map(len, split.values())) == len(MANY)
+    for name, share in zip(SPLITS, shares, strict=True):  # 4 standard deviations of a fair draw
+        assert abs(len(split[name]) / 2000 - share) < 4 * (share * (1 - share) / 2000) ** 0.5
+
+
+def test_hash_moves_no_image(tmp_path):
+    rule = ByHash(0.6, 0.2, 0.2)
+    few, all_ = placed(rule(tmp_path, MANY[::3])), placed(rule(tmp_path, MANY))
+    assert all(all_[image] == name for image, name in few.items())
+    assert placed(rule(tmp_path / "elsewhere", MANY)) == all_
+
+
+def test_hash_larger_training_share_keeps_training_images(tmp_path):
+    small, large = ByHash(0.5, 0.25, 0.25)(tmp_path, MANY), ByHash(0.8, 0.1, 0.1)(tmp_path, MANY)
+    assert set(small["train"]) < set(large["train"])
+
+
+def test_hash_salt(tmp_path):
+    one, two = (ByHash(0.5, 0.25, 0.25, salt=salt)(tmp_path, MANY) for salt in ("", "again"))
+    both = len(set(one["train"]) & set(two["train"]))
+    assert 420 < both < 580  # independent halves share a quarter
+
+
+@pytest.mark.parametrize("group", [r"part(\d+)_", r"part\d+_"])
+def test_hash_groups_stay_together(tmp_path, group):
+    images = [f"part{part:03d}_view{view}.png" for part in range(200) for view in range(5)]
+    split = ByHash(0.6, 0.2, 0.2, group=group)(tmp_path, images)
+    homes = {image[:7]: set() for image in images}
+    for image, name in placed(split).items():
+        homes[image[:7]].add(name)
+    assert all(len(home) == 1 for home in homes.values())
+    assert min(Counter(next(iter(home)) for home in homes.values()).values()) > 20  # all three are used
+
+
+def test_hash_group_must_match(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.split\.group='x\(\.\)' does not match 'a\.png'; correct the pattern"):
+        ByHash(0.6, 0.2, 0.2, group="x(.)")(tmp_path, ["a.png"])
+
+
+@pytest.mark.parametrize("shares", [(0.7, 0.2, 0.2), (1.2, -0.1, -0.1), (0.5, 0.2, 0.2), (70, 15, 15)])
+def test_hash_bad_shares(tmp_path, shares):
+    told = rf"data\.split shares \[{shares[0]}, .*must not be negative and must add up to 1"
+    with pytest.raises(ValueError, match=told):
+        ByHash(*shares)(tmp_path, MANY)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x/a.png",
+        "a.png",
+        "a",
+        "/SegNet/CamVid/x/a.png /SegNet/CamVid/xannot/a.png",  # as the authors' train.txt has them
+        "CamVid/x/a.png",
+        "a.png\tclass-7",
+        "\n  x/a.png  \n\n",
+    ],
+)
+def test_list_names_an_image(tmp_path, line):
+    images = ["x/a.png", "x/b.png", "x/c.png", "x/d.png"]
+    split = LISTS(lists(tmp_path, line), images)
+    assert split == {"train": ["x/a.png"], "val": ["x/c.png"], "test": ["x/d.png"]}
+
+
+def test_list_keeps_same_names_of_folders_apart(tmp_path):
+    images = ["x/a.png", "x/c.png", "x/d.png", "y/a.png"]
+    split = LISTS(lists(tmp_path, "/far/y/a.png\n/far/x/a.png\n"), images)
+    assert split["train"] == ["y/a.png", "x/a.png"]
+
+
+@pytest.mark.parametrize("line", ["a.png", "z/b.png", "nothing"])
+def test_list_line_that_names_none_or_two(tmp_path, line):
+    images = ["x/a.png", "x/c.png", "x/d.png", "y/a.png"]
+    told = rf"train\.txt:2: '{line}' names no image \(or more than one\).*relative to data\.root"
+    with pytest.raises(ValueError, match=told):
+        LISTS(lists(tmp_path, f"x/c.png\n{line}\n"), images)
+
+
+def test_list_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"train\.txt: list file of the split not found; correct data\.split"):
+        LISTS(tmp_path, ["x/a.png"])
+
+
+def test_list_of_images_directly_in_the_root(tmp_path):
+    split = LISTS(lists(tmp_path, "a.png", "b.png", "c"), ["a.png", "b.png", "c.png"])
+    assert split == {"train": ["a.png"], "val": ["b.png"], "test": ["c.png"]}
+
+
+def test_list_full_path_wins_over_a_name(tmp_path):
+    images = ["a.png", "x/a.png", "x/c.png", "x/d.png"]
+    assert LISTS(lists(tmp_path, "a.png"), images)["train"] == ["a.png"]

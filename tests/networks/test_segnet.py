@@ -1,0 +1,197 @@
+"""One contract for every network, found by listing conf/model, and the golden parameter counts."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from segnet.cli import CONF_DIR
+from segnet.networks.pooling import max_pool
+from segnet.networks.segnet import SegNet, SegNetBasic, SegNetCompact, count_parameters, enable_mc_dropout
+
+NETWORKS = sorted(path.stem for path in (CONF_DIR / "model").glob("*.yaml"))
+VGG16 = (64, 128, 256, 512, 512)
+
+
+def build(name, num_classes=1):
+    """The network of conf/model/<name>.yaml, as Hydra composes it."""
+    config = OmegaConf.load(CONF_DIR / "model" / f"{name}.yaml")
+    for parent in config.pop("defaults", []):
+        config = OmegaConf.merge(OmegaConf.load(CONF_DIR / "model" / f"{parent}.yaml"), config)
+    config.data = {"num_classes": num_classes}
+    torch.manual_seed(0)
+    return instantiate(config.net, _convert_="all")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_contract(name):
+    net = build(name, num_classes=3).to(memory_format=torch.channels_last)
+    stock = name in ("unet", "deeplabv3plus")  # theirs want multiples of 32
+    x = torch.randn(2, 3, *((64, 96) if stock else (45, 67)))
+    out = net(x)
+    assert out.shape == (2, 3, *x.shape[-2:])
+    out.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+    file = io.BytesIO()
+    torch.save(net.state_dict(), file)
+    file.seek(0)
+    twin = build(name, num_classes=3)
+    twin.load_state_dict(torch.load(file, weights_only=True))
+    net.eval(), twin.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(twin(x), net(x), rtol=1e-4, atol=1e-4)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert net(x).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("net", "count"),
+    [
+        (lambda: SegNet(1), 3_087_185),
+        (lambda: SegNetCompact(1), 3_087_297),
+        (lambda: SegNet(2, VGG16, bias=True), 29_444_162),
+        (lambda: SegNet(11, VGG16, bias=True), 29_449_355),
+        (lambda: SegNet(19, VGG16, bias=True), 29_453_971),
+        (lambda: SegNetBasic(11), 1_416_587),
+        (lambda: SegNet(1, dropout=0.5), 3_087_185),
+    ],
+)
+def test_golden_parameter_counts(net, count):
+    assert count_parameters(net()) == count
+
+
+def test_default_has_26_convolutions_in_vgg16s_stages():
+    net = build("segnet")
+    stages = [sum(isinstance(m, nn.Conv2d) for m in stage) for stage in net.encoder]
+    assert stages == [2, 2, 3, 3, 3]
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 26
+    assert {m.kernel_size for m in convolutions} == {(3, 3)}
+    assert convolutions[-1].out_channels == 1
+
+
+@pytest.mark.parametrize("name", ["segnet", "segnet_basic", "segnet_compact"])
+@pytest.mark.parametrize("size", [(32, 32), (33, 63), (100, 47)])
+def test_any_size_comes_back(name, size):
+    net = build(name).eval()
+    with torch.no_grad():
+        assert net(torch.randn(1, 3, *size)).shape == (1, 1, *size)
+
+
+@pytest.mark.parametrize("size", [(31, 64), (64, 16)])
+def test_too_small_is_a_clear_error(size):
+    with pytest.raises(ValueError, match=rf"picture is {size[0]}×{size[1]}: height and width must be at least 32"):
+        build("segnet")(torch.randn(1, 3, *size))
+
+
+def test_he_initialisation_keeps_the_signal():
+    torch.manual_seed(0)
+    net = SegNet(1)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d) and module is not net.classifier:
+            expected = (2 / module.weight[0].numel()) ** 0.5
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.15)
+
+
+def test_a_binary_network_starts_from_rare_defects():
+    torch.manual_seed(0)
+    with torch.no_grad():
+        probability = SegNet(1)(torch.randn(2, 3, 64, 64)).sigmoid()
+    assert probability.mean().item() == pytest.approx(0.05, abs=0.01)
+
+
+def test_unpooling_uses_the_matching_stage():
+    """Zeros outside the places of the encoder's maxima, by hand for the outermost stage."""
+    net = build("segnet").eval()
+    seen = {}
+    net.encoder[0].register_forward_hook(lambda m, i, o: seen.update(encoded=o))
+    net.decoder[-1].register_forward_pre_hook(lambda m, i: seen.update(unpooled=i[0]))
+    with torch.no_grad():
+        net(torch.randn(1, 3, 33, 40))
+    _, code = max_pool(seen["encoded"])
+    unpooled, code = seen["unpooled"][0].numpy(), code[0].numpy()
+    for c, i, j in np.ndindex(code.shape):
+        window = unpooled[c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].ravel().copy()
+        window[code[c, i, j]] = 0
+        assert not window.any()
+    assert not unpooled[:, 32:].any()
+
+
+def test_pretrained_fills_the_encoder_layer_by_layer(monkeypatch):
+    import torchvision
+
+    torch.manual_seed(3)
+    source = torchvision.models.vgg16_bn()  # random weights instead of the download
+    for module in source.features.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean)
+    monkeypatch.setattr(torchvision.models, "vgg16_bn", lambda weights: source)
+    net = SegNet(2, VGG16, bias=True, pretrained=True).eval()
+    source.eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = source.features(x)
+        for stage in net.encoder:
+            x, _ = max_pool(stage(x))
+    torch.testing.assert_close(x, expected)
+
+
+def test_pretrained_refuses_other_widths():
+    with pytest.raises(ValueError, match="use model=segnet_vgg16"):
+        SegNet(1, pretrained=True)
+
+
+def test_dropout_sits_around_the_central_stages_and_wakes_for_samples():
+    net = build("bayesian_segnet").eval()
+    assert [isinstance(m, nn.Dropout) for m in net.pooled_dropout] == [False, False, True, True, True]
+    assert [len(stage) == 2 and isinstance(stage[1], nn.Dropout) for stage in net.decoder] == [True] * 3 + [False] * 2
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(net(x), net(x))
+        assert enable_mc_dropout(net) == 6
+        assert not torch.equal(net(x), net(x))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 0}, "num_classes=0: must be at least 1"),
+        ({"num_classes": 1, "dropout": 1.0}, r"dropout=1.0: must lie in \[0, 1\)"),
+        ({"num_classes": 1, "widths": (8, 8)}, "must be 5 positive channel counts"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SegNet(**arguments)
+
+
+# torch.onnx's own exporter warns about its inner deprecations.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["segnet", "segnet_basic", "segnet_compact"])
+def test_exports_to_onnx_with_dynamic_sizes(name, tmp_path: Path):
+    import onnxruntime
+
+    net = build(name).eval()
+    batch, height, width = (torch.export.Dim.DYNAMIC for _ in range(3))
+    file = tmp_path / "net.onnx"
+    torch.onnx.export(
+        net,
+        (torch.randn(2, 3, 64, 96),),
+        file,
+        dynamo=True,
+        dynamic_shapes=({0: batch, 2: height, 3: width},),
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(file)
+    for size in ((2, 3, 64, 96), (1, 3, 45, 67)):
+        x = torch.randn(size)
+        with torch.no_grad():
+            expected = net(x).numpy()
+        (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -1,0 +1,52 @@
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import ROOT, SMALL, call_main
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+def test_a_failed_job_is_recorded_and_the_rest_go_on(launcher, cable, cache, tmp_path):
+    """Two by two, of which Nesterov without momentum is the one that PyTorch refuses."""
+    given = [
+        "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "~callbacks.panels", f"output_dir={tmp_path}",
+        "model.optimizer.nesterov=true,false", "model.optimizer.momentum=0.0,0.9",
+    ]  # fmt: skip
+    if launcher == "basic":
+        assert call_main("train", *given) == 1
+    else:
+        if launcher == "joblib":
+            given.append("hydra.launcher.n_jobs=2")
+        command = [sys.executable, ROOT / "src" / "train.py", *given, f"hydra/launcher={launcher}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 1, done.stderr
+        assert "error: model.optimizer: Nesterov momentum requires a momentum" in done.stderr
+    with (tmp_path / "leaderboard.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["job"] for row in rows[3:]] == ["0"]
+    assert "Nesterov momentum requires a momentum" in rows[3]["error"]
+    assert "model.optimizer.nesterov=True" in rows[3]["error"]
+    assert {row["job"] for row in rows[:3]} == {"1", "2", "3"}
+    values = [float(row["best val/iou"]) for row in rows[:3]]
+    assert values == sorted(values, reverse=True)
+    for row in rows[:3]:
+        found = json.loads((tmp_path / row["job"] / "results.json").read_text())
+        assert float(row["test/loss"]) == found["metrics"]["test/loss"]
+        assert (row["nesterov"], row["momentum"]) in {("True", "0.9"), ("False", "0.0"), ("False", "0.9")}
+    assert (tmp_path / "leaderboard.md").read_text().count("\n") == 6
+    with Image.open(tmp_path / "leaderboard.png") as picture:
+        assert np.asarray(picture).std() > 10
+
+
+def test_a_sweep_over_ddp_is_refused_with_the_way_out(cable, cache, tmp_path, capfd):
+    code = call_main(
+        "train", "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", f"output_dir={tmp_path}",
+        "model.optimizer.lr=0.1,0.01", "trainer.strategy=ddp", "trainer.devices=2",
+    )  # fmt: skip
+    assert code == 1
+    assert "trainer.strategy=ddp in a sweep" in capfd.readouterr().err

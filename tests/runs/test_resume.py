@@ -1,0 +1,200 @@
+"""Real processes, killed for real."""
+
+import csv
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from helpers import ROOT, SMALL, call_main
+from segnet.runs.resume import has_record
+
+EPOCHS = 14
+
+
+@pytest.fixture(scope="module")
+def given(cable, cache):
+    """A short run with everything that has a state: dropout, momentum, a schedule, augmentation."""
+    return [
+        *(s for s in SMALL if "max_epochs" not in s), f"data.root={cable}", f"data.cache_dir={cache}",
+        "optimizer=adamw", "scheduler=onecycle", "model.net.dropout=0.5", f"trainer.max_epochs={EPOCHS}",
+        "callbacks.panels.pictures=1",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(given, tmp_path_factory):
+    """The same run without an interruption."""
+    out = tmp_path_factory.mktemp("whole")
+    assert call_main("train", *given, f"output_dir={out}") == 0
+    return out
+
+
+def start(*arguments):
+    command = [sys.executable, str(ROOT / "src" / "train.py"), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def rows(folder):
+    try:
+        with (folder / "metrics.csv").open() as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+
+
+def wait_for(what, process):
+    end = time.monotonic() + 90
+    while not what():
+        if process.poll() is not None:
+            pytest.fail(process.communicate()[1])
+        assert time.monotonic() < end
+        time.sleep(0.0005)
+
+
+def curve(folder, tag):
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def assert_equal(folder, whole):
+    states = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (folder, whole)]
+    for part in ("lr_schedulers", "global_step", "epoch"):
+        assert states[0][part] == states[1][part]
+    for part in ("state_dict", "optimizer_states"):
+        torch.testing.assert_close(states[0][part], states[1][part], rtol=0, atol=0)
+    best = [torch.load(f / "checkpoints" / "best.ckpt", weights_only=True) for f in (folder, whole)]
+    torch.testing.assert_close(best[0]["state_dict"], best[1]["state_dict"], rtol=0, atol=0)
+    timed = ("seconds", "images_per_second")
+    tables = [[{k: v for k, v in row.items() if k not in timed} for row in rows(f)] for f in (folder, whole)]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == EPOCHS
+    for tag in ("train/loss", "val/iou", "val/loss"):
+        assert curve(folder, tag) == curve(whole, tag)
+    assert (folder / "README.md").is_file()
+
+
+def test_killed_at_twelve_moments_it_ends_with_the_same_bits(given, whole, tmp_path):
+    out = tmp_path / "run"
+    checkpoints = out / "checkpoints"
+
+    def writing(name):
+        return lambda: (checkpoints / f"{name}.part").exists()
+
+    def after(count):
+        goal = len(rows(out)) + count
+        return lambda: len(rows(out)) >= goal
+
+    moments = [
+        lambda: lambda: has_record(out),
+        lambda: lambda: (out / "environment.json").is_file(),
+        lambda: writing("best"),
+        lambda: writing("last"),
+        lambda: after(1),
+        lambda: writing("last"),
+        lambda: after(2),
+        lambda: writing("last"),
+        lambda: lambda: (out / "metrics.part").exists() or len(rows(out)) >= EPOCHS - 4,
+        lambda: after(1),
+        lambda: writing("last"),
+        lambda: after(1),
+    ]
+    for i, moment in enumerate(moments):
+        process = start(*given, f"output_dir={out}") if i == 0 else start(f"resume={out}")
+        wait_for(moment(), process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        process.stderr.close()
+        for file in checkpoints.glob("*.ckpt"):  # never without a good one
+            torch.load(file, weights_only=True)
+    process = start(f"resume={out}")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert_equal(out, whole)
+
+
+def test_signals_stop_cleanly_and_the_run_goes_on(given, whole, tmp_path):
+    out = tmp_path / "run"
+    for i, number in enumerate((signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)):
+        process = start(*given, f"output_dir={out}") if i == 0 else start(f"resume={out}")
+        goal = len(rows(out)) + 1
+        wait_for(lambda goal=goal: len(rows(out)) >= goal, process)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, err
+        assert f"stopped by {number.name}; go on with: python src/train.py resume={out}" in err
+        assert "Traceback" not in err
+    moved = tmp_path / "moved"  # a run folder may be moved
+    shutil.move(out, moved)
+    assert call_main("train", f"resume={moved}") == 0
+    assert_equal(moved, whole)
+
+
+@pytest.fixture(scope="module")
+def short(given, tmp_path_factory):
+    """A finished run of one epoch with a constant learning rate."""
+    out = tmp_path_factory.mktemp("short")
+    assert call_main("train", *given, "scheduler=constant", "trainer.max_epochs=1", f"output_dir={out}") == 0
+    return out
+
+
+def test_more_epochs_are_those_of_a_longer_run(given, short, tmp_path, capfd):
+    longer, grown = tmp_path / "longer", tmp_path / "grown"
+    assert call_main("train", *given, "scheduler=constant", "trainer.max_epochs=2", f"output_dir={longer}") == 0
+    shutil.copytree(short, grown)
+    capfd.readouterr()
+    code = call_main("train", f"resume={grown}", "trainer.max_epochs=2", "model.optimizer.lr=0.5", "model=unet")
+    err = capfd.readouterr().err
+    assert code == 0, err
+    assert "not taken: model.optimizer.lr=0.5 (the run has 0.001), model=unet" in err
+    states = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (longer, grown)]
+    torch.testing.assert_close(states[0]["state_dict"], states[1]["state_dict"], rtol=0, atol=0)
+    assert [row["epoch"] for row in rows(grown)] == ["0", "1"]
+    assert call_main("train", f"resume={grown}") == 0  # the larger number is on record
+    assert len(rows(grown)) == 2
+
+
+def test_a_run_killed_while_its_record_was_written_is_no_run_yet(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra" / "overrides.yaml").touch()
+    assert call_main("train", f"resume={tmp_path / 'run'}") == 1
+    assert "no whole .hydra/overrides.yaml there" in capfd.readouterr().err
+
+
+def test_a_run_older_than_a_setting_goes_on(short, tmp_path, capfd):
+    old = tmp_path / "old"
+    shutil.copytree(short, old)
+    config = OmegaConf.load(old / ".hydra" / "config.yaml")
+    del config["weights"]
+    OmegaConf.save(config, old / ".hydra" / "config.yaml")
+    code = call_main("train", f"resume={old}", "trainer.max_epochs=2")
+    assert code == 0, capfd.readouterr().err
+    assert len(rows(old)) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["resume=/nowhere"], "resume=/nowhere: no whole .hydra/overrides.yaml there; give the folder of a run"),
+        (
+            ["resume={short}", "trainer.max_epochs=0"],
+            "trainer.max_epochs=0: the run has 1; on resuming it may only grow",
+        ),
+        (["resume={whole}", "trainer.max_epochs=99"], "the run's schedule spans its 14 epochs and cannot be stretched"),
+        (["-m", "resume={short},{whole}"], "resume goes on with one run; leave out -m"),
+    ],
+)
+def test_bad_input(short, whole, capfd, overrides, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(path.stat().st_mtime_ns for path in short.rglob("*.*"))
+    code = call_main("train", *(o.format(short=short, whole=whole) for o in overrides))
+    assert code == 1
+    assert message in capfd.readouterr().err
+    assert before == sorted(path.stat().st_mtime_ns for path in short.rglob("*.*"))

@@ -1,0 +1,120 @@
+"""Bad input: one clear line, exit code 1, nothing half-written. The real commands, run as a user does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import ROOT
+
+
+@pytest.fixture
+def fails(run_main, tmp_path, cable):
+    """Run the training command on good data with the given overrides; it must fail and leave no run folder."""
+
+    def check(*overrides):
+        out = tmp_path / "run"
+        code, err = run_main("train", out, f"data.root={cable}", *overrides)
+        lines = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert code == 1, err
+        assert len(lines) == 1, err
+        assert "Traceback" not in err
+        assert not out.exists()
+        return lines[0]
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=folder", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
+        (["data.image_size=16"], "data.image_size=16: must be one side or .* at least 32"),
+        (["data.batch_size=0"], "data.batch_size=0: must be an integer of at least 1"),
+        (["data.num_workers=-1"], "data.num_workers=-1: must be 'auto' or at least 0"),
+        (["data.num_classes=2"], r"data.num_classes=2, but data.classes names 1: \['defect'\]"),
+        (["lrr=0.1"], "Could not override 'lrr'. No such key"),
+        (["+lrr=0.1"], "unknown key.* lrr; known are .*seed"),
+        (["+data.foo=1"], "unexpected keyword argument 'foo'"),
+        (["+model.optimizer.foo=1"], "model.optimizer: .*unexpected keyword argument 'foo'"),
+        (["data=camvd"], "Could not find 'data/camvd' Available options in 'data': .*camvid"),
+        (["experiment=nope"], "Could not find 'experiment/nope' Available options .*quickstart"),
+        (["+callbacks.foo=1"], "callbacks.foo=1: has no _target_; to leave it out write ~callbacks.foo"),
+        (["monitor=val/foo"], "monitor=val/foo: no such metric; known are .*val/iou"),
+        (["trainer.max_epochs=abc"], "trainer.max_epochs=abc: must be an integer"),
+        (["seed=abc"], "seed=abc: must be an integer"),
+        (["trainer.sync_batchnorm=true"], "trainer.sync_batchnorm=true on a CPU: .*add trainer.sync_batchnorm=false"),
+        (["output_dir=/proc/no/folder"], "/proc/no.*: "),
+        (["model.optimizer.lr=abc"], "model.optimizer: "),
+        (["model.class_weights=[1,2]"], "model.class_weights=.*needs 1 non-negative factor"),
+        (["loss=dice", "model.class_weights=median_frequency"], "takes no weights; use loss=cross_entropy"),
+        (["scheduler=onecycle", "trainer.max_epochs=-1"], "set trainer.max_epochs"),
+        (["scheduler=onecycle", "trainer.limit_train_batches=4"], r"a run of 4 step\(s\) is too short for it"),
+        (["model.optimizer.lr=1e30"], "train/loss is nan in epoch 0, step .: training diverged; lower"),
+    ],
+)
+def test_one_line_names_value_and_remedy(fails, overrides, message):
+    import re
+
+    assert re.search(message, fails(*overrides))
+
+
+def test_nan_keeps_the_last_good_checkpoint(run_main, tmp_path, cable):
+    import torch
+
+    out = tmp_path / "run"
+    explode = "{_target_: torch.optim.lr_scheduler.MultiStepLR, _partial_: true, milestones: [1], gamma: 1e30}"
+    code, err = run_main("train", out, f"data.root={cable}", f"model.scheduler={explode}", "trainer.max_epochs=5")
+    assert code == 1
+    assert "training diverged" in err
+    state = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["epoch"] == 0
+    assert all(value.isfinite().all() for value in state["state_dict"].values())
+    assert (out / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_an_older_file_in_the_run_folder_survives_a_failure(run_main, tmp_path, cable):
+    import os
+
+    kept = tmp_path / "run" / "notes.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    os.utime(kept, (0, 0))
+    code, _ = run_main("train", kept.parent, f"data.root={cable}", "data.batch_size=0")
+    assert code == 1
+    assert kept.read_text() == "mine"
+
+
+def test_a_fault_of_the_code_keeps_its_traceback():
+    from segnet.errors import explain
+
+    assert explain(RuntimeError("a bug")) is None
+    assert explain(ValueError("two\nlines")) == "two lines"
+    worker = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback:\n  ...\nValueError: a.png: bad\n"
+    assert explain(ValueError(worker)) == "a.png: bad"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["lrr=1"], ["data=camvd"]])
+def test_help_and_composition_errors_answer_without_torch(arguments, tmp_path):
+    code = (
+        "import sys, atexit; sys.path.insert(0, sys.argv.pop(1)); "
+        "atexit.register(lambda: print('TORCH' if 'torch' in sys.modules else 'LIGHT')); "
+        "from segnet.commands.train import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / "src"), *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == (0 if arguments == ["--help"] else 1)
+    assert done.stdout.endswith("LIGHT\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_scripts_and_configs_and_commands_share_a_name():
+    for script in (ROOT / "src").glob("*.py"):
+        assert f"from segnet.commands.{script.stem} import main" in script.read_text()
+        assert (ROOT / "conf" / f"{script.stem}.yaml").is_file()
+        assert (
+            f'segnet-{script.stem.replace("_", "-")} = "segnet.commands.{script.stem}:main"'
+            in Path(ROOT / "pyproject.toml").read_text()
+        )

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
+
+from segnet.data.masks import IGNORE
+from segnet.training.metrics import BINS, Counts, calibration, calibration_error, names, scores
+
+
+def by_hand(truth, guess, k):
+    """Confusion matrix by plain loops over the classes."""
+    return np.array([[np.sum((truth == i) & (guess == j)) for j in range(k)] for i in range(k)])
+
+
+def run(logits, target, classes, batches=1):
+    counts = Counts(len(classes))
+    for part, mask in zip(logits.chunk(batches), target.chunk(batches), strict=True):
+        counts.update(part, mask)
+    return counts.compute()
+
+
+@pytest.mark.parametrize("classes", [["defect"], ["a", "b", "c", "d"]])
+def test_counts_and_scores_against_numpy(classes):
+    torch.manual_seed(0)
+    k = max(len(classes), 2)
+    logits = torch.randn(6, len(classes), 9, 8)
+    target = torch.randint(0, k, (6, 9, 8)).to(torch.uint8)
+    target[0, :3] = IGNORE
+    confusion, histogram = run(logits, target, classes, batches=3)
+
+    guess = (logits[:, 0] > 0).long() if len(classes) == 1 else logits.argmax(1)
+    known = (target != IGNORE).numpy()
+    matrix = by_hand(target.numpy()[known], guess.numpy()[known], k)
+    assert (confusion.numpy() == matrix).all()
+
+    found = scores(confusion, histogram, classes)
+    hit, truth, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    pick = (lambda v: v[1]) if len(classes) == 1 else np.mean
+    assert found["iou"].item() == pytest.approx(pick(hit / (truth + predicted - hit)))
+    assert found["dice"].item() == pytest.approx(pick(2 * hit / (truth + predicted)))
+    assert found["precision"].item() == pytest.approx(pick(hit / predicted))
+    assert found["recall"].item() == pytest.approx(pick(hit / truth))
+    assert found["accuracy"].item() == pytest.approx(hit.sum() / matrix.sum())
+    assert found["class_accuracy"].item() == pytest.approx((hit / truth).mean())
+
+
+def test_counts_span_the_split_and_not_single_pictures():
+    """Two pictures: 10 of 10 right, then 0 of 1 right. Over pixels 10/12, over pictures the mean would be 1/2."""
+    logits = torch.full((2, 1, 4, 4), -5.0)
+    target = torch.zeros(2, 4, 4, dtype=torch.uint8)
+    logits[0, 0].view(-1)[:10] = 5
+    target[0].view(-1)[:10] = 1
+    logits[1, 0, 0, 0] = 5
+    target[1, 3, 3] = 1
+    assert scores(*run(logits, target, ["defect"]), ["defect"])["iou"].item() == pytest.approx(10 / 12)
+
+
+def test_an_absent_class_is_nan_and_left_out_of_the_mean():
+    target = torch.tensor([[[0, 0], [1, 1]]])
+    logits = torch.zeros(1, 3, 2, 2)
+    logits[0, 0, 0] = logits[0, 1, 1] = 1
+    found = scores(*run(logits, target, ["a", "b", "c"]), ["a", "b", "c"])
+    assert found["iou/c"].isnan()
+    assert found["iou"] == found["class_accuracy"] == found["dice"] == 1
+
+
+def test_average_precision_against_sorted_scores():
+    torch.manual_seed(0)
+    # Probabilities in the middle of bins, so that binning loses nothing.
+    bins = torch.randint(0, BINS, (4, 1, 16, 16))
+    probability = (bins + 0.5) / BINS
+    target = (torch.rand(4, 16, 16) < probability[:, 0] * 0.5).long()
+    found = scores(*run(probability.logit(), target, ["defect"]), ["defect"])["average_precision"].item()
+
+    p, y = probability.numpy().ravel(), target.numpy().ravel()
+    expected, before = 0.0, 0.0
+    for threshold in sorted(set(p), reverse=True):
+        taken = p >= threshold
+        recall = y[taken].sum() / y.sum()
+        expected += (recall - before) * y[taken].mean()
+        before = recall
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_names_are_what_scores_returns():
+    classes = ["a", "b", "c"]
+    logits, target = torch.randn(1, 3, 8, 8), torch.randint(0, 3, (1, 8, 8))
+    assert names(classes) == ["loss", *scores(*run(logits, target, classes), classes)]
+    assert {"loss", "iou", "iou/defect", "average_precision"} <= set(names(["defect"]))
+
+
+@pytest.mark.parametrize("classes", [["defect"], ["a", "b", "c"]])
+def test_calibration_error_against_torchmetrics(classes):
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(4, len(classes), 40, 40)
+    target = torch.randint(0, max(len(classes), 2), (4, 40, 40))
+    counts = Counts(len(classes), calibration=True)
+    counts.update(logits[:2], target[:2])
+    counts.update(logits[2:], target[2:])
+    histogram = counts.compute()[1]
+    if len(classes) == 1:
+        expected = binary_calibration_error(logits[:, 0].sigmoid().flatten(), target.flatten(), n_bins=16)
+    else:
+        expected = multiclass_calibration_error(logits.softmax(1), target, len(classes), n_bins=16)
+    assert calibration_error(histogram).item() == pytest.approx(expected.item(), abs=1.5 / BINS)
+    pixels, confidence, frequency = calibration(histogram)
+    assert pixels.sum() == target.numel()
+    assert (confidence.diff()[~confidence.diff().isnan()] > 0).all()
+    assert ((frequency >= 0) & (frequency <= 1) | frequency.isnan()).all()

@@ -1,0 +1,55 @@
+import cv2
+import numpy as np
+import pytest
+
+from segnet.data.masks import IGNORE
+from segnet.visualization.overlays import (
+    DEFECT,
+    FALSE_ALARM,
+    MISSED,
+    WRONG,
+    errors,
+    grid,
+    overlay,
+    palette,
+    panel,
+    save,
+)
+
+
+def test_palette_is_distinct_and_takes_given_colours():
+    colors = palette(20)[:20]
+    assert len({tuple(c) for c in colors}) == 20
+    assert palette(2, [[1, 2, 3], [4, 5, 6]])[:2].tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert tuple(palette(1)[1]) == DEFECT
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_overlay_blends_half_and_half(binary):
+    table = palette(1 if binary else 3)
+    picture = np.full((2, 3, 3), 101, np.uint8)
+    mask = np.array([[0, 1, IGNORE], [1, 0, 0]])
+    found = overlay(picture, mask, table, binary)
+    assert found[0, 1].tolist() == [(101 + int(c)) // 2 for c in table[1]]
+    assert found[0, 0].tolist() == ([101] * 3 if binary else [(101 + int(c)) // 2 for c in table[0]])
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_errors_show_wrong_pixels_and_no_ignored_ones(binary):
+    picture = np.full((1, 5, 3), 100, np.uint8)
+    truth, guess = np.array([[0, 1, 0, 1, IGNORE]]), np.array([[0, 1, 1, 0, 1]])
+    expected = [[50] * 3, [50] * 3, FALSE_ALARM if binary else WRONG, MISSED if binary else WRONG, [50] * 3]
+    assert errors(picture, truth, guess, binary)[0].tolist() == [list(color) for color in expected]
+
+
+def test_panel_and_file(tmp_path):
+    picture = np.zeros((4, 5, 3), np.uint8)
+    picture[..., 0] = 200  # red, to tell RGB from BGR
+    drawn = panel(picture, np.zeros((4, 5), int), np.ones((4, 5), int), palette(1))
+    assert drawn.shape == (4, 4 * 5 + 3 * 8, 3)
+    assert grid([drawn, drawn]).shape == (4 + 8 + 4, drawn.shape[1], 3)
+    assert (drawn[:, -5:] == FALSE_ALARM).all()
+    save(tmp_path / "a.png", drawn)
+    assert np.array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], drawn)
+    with pytest.raises(OSError, match="could not be written"):
+        save(tmp_path / "no" / "a.png", drawn)

@@ -15,7 +15,7 @@ def by_hand(truth, guess, k):
 def run(logits, target, classes, batches=1):
     counts = Counts(len(classes))
     for part, mask in zip(logits.chunk(batches), target.chunk(batches), strict=True):
-        counts.update(part, mask)
+        counts.update(*counts.count(part, mask))
     return counts.compute()
 
 
@@ -95,8 +95,8 @@ def test_calibration_error_against_torchmetrics(classes):
     logits = 3 * torch.randn(4, len(classes), 40, 40)
     target = torch.randint(0, max(len(classes), 2), (4, 40, 40))
     counts = Counts(len(classes), calibration=True)
-    counts.update(logits[:2], target[:2])
-    counts.update(logits[2:], target[2:])
+    counts.update(*counts.count(logits[:2], target[:2]))
+    counts.update(*counts.count(logits[2:], target[2:]))
     histogram = counts.compute()[1]
     if len(classes) == 1:
         expected = binary_calibration_error(logits[:, 0].sigmoid().flatten(), target.flatten(), n_bins=16)

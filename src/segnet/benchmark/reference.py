@@ -23,16 +23,23 @@ class StockNetwork(nn.Module):
         """(N, 3, H, W) float to (N, num_classes, H, W) logits."""
         memory = []
         for stage in self.net.encoder:
-            x = stage(x)
+            x = _plainly(stage, x)
             size = x.shape[-2:]
             x, index = F.max_pool2d(x, 2, return_indices=True)
             memory.append((index, size))
-        x = self.net.middle(x)
+        x = _plainly(self.net.middle, x)
         for stage in self.net.decoder:
             index, size = memory.pop()
-            x = stage(F.max_unpool2d(x, index, (2, 2), output_size=size))
+            x = _plainly(stage, F.max_unpool2d(x, index, (2, 2), output_size=size))
         out: Tensor = self.net.classifier(x)
         return out
+
+
+def _plainly(stage: nn.Module, x: Tensor) -> Tensor:
+    """Every layer by itself: torch's own batch norm and ReLU on a GPU, too."""
+    for layer in stage.children():
+        x = layer(x)
+    return x
 
 
 def read_batch(pairs: Sequence[tuple[Path, Path]], size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

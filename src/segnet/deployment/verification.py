@@ -74,7 +74,7 @@ def compare(module: SegmentationModule, program: Program, data: SegmentationData
             equal += int((decided[0] == decided[1]).sum())
             pixels += decided[0].numel()
             for name, probabilities in both.items():
-                counts[name].update(_logits(probabilities), torch.tensor(mask)[None])
+                counts[name].update(*counts[name].count(_logits(probabilities), torch.tensor(mask)[None]))
         iou = {name: scores(*c.compute(), module.classes)["iou"].item() for name, c in counts.items()}
         rows.append(
             {

@@ -10,6 +10,11 @@ Code of a window: ``0 1 / 2 3``, that is ``2 * row + column`` of its maximum.
 Source: Badrinarayanan, Kendall, Cipolla, "SegNet", IEEE TPAMI 2017, section 3.1 (2 bits per 2×2 window).
 """
 
+import os
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,48 +22,110 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def max_pool(x: Tensor) -> tuple[Tensor, Tensor]:
+def kernels_for(x: Tensor) -> ModuleType | None:
+    """`segnet.networks.kernels` for tensors that its kernels can take; None on a CPU, without Triton, and in a compiler."""
+    if not (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1") or torch.compiler.is_compiling():
+        return None
+    return _kernels()
+
+
+@cache
+def _kernels() -> ModuleType | None:
+    return import_module("segnet.networks.kernels") if find_spec("triton") else None
+
+
+def max_pool(x: Tensor, folded: bool = False) -> tuple[Tensor, Tensor]:
     """Pool 2×2 windows; an odd last row or column is left out, as in torch.
 
     Args:
-        x: (N, C, H, W) float, any memory format.
+        x: (N, C, H, W) float, any memory format; folded (N, 4 C, H // 2, W // 2), see `segnet.networks.folding`.
+        folded: which of the two.
 
     Returns:
-        maxima (N, C, H // 2, W // 2), dtype of ``x``; codes of the same shape, uint8 in 0..3.
+        maxima (N, C, H // 2, W // 2), dtype of ``x``; codes of the same shape, uint8 in 0..3 (in an exported or compiled
+        program torch's int64 indices).
     """
-    if torch.compiler.is_exporting():  # an exported program gets the standard operators
+    if torch.compiler.is_compiling():  # exported and compiled programs get the standard operators
         return F.max_pool2d(x, 2, return_indices=True)
     if torch.is_grad_enabled() and x.requires_grad:
-        pooled: tuple[Tensor, Tensor] = _MaxPool.apply(x)  # type: ignore[no-untyped-call]
+        pooled: tuple[Tensor, Tensor] = _MaxPool.apply(x, folded)  # type: ignore[no-untyped-call]
         return pooled
-    return _pool(x)
+    return _pool(x, folded)
 
 
-def max_unpool(x: Tensor, code: Tensor, size: tuple[int, int]) -> Tensor:
+def max_unpool(x: Tensor, code: Tensor, size: tuple[int, int], folded: bool = False) -> Tensor:
     """Put every value of ``x`` back at the place its code names; zero elsewhere.
 
     Args:
         x: (N, C, h, w) float.
-        code: (N, C, h, w) uint8, from `max_pool`.
+        code: (N, C, h, w), from `max_pool`.
         size: (H, W) of the map that was pooled, so that odd sizes come back whole.
+        folded: fold the result.
 
     Returns:
-        (N, C, H, W), dtype of ``x``.
+        (N, C, H, W), or folded (N, 4 C, h, w); dtype of ``x``.
     """
     if torch.compiler.is_exporting():
         return F.max_unpool2d(x, code, (2, 2), output_size=size)
+    if torch.compiler.is_compiling():  # torch's unpooling has no deterministic kernel
+        flat = x.new_zeros(*x.shape[:2], size[0] * size[1])
+        return flat.scatter(2, code.flatten(2), x.flatten(2)).view(*x.shape[:2], *size)
     if torch.is_grad_enabled() and x.requires_grad:
-        unpooled: Tensor = _MaxUnpool.apply(x, code, size)  # type: ignore[no-untyped-call]
+        unpooled: Tensor = _MaxUnpool.apply(x, code, size, folded)  # type: ignore[no-untyped-call]
         return unpooled
-    return _scatter(x, code, size)
+    return _scatter(x, code, size, folded)
 
 
-# The kernels below work on the bits of NHWC rows: integer masks instead of comparisons and selections, which
+def _rows(x: Tensor, like: Tensor) -> tuple[Tensor, bool]:
+    """The memory of ``x`` as (N, H, W, C), or as (N·C, H, W, 1) where ``like`` is NCHW; whether it is the former."""
+    last = like.is_contiguous(memory_format=torch.channels_last)
+    if last:
+        return x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1), True
+    return x.contiguous().view(-1, *x.shape[2:], 1), False
+
+
+def _shaped(rows: Tensor, channels: int, last: bool) -> Tensor:
+    """Undo `_rows`."""
+    return rows.permute(0, 3, 1, 2) if last else rows.view(-1, channels, *rows.shape[1:3])
+
+
+def _pool(x: Tensor, folded: bool) -> tuple[Tensor, Tensor]:
+    if (kernels := kernels_for(x)) is None:
+        return _pool_stock(x)
+    x = x.contiguous(memory_format=torch.channels_last) if folded else x
+    rows, last = _rows(x, x)
+    maxima, code = kernels.pool(rows, folded)
+    channels = x.shape[1] // 4 if folded else x.shape[1]
+    return _shaped(maxima, channels, last), _shaped(code, channels, last)
+
+
+def _scatter(x: Tensor, code: Tensor, size: tuple[int, int], folded: bool) -> Tensor:
+    if (kernels := kernels_for(x)) is None:
+        return _scatter_bits(x, code, size)
+    codes, last = _rows(code, code)
+    rows, _ = _rows(x, code)
+    n, h, w, c = rows.shape
+    odd = not folded and size != (2 * h, 2 * w)
+    shape = (n, h, w, 4 * c) if folded else (n, *size, c)
+    out = rows.new_zeros(shape) if odd else rows.new_empty(shape)
+    kernels.scatter(rows, codes, out, folded)
+    return _shaped(out, x.shape[1], last)
+
+
+def _gather(x: Tensor, code: Tensor, folded: bool) -> Tensor:
+    if (kernels := kernels_for(x)) is None:
+        return _gather_bits(x, code)
+    codes, last = _rows(code, code)
+    rows, _ = _rows(x, code)
+    return _shaped(kernels.gather(rows, codes, folded), code.shape[1], last)
+
+
+# On a CPU: the bits of NHWC rows: integer masks instead of comparisons and selections, which
 # torch's CPU kernels run several times slower. Every window has exactly one place, so no bit is ever mixed.
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def _pool(x: Tensor) -> tuple[Tensor, Tensor]:
+def _pool_stock(x: Tensor) -> tuple[Tensor, Tensor]:
     """Stock maxima; their int64 indices, narrowed to codes, are forgotten at once."""
     maxima, index = F.max_pool2d(x, 2, return_indices=True)
     index = index.permute(0, 2, 3, 1)
@@ -85,7 +152,7 @@ def _windows(rows: Tensor, h: int, w: int) -> Tensor:
     return windows.as_strided((n, h, 2, w, 2, c), (s[0], 2 * s[1], s[1], 2 * s[2], s[2], s[3]))
 
 
-def _scatter(x: Tensor, code: Tensor, size: tuple[int, int]) -> Tensor:
+def _scatter_bits(x: Tensor, code: Tensor, size: tuple[int, int]) -> Tensor:
     rows = x.permute(0, 2, 3, 1).contiguous().view(_BITS[x.element_size()])
     n, h, w, c = rows.shape
     right, below = _masks(code, rows.dtype)
@@ -98,7 +165,7 @@ def _scatter(x: Tensor, code: Tensor, size: tuple[int, int]) -> Tensor:
     return out.view(x.dtype).permute(0, 3, 1, 2)
 
 
-def _gather(x: Tensor, code: Tensor) -> Tensor:
+def _gather_bits(x: Tensor, code: Tensor) -> Tensor:
     rows = x.permute(0, 2, 3, 1).contiguous().view(_BITS[x.element_size()])
     h, w = code.shape[-2:]
     right, below = _masks(code, rows.dtype)
@@ -114,24 +181,25 @@ def _select(zero: Tensor, one: Tensor, mask: Tensor) -> Tensor:
 
 class _MaxPool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        maxima, code = _pool(x)
+    def forward(ctx: Any, x: Tensor, folded: bool) -> tuple[Tensor, Tensor]:
+        maxima, code = _pool(x, folded)
         ctx.save_for_backward(code)
         ctx.mark_non_differentiable(code)
-        ctx.size = x.shape[-2:]
+        ctx.size, ctx.folded = (x.shape[-2], x.shape[-1]), folded
         return maxima, code
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Any) -> Tensor:  # type: ignore[override]
-        return _scatter(grad, ctx.saved_tensors[0], ctx.size)
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None]:  # type: ignore[override]
+        return _scatter(grad, ctx.saved_tensors[0], ctx.size, ctx.folded), None
 
 
 class _MaxUnpool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, code: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, code: Tensor, size: tuple[int, int], folded: bool) -> Tensor:
         ctx.save_for_backward(code)
-        return _scatter(x, code, size)
+        ctx.folded = folded
+        return _scatter(x, code, size, folded)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return _gather(grad, ctx.saved_tensors[0]), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        return _gather(grad, ctx.saved_tensors[0], ctx.folded), None, None, None

@@ -9,14 +9,37 @@ into Rectifiers", ICCV 2015 (initialisation).
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise, zip_longest
 
 from torch import Tensor, nn
 
+from segnet.networks import folding
+from segnet.networks.normalization import as_pixels, norm_relu
 from segnet.networks.pooling import max_pool, max_unpool
 
 PRIOR = 0.05  # share of the positive class that a binary network expects before it has seen anything
 SMALLEST = 32  # five 2×2 poolings leave one pixel
+
+
+class Stage(nn.Sequential):
+    """Layers in turn; a batch norm and the ReLU after it are one step, and maps may be folded."""
+
+    def forward(self, x: Tensor, folded: bool = False) -> Tensor:
+        """(N, C, H, W) to (N, C', H, W); folded (N, 4 C, H/2, W/2) to (N, 4 C', H/2, W/2)."""
+        channels = x.shape[1]
+        layers = iter(zip_longest(self, list(self)[1:]))
+        for layer, following in layers:
+            if isinstance(layer, Stage):
+                x = layer(x, folded)
+            elif isinstance(layer, nn.BatchNorm2d) and isinstance(following, nn.ReLU):
+                x = norm_relu(x, layer, following)
+                next(layers)  # the ReLU
+            elif isinstance(layer, nn.Conv2d):
+                x = folding.convolve(x, layer) if folded else layer(x)
+                channels = layer.out_channels
+            else:
+                x = as_pixels(layer, x, channels)
+        return x
 
 
 class UnpoolingNetwork(nn.Module):
@@ -31,9 +54,9 @@ class UnpoolingNetwork(nn.Module):
 
     def __init__(
         self,
-        encoder: Sequence[nn.Module],
-        middle: nn.Module,
-        decoder: Sequence[nn.Module],
+        encoder: Sequence[Stage],
+        middle: Stage,
+        decoder: Sequence[Stage],
         classifier: nn.Conv2d,
     ) -> None:
         super().__init__()
@@ -56,16 +79,21 @@ class UnpoolingNetwork(nn.Module):
                 f"picture is {x.shape[-2]}×{x.shape[-1]}: height and width must be at least {SMALLEST} "
                 f"pixels; choose a larger data.image_size"
             )
+        folded = folding.pays(x, chain(self.encoder[0].modules(), self.decoder[-1].modules(), [self.classifier]))
+        last = len(self.encoder) - 1
+        x = folding.fold(x) if folded else x
         memory = []
-        for stage, dropout in zip(self.encoder, self.pooled_dropout, strict=True):
-            x = stage(x)
+        for level, (stage, dropout) in enumerate(zip(self.encoder, self.pooled_dropout, strict=True)):
+            x = stage(x, folded and level == 0)
             size = (x.shape[-2], x.shape[-1])
-            x, code = max_pool(x)
+            x, code = max_pool(x, folded and level == 0)
             x = dropout(x)
             memory.append((code, size))
         x = self.middle(x)
-        for stage in self.decoder:
-            x = stage(max_unpool(x, *memory.pop()))
+        for level, stage in enumerate(self.decoder):
+            x = stage(max_unpool(x, *memory.pop(), folded and level == last), folded and level == last)
+        if folded:
+            return folding.unfold(folding.convolve(x, self.classifier), self.classifier.out_channels)
         out: Tensor = self.classifier(x)
         return out
 
@@ -98,14 +126,14 @@ class SegNet(UnpoolingNetwork):
                 f"widths={list(widths)}: must be {len(self.CONVS)} positive channel counts, one per encoder "
                 f"stage, such as [16, 32, 80, 152, 184]"
             )
-        encoder: list[nn.Module] = []
-        decoder: list[nn.Module] = []
+        encoder: list[Stage] = []
+        decoder: list[Stage] = []
         for (into, out), convs in zip(pairwise((3, *widths)), self.CONVS, strict=True):
             encoder.append(_stage([into] + [out] * convs, 3, bias))
             # Mirrored: all but the last convolution keep the stage's width, the last one leaves it.
             back = [out] * convs + ([into] if into != 3 else [])
             decoder.insert(0, _stage(back, 3, bias))
-        super().__init__(encoder, nn.Identity(), decoder, nn.Conv2d(widths[0], num_classes, 3, padding=1))
+        super().__init__(encoder, Stage(), decoder, nn.Conv2d(widths[0], num_classes, 3, padding=1))
         if dropout > 0:
             _add_dropout(self, dropout, stages=(2, 3, 4))
         if pretrained:
@@ -143,7 +171,7 @@ class SegNetBasic(UnpoolingNetwork):
         _check(num_classes, dropout)
         encoder = [_stage([3 if i == 0 else width, width], 7, True) for i in range(4)]
         decoder = [_stage([width, width], 7, True, relu=False) for _ in range(4)]
-        super().__init__(encoder, nn.Identity(), decoder, nn.Conv2d(width, num_classes, 1))
+        super().__init__(encoder, Stage(), decoder, nn.Conv2d(width, num_classes, 1))
         if dropout > 0:
             _add_dropout(self, dropout, stages=(2, 3))
 
@@ -163,7 +191,7 @@ class SegNetCompact(UnpoolingNetwork):
         _check(num_classes, dropout)
         widths = (32, 64, 128, 256)
         encoder = [_stage([a, b, b], 3, True) for a, b in pairwise((3, *widths))]
-        middle = nn.Sequential(*_conv(256, 512, 3, True), nn.Conv2d(512, 256, 1))
+        middle = Stage(*_conv(256, 512, 3, True), nn.Conv2d(512, 256, 1))
         decoder = [_stage([a, b, b], 3, True, last_relu=False) for a, b in pairwise((256, 128, 64, 32, 32))]
         super().__init__(encoder, middle, decoder, nn.Conv2d(32, num_classes, 1))
         if dropout > 0:
@@ -175,15 +203,13 @@ def _conv(into: int, out: int, kernel: int, bias: bool, relu: bool = True) -> li
     return [*layers, nn.ReLU(inplace=True)] if relu else layers
 
 
-def _stage(
-    channels: Sequence[int], kernel: int, bias: bool, relu: bool = True, last_relu: bool = True
-) -> nn.Sequential:
+def _stage(channels: Sequence[int], kernel: int, bias: bool, relu: bool = True, last_relu: bool = True) -> Stage:
     """Convolution + batch norm (+ ReLU) for each step in ``channels``."""
     layers: list[nn.Module] = []
     last = len(channels) - 2
     for i, (into, out) in enumerate(pairwise(channels)):
         layers += _conv(into, out, kernel, bias, relu and (i < last or last_relu))
-    return nn.Sequential(*layers)
+    return Stage(*layers)
 
 
 def _add_dropout(net: UnpoolingNetwork, p: float, stages: Sequence[int]) -> None:
@@ -191,7 +217,7 @@ def _add_dropout(net: UnpoolingNetwork, p: float, stages: Sequence[int]) -> None
     for i in stages:
         net.pooled_dropout[i] = nn.Dropout(p)
         mirror = len(net.encoder) - 1 - i
-        net.decoder[mirror] = nn.Sequential(net.decoder[mirror], nn.Dropout(p))
+        net.decoder[mirror] = Stage(net.decoder[mirror], nn.Dropout(p))
 
 
 def _check(num_classes: int, dropout: float) -> None:

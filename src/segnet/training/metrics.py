@@ -37,20 +37,30 @@ class Counts(Metric):
         self.add_state("confusion", zeros, dist_reduce_fx="sum")
         self.add_state("histogram", torch.zeros(2, bins, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, target: Tensor) -> None:
-        """Logits (N, C, H, W) float, target (N, H, W) integer class indices."""
+    def count(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Confusion matrix and histogram of one batch, for `update`; changes nothing and does not wait for a GPU.
+
+        Args:
+            logits: (N, C, H, W) float.
+            target: (N, H, W) integer class indices.
+        """
         predicted = (logits[:, 0] > 0).long() if self.num_classes == 1 else logits.argmax(1)
         known = target != IGNORE
         target = target.long()
-        self.confusion += _count(target * self.size + predicted, known, self.size**2).view_as(self.confusion)
+        confusion = _count(target * self.size + predicted, known, self.size**2).view_as(self.confusion)
         if not self.histogram.numel():
-            return
+            return confusion, torch.zeros_like(self.histogram)
         if self.num_classes == 1:
             confidence, row = logits[:, 0].float().sigmoid(), target
         else:
             confidence, row = logits.float().softmax(1).amax(1), (predicted == target).long()
         bins = (confidence * BINS).long().clamp(0, BINS - 1)  # also where it is NaN
-        self.histogram += _count(row * BINS + bins, known, 2 * BINS).view_as(self.histogram)
+        return confusion, _count(row * BINS + bins, known, 2 * BINS).view_as(self.histogram)
+
+    def update(self, confusion: Tensor, histogram: Tensor) -> None:
+        """Add what `count` found."""
+        self.confusion += confusion
+        self.histogram += histogram
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """Confusion matrix and histogram, summed over processes."""
@@ -84,11 +94,11 @@ class MeanLoss(Metric):
 
 
 def _count(values: Tensor, known: Tensor, bins: int) -> Tensor:
-    """How often each of 0..bins-1 occurs where ``known``.
-
-    On a GPU ``bincount`` waits for the device, while a deterministic ``scatter_add_`` is torch's sort of all pixels.
-    """
-    return torch.bincount(torch.where(known, values, bins).flatten(), minlength=bins + 1)[:bins]
+    """How often each of 0..bins-1 occurs where ``known``."""
+    values = torch.where(known, values, bins).flatten()
+    if values.is_cuda:  # there ``bincount`` waits for the device, and a deterministic ``scatter_add_`` sorts all pixels
+        return torch.histc(values.int(), bins + 1, 0, bins + 1)[:bins].long()
+    return torch.bincount(values, minlength=bins + 1)[:bins]
 
 
 def scores(confusion: Tensor, histogram: Tensor, classes: Sequence[str]) -> dict[str, Tensor]:

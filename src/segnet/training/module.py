@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from segnet.data.images import resize_exact
 from segnet.networks.segnet import enable_mc_dropout
+from segnet.training.graph import StepGraph
 from segnet.training.losses import CrossEntropy
 from segnet.training.metrics import Counts, MeanLoss, names, scores
 from segnet.training.schedules import run_length
@@ -40,6 +41,9 @@ class SegmentationModule(LightningModule):
             ``median_frequency`` to count them in the training split (SegNet, section 4), null for none.
         monitor: the metric that chooses the best checkpoint; plateau schedulers follow it.
         channels_last: keep weights and activations in the layout that fast convolutions want.
+        cuda_graph: on a GPU, replay training steps from a CUDA graph: ``auto`` where it can be (a run says why not),
+            True (an error where it cannot), False.
+        compile: mode of ``torch.compile`` for training; null for none. A checkpoint has no trace of it.
     """
 
     mean: Tensor
@@ -59,6 +63,8 @@ class SegmentationModule(LightningModule):
         class_weights: Sequence[float] | Literal["median_frequency"] | None = None,
         monitor: str = "val/iou",
         channels_last: bool = True,
+        cuda_graph: bool | Literal["auto"] = "auto",
+        compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None,
     ) -> None:
         super().__init__()
         self.net = net.to(memory_format=torch.channels_last) if channels_last else net  # type: ignore[call-overload]
@@ -72,6 +78,11 @@ class SegmentationModule(LightningModule):
         for stage in STAGES:  # attributes, so that Lightning moves them to the device
             setattr(self, f"{stage}_counts", Counts(len(self.classes), calibration=stage == "test"))
             setattr(self, f"{stage}_loss", MeanLoss())
+        if compile not in (None, "default", "reduce-overhead", "max-autotune"):
+            raise ValueError(f"model.compile={compile}: must be null, default, reduce-overhead or max-autotune")
+        self.compile_mode = compile
+        self.graph = StepGraph(cuda_graph, self._results)
+        self._finite = torch.ones((), dtype=torch.bool)
         self.counts: dict[str, tuple[Tensor, Tensor]] = {}  # of the last epoch, by stage, for the reports
         self.pictures: list[tuple[int, Tensor]] = []  # index and confusion matrix of each tested picture
         self.mc_samples = 0  # of dropout, averaged in a test
@@ -127,6 +138,8 @@ class SegmentationModule(LightningModule):
             )
         if stage == "fit" and self.class_weights is not None:
             self._set_weights()
+        if stage == "fit" and self.compile_mode is not None:
+            self.net.compile(mode=self.compile_mode)  # in place: the names of the weights stay
 
     def _set_weights(self) -> None:
         targets = [part for part in self.loss.modules() if isinstance(part, CrossEntropy)]
@@ -152,14 +165,26 @@ class SegmentationModule(LightningModule):
         counts: Counts = getattr(self, f"{stage}_counts")
         return counts
 
-    def _step(self, batch: Batch, stage: str) -> Tensor:
-        sampled = stage == "test" and self.mc_samples
+    def _results(self, batch: Batch, stage: str = "train") -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, confusion matrix and histogram of a batch; nothing here waits for a GPU."""
+        loss, logits = self._loss(batch, sampled=False)
+        return loss, *self._counts(stage).count(logits, batch["mask"])
+
+    def _loss(self, batch: Batch, sampled: bool) -> tuple[Tensor, Tensor]:
         logits = self._mean_of_samples(batch["image"]) if sampled else self.logits(batch["image"])
         with torch.autocast(logits.device.type, enabled=False):
             loss: Tensor = self.loss(logits, batch["mask"].long())
-        self._counts(stage).update(logits.detach(), batch["mask"])
+        return loss, logits.detach()
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        loss, logits = self._loss(batch, sampled=stage == "test" and self.mc_samples > 0)
+        counted = self._counts(stage).count(logits, batch["mask"])
         if stage == "test":
             self._count_pictures(logits, batch)
+        return self._keep(stage, loss, counted, batch)
+
+    def _keep(self, stage: str, loss: Tensor, counted: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
+        self._counts(stage).update(*counted)
         getattr(self, f"{stage}_loss").update(loss.detach(), len(batch["image"]))
         return loss
 
@@ -171,26 +196,51 @@ class SegmentationModule(LightningModule):
         return mean.logit() if len(self.classes) == 1 else mean.log()
 
     def _count_pictures(self, logits: Tensor, batch: Batch) -> None:
-        single = Counts(len(self.classes)).to(logits.device)
+        counts = self._counts("test")
         for i, index in enumerate(batch["index"].tolist()):
-            single.update(logits[i : i + 1], batch["mask"][i : i + 1])
-            self.pictures.append((index, single.confusion.cpu()))
-            single.reset()
+            confusion, _ = counts.count(logits[i : i + 1], batch["mask"][i : i + 1])
+            self.pictures.append((index, confusion.cpu()))
 
     def on_test_epoch_start(self) -> None:
         """Forget the pictures of an earlier test."""
         self.pictures = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One loss."""
-        loss = self._step(batch, "train")
-        # The counts have waited for the device, so that reading the loss costs nothing more.
-        if not math.isfinite(loss.item()):
+        """One loss; on a GPU replayed from a CUDA graph, with its gradients (see `segnet.training.graph`)."""
+        results = self.graph(batch, self.trainer.accumulate_grad_batches)
+        if results is None:
+            with self.graph.watched():
+                results = self._results(batch)
+        loss, *counted = results
+        self._finite = loss.detach().isfinite() & self._finite
+        every = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
+        if loss.device.type == "cpu" or self.trainer.is_last_batch or (batch_idx + 1) % every == 0:
+            self._check_finite(batch_idx)
+        return self._keep("train", loss, (counted[0], counted[1]), batch)
+
+    def _check_finite(self, batch_idx: int) -> None:
+        """Reading the loss waits for a GPU, so there it is done every few steps, and before a checkpoint is written."""
+        if not self._finite:
             raise FloatingPointError(
-                f"train/loss is {loss.item()} in epoch {self.current_epoch}, step {batch_idx}: training diverged; "
-                f"lower model.optimizer.lr or set trainer.gradient_clip_val=1 (the last good checkpoint is kept)"
+                f"train/loss is not finite in epoch {self.current_epoch}, step {batch_idx} or a few before: training "
+                f"diverged; lower model.optimizer.lr or set trainer.gradient_clip_val=1 (the last good checkpoint is "
+                f"kept)"
             )
-        return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Gradients of the loss: those that the graph has computed, or by autograd."""
+        if self.graph.replayed:
+            self.graph.hand_over(self.trainer.accumulate_grad_batches)
+        else:
+            torch.autograd.backward(loss, *args, **kwargs)
+
+    def on_train_start(self) -> None:
+        """Decide whether steps become a CUDA graph."""
+        self.graph.begin(self.trainer, self)
+
+    def on_train_end(self) -> None:
+        """Give the graph's memory back."""
+        self.graph.forget()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One loss."""
@@ -204,6 +254,12 @@ class SegmentationModule(LightningModule):
         """Draw dropout by seed, epoch and process, so that a resumed run draws what the whole one would have."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         torch.manual_seed(zlib.crc32(f"{seed} {self.current_epoch} {self.global_rank}".encode()))
+        self._finite = torch.ones((), dtype=torch.bool, device=self.device)
+        self.graph.check(self.trainer, self)
+
+    def on_train_epoch_end(self) -> None:
+        """Before the epoch's checkpoint; it may have ended early."""
+        self._check_finite(self.trainer.fit_loop.batch_idx)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the epoch's metrics before validation begins, so that one table row holds both."""

@@ -1,0 +1,173 @@
+"""A training step as a CUDA graph: hundreds of kernels that the GPU starts by itself, without Python between them.
+
+The graph holds forward, loss, counting and backward. Clipping and the optimizer follow it as ever, so schedules, weight
+averaging and gradient hooks work as without it, and the weights come out with the same bits.
+Source: PyTorch's notes on CUDA semantics, "CUDA Graphs" (whole-network capture).
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+Results = tuple[Tensor, Tensor, Tensor]  # loss, confusion matrix, histogram
+WARM_UP = 3  # steps without the graph: kernels are compiled and chosen, the optimizer gets its state
+INPUTS = ("image", "mask")
+
+
+class StepGraph:
+    """Captures a module's training step once it is warm, and replays it for batches of the same shape.
+
+    Args:
+        wanted: ``auto`` where it can be, True (an error where it cannot), False.
+        step: loss, confusion matrix and histogram of a batch, on the device.
+    """
+
+    def __init__(self, wanted: bool | Literal["auto"], step: Callable[[Batch], Results]) -> None:
+        if wanted not in (True, False, "auto"):
+            raise ValueError(f"model.cuda_graph={wanted}: must be auto, true or false")
+        self.wanted, self.step = wanted, step
+        self.declined: str | None = "it has not begun"  # why there is no graph; None while there is or will be one
+        self.replayed = False  # whether the last call did
+        self.parameters: list[nn.Parameter] = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the graph and the memory that it holds."""
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._warm = 0
+        self._state: object = None
+        self._inputs: Batch = {}
+        self._results: Results | None = None
+        self._gradients: list[tuple[nn.Parameter, Tensor]] = []
+
+    # -- whether -----------------------------------------------------------------------------------
+
+    def begin(self, trainer: Trainer, module: LightningModule) -> None:
+        """Decide whether this run can have a graph, and say why not.
+
+        Raises:
+            ValueError: it cannot, and ``wanted`` is True.
+        """
+        self.forget()
+        self.parameters = list(module.parameters())
+        self.declined = "model.cuda_graph=false" if self.wanted is False else _obstacle(trainer, module)
+        if self.declined is None or self.wanted is False:
+            return
+        if self.wanted is True:
+            raise ValueError(f"model.cuda_graph=true: {self.declined}; use model.cuda_graph=auto")
+        if module.device.type == "cuda":
+            self._say()
+
+    def _say(self) -> None:
+        rank_zero_info(f"no CUDA graph: {self.declined}")
+
+    def check(self, trainer: Trainer, module: LightningModule) -> None:
+        """Before an epoch: drop a graph of another state (layers frozen or thawed, statistics moved, …)."""
+        if self.declined is not None:
+            return
+        parameters = tuple((p.data_ptr(), p.requires_grad) for p in module.parameters())
+        modes = tuple((m.training, getattr(m, "momentum", None)) for m in module.modules())
+        state = (parameters, modes, trainer.accumulate_grad_batches)
+        if state != self._state:
+            self.forget()
+            self._state = state
+
+    # -- the step ------------------------------------------------------------------------------------
+
+    def __call__(self, batch: Batch, accumulate: int) -> Results | None:
+        """Replay the step for a batch, or None where it has to be done without the graph.
+
+        The gradients are those of the loss over ``accumulate``; `hand_over` gives them to the parameters.
+        """
+        self.replayed = False
+        if self.declined is not None:
+            return None
+        self._inputs = self._inputs or {name: torch.empty_like(batch[name]) for name in INPUTS}
+        if any(batch[name].shape != value.shape for name, value in self._inputs.items()):
+            return None  # the last batch of an epoch may be smaller
+        for name, value in self._inputs.items():
+            value.copy_(batch[name], non_blocking=True)
+        if self._graph is None:
+            self._warm += 1
+            if self._warm <= WARM_UP or not self._capture(accumulate):
+                return None
+        assert self._graph is not None and self._results is not None
+        self._graph.replay()
+        self.replayed = True
+        loss, confusion, histogram = self._results
+        return loss.clone(), confusion, histogram
+
+    def hand_over(self, accumulate: int) -> None:
+        """Give the gradients of the replayed step to the parameters, or add them to what is there."""
+        for parameter, gradient in self._gradients:
+            if parameter.grad is not None:
+                parameter.grad.add_(gradient)
+            else:  # a copy where the next step adds to it: the graph writes to the same place again
+                parameter.grad = gradient.clone() if accumulate > 1 else gradient
+
+    def _capture(self, accumulate: int) -> bool:
+        before = [(p, p.grad) for p in self.parameters if p.requires_grad]
+        for parameter, _ in before:
+            parameter.grad = None  # the graph has gradients of its own
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph):
+                loss, confusion, histogram = self.step(self._inputs)
+                with torch.autocast("cuda", enabled=False):
+                    torch.autograd.backward(loss / accumulate)
+        except Exception as error:
+            torch.cuda.set_stream(stream)  # a failed capture leaves its own
+            self.declined = f"the step cannot be captured ({str(error).strip().splitlines()[0]})"
+            self._say()
+            return False
+        else:
+            self._graph, self._results = graph, (loss.detach(), confusion, histogram)
+            self._gradients = [(p, p.grad) for p, _ in before if p.grad is not None]
+            return True
+        finally:
+            for parameter, gradient in before:
+                parameter.grad = gradient
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Around the last step before the capture: notice what waits for the device, which no graph can hold."""
+        if self.declined is not None or self._graph is not None or self._warm != WARM_UP:
+            yield
+            return
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                yield
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        if any("called a synchronizing" in str(warning.message) for warning in said):
+            self.declined = "the step waits for the device (loss and network must not read values or pick by mask)"
+            self._say()
+
+
+def _obstacle(trainer: Trainer, module: LightningModule) -> str | None:
+    """What keeps a run from having a graph; None if nothing does."""
+    if module.device.type != "cuda":
+        return f"the run is on {module.device.type}"
+    if not isinstance(trainer.strategy, SingleDeviceStrategy) or trainer.world_size > 1:
+        return "several processes exchange gradients while backward runs"
+    if isinstance(trainer.precision_plugin, MixedPrecision) and trainer.precision_plugin.scaler is not None:
+        return f"trainer.precision={trainer.precision} scales the loss anew in every step"
+    if torch.is_anomaly_enabled():
+        return "trainer.detect_anomaly=true reads every gradient"
+    if getattr(module, "compile_mode", None) in ("reduce-overhead", "max-autotune"):
+        return f"model.compile={module.compile_mode} makes graphs of its own"
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        return "callbacks=swa changes the batch norms during the run"
+    return None

@@ -3,6 +3,7 @@
 Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015, algorithm 1 and the gradients of section 3.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,10 +20,10 @@ def norm_relu(x: Tensor, norm: nn.BatchNorm2d, relu: nn.ReLU) -> Tensor:
         norm: batch norm of C channels.
         relu: what follows it.
     """
-    kernels = kernels_for(x)
+    kernels, folded = kernels_for(x), x.shape[1] != norm.num_features
     rows = x.numel() // norm.num_features
     if kernels is None or not _plain(norm) or rows < 2:
-        return as_pixels(lambda y: relu(norm(y)), x, norm.num_features)
+        return as_pixels(lambda y: relu(norm(y)), x, folded)
     assert norm.running_mean is not None and norm.running_var is not None
     x = x.contiguous(memory_format=torch.channels_last)
     if norm.training:
@@ -33,20 +34,18 @@ def norm_relu(x: Tensor, norm: nn.BatchNorm2d, relu: nn.ReLU) -> Tensor:
         )
         return out
     if torch.is_grad_enabled() and (x.requires_grad or norm.weight.requires_grad):
-        return as_pixels(lambda y: relu(norm(y)), x, norm.num_features)
+        return as_pixels(lambda y: relu(norm(y)), x, folded)
     fixed: Tensor = kernels.normalize_fixed(x, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
     return fixed
 
 
-def as_pixels(layer: Any, x: Tensor, channels: int) -> Tensor:
-    """Apply a layer that treats all pixels alike to a map of so many channels, folded or not."""
-    if x.shape[1] == channels:
-        out: Tensor = layer(x)
-        return out
-    n, _, h, w = x.shape
-    rows = x.permute(0, 2, 3, 1).reshape(n, h, 4 * w, channels)
-    out = layer(rows.permute(0, 3, 1, 2))
-    return out.permute(0, 2, 3, 1).reshape(n, h, w, 4 * channels).permute(0, 3, 1, 2)
+def as_pixels(layer: Callable[[Tensor], Tensor], x: Tensor, folded: bool) -> Tensor:
+    """Apply a layer that treats all pixels alike, such as batch norm or dropout, to a map that may be folded."""
+    if not folded:
+        return layer(x)
+    n, c, h, w = x.shape
+    pixels = layer(x.permute(0, 2, 3, 1).reshape(n, h, 4 * w, c // 4).permute(0, 3, 1, 2))
+    return pixels.permute(0, 2, 3, 1).reshape(n, h, w, c).permute(0, 3, 1, 2)
 
 
 def _plain(norm: nn.BatchNorm2d) -> bool:

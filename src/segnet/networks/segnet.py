@@ -26,7 +26,6 @@ class Stage(nn.Sequential):
 
     def forward(self, x: Tensor, folded: bool = False) -> Tensor:
         """(N, C, H, W) to (N, C', H, W); folded (N, 4 C, H/2, W/2) to (N, 4 C', H/2, W/2)."""
-        channels = x.shape[1]
         layers = iter(zip_longest(self, list(self)[1:]))
         for layer, following in layers:
             if isinstance(layer, Stage):
@@ -36,9 +35,8 @@ class Stage(nn.Sequential):
                 next(layers)  # the ReLU
             elif isinstance(layer, nn.Conv2d):
                 x = folding.convolve(x, layer) if folded else layer(x)
-                channels = layer.out_channels
             else:
-                x = as_pixels(layer, x, channels)
+                x = as_pixels(layer, x, folded)
         return x
 
 

@@ -1,15 +1,16 @@
 """One data module for every data set: patterns say where pictures and masks are, Lightning gets loaders."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -19,6 +20,9 @@ from segnet.data.images import EXTENSIONS
 from segnet.data.masks import IGNORE, Encoding
 from segnet.data.splits import SPLITS, Split
 from segnet.networks.segnet import SMALLEST
+
+if TYPE_CHECKING:
+    from segnet.device_augment import Resident
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -44,6 +48,9 @@ class SegmentationDataModule(LightningDataModule):
         num_workers: loader processes; ``auto`` is 0 on a CPU (the cache outruns the step) and up to 8 beside a GPU.
         cache_dir: folder of the decoded pictures, null to decode in every epoch.
         cache_gb: bound of that folder in 10⁹ bytes.
+        device_cache: keep the decoded images on the training device and transform them there, with the same draws;
+            ``auto`` does so on a GPU that can do every transform, if the training split takes at most a quarter of its
+            free memory.
         prepare: called with ``root`` where the root does not exist (a downloader, the renderer).
         seed: of order and random transforms.
         colors: RGB of each class in overlays; null draws from a fixed palette.
@@ -67,6 +74,7 @@ class SegmentationDataModule(LightningDataModule):
         num_workers: int | Literal["auto"] = "auto",
         cache_dir: str | None = None,
         cache_gb: float = 20.0,
+        device_cache: bool | Literal["auto"] = "auto",
         prepare: Callable[..., Any] | None = None,
         seed: int = 0,
         colors: Sequence[Sequence[int]] | None = None,
@@ -80,18 +88,21 @@ class SegmentationDataModule(LightningDataModule):
         self.image_size = _size(image_size)
         self.augment, self.batch_size, self.seed = list(augment), batch_size, seed
         self.num_workers, self.positive_share = num_workers, positive_share
-        self.cache_dir, self.cache_gb = cache_dir, cache_gb
+        self.cache_dir, self.cache_gb, self.device_cache = cache_dir, cache_gb, device_cache
         self.prepare, self.colors = prepare, colors
         self._check()
         self.pairs: list[Pair] = []
         self.indices: dict[str, list[int]] = {}
         self._cached: cache.Pair | None = None
+        self._resident: Resident | None = None
 
     def _check(self) -> None:
         if type(self.batch_size) is not int or self.batch_size < 1:
             raise ValueError(f"data.batch_size={self.batch_size}: must be an integer of at least 1")
         if self.num_workers != "auto" and (type(self.num_workers) is not int or self.num_workers < 0):
             raise ValueError(f"data.num_workers={self.num_workers}: must be 'auto' or at least 0")
+        if self.device_cache != "auto" and type(self.device_cache) is not bool:
+            raise ValueError(f"data.device_cache={self.device_cache}: must be 'auto', true or false")
         if self.positive_share is not None:
             if not 0 < self.positive_share < 1:
                 raise ValueError(f"data.positive_share={self.positive_share}: must lie between 0 and 1, or be null")
@@ -130,6 +141,9 @@ class SegmentationDataModule(LightningDataModule):
             absent = [n for n, (pixels, _) in zip(self.classes, self.class_frequencies(), strict=True) if pixels == 0]
             if absent:
                 rank_zero_warn(f"data: no training picture shows {', '.join(absent)}; check_data.py tells more")
+        if stage == "fit" and self.trainer is not None:
+            self._resident = None  # frees an earlier one's memory first
+            self._resident = self._upload(self.trainer.strategy.root_device)
 
     def find(self) -> None:
         """Fill ``pairs`` and ``indices`` (of each split); open or build the cache."""
@@ -224,14 +238,54 @@ class SegmentationDataModule(LightningDataModule):
 
     # -- what the trainer gets -------------------------------------------------------------------
 
+    def _upload(self, device: torch.device) -> "Resident | None":
+        """Put the decoded images on the device, as ``device_cache`` says: every split, or the training split alone."""
+        if self.device_cache is False or (self.device_cache == "auto" and device.type != "cuda"):
+            return None
+        from segnet.device_augment import Resident, supported
+
+        if self._cached is None:
+            refused = "nothing is cached; set data.cache_dir, and data.cache_gb large enough"
+        elif reason := supported(self.augment, self.image_size):
+            refused = f"data.augment: {reason}"
+        else:
+            free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
+            image = 4 * self.image_size[0] * self.image_size[1]  # bytes, with the mask
+            train = image * len(self.indices["train"])
+            share, part = (free / 4, "a quarter of ") if self.device_cache == "auto" else (free, "")
+            if train <= share:
+                if self.num_workers == "auto":  # drawing needs none, see `loader`
+                    warnings.filterwarnings("ignore", "The '.*_dataloader' does not have many workers")
+                everything = image * len(self.pairs) <= free / 4
+                indices = self.indices if everything else {"train": self.indices["train"]}
+                return Resident(self._cached, indices, self.augment, self.seed, device)
+            refused = (
+                f"the training split takes {train / 1e9:.3g} GB, over {part}the {free / 1e9:.3g} GB free on {device}"
+            )
+        if self.device_cache is True:
+            raise ValueError(f"data.device_cache=true: {refused}; or set data.device_cache=auto")
+        rank_zero_info(f"data.device_cache=auto: images stay with the loader's workers: {refused}")
+        return None
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Lightning's hook: make images and masks where the loader gave their rows on the device only."""
+        if self._resident is None or "row" not in batch:
+            return batch
+        return self._resident(batch)
+
     def samples(self, split: str, augment: bool = True) -> Samples:
         """The data set of a split; only ``train`` is augmented."""
         transforms = self.augment if split == "train" and augment else ()
         return Samples(self.load, self.indices[split], transforms, self.seed)
 
-    def loader(self, split: str, augment: bool = True) -> DataLoader[Batch]:
-        """The loader of a split; ``train`` is shuffled and augmented, the others come in order of their names."""
-        samples = self.samples(split, augment)
+    def loader(self, split: str, augment: bool = True, resident: bool = False) -> DataLoader[Batch]:
+        """The loader of a split; ``train`` is shuffled and augmented, the others come in order of their names.
+
+        With ``resident``, where the split is kept on the device, its batches are what `on_after_batch_transfer` makes
+        whole.
+        """
+        kept = self._resident if resident and self._resident and split in self._resident.indices else None
+        samples = kept.draws(split, augment and split == "train") if kept else self.samples(split, augment)
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if len(samples) < world:
@@ -239,7 +293,7 @@ class SegmentationDataModule(LightningDataModule):
                 f"data.split gives {len(samples)} picture(s) to {split}, fewer than the {world} processes; use fewer "
                 f"(trainer.devices, trainer.num_nodes)"
             )
-        workers = self._workers()
+        workers = 0 if kept and self.num_workers == "auto" else self._workers()  # drawing takes 0.1 ms an image
         train = split == "train"
         positive = self._positive() if train and self.positive_share is not None else None
         share = self.positive_share or 0.0
@@ -248,7 +302,7 @@ class SegmentationDataModule(LightningDataModule):
             batch_size=self.batch_size,
             sampler=EpochSampler(len(samples), self.seed, train, rank, world, positive, share),  # type: ignore[arg-type]
             num_workers=workers,
-            collate_fn=collate,
+            collate_fn=None if kept else collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # else every epoch would draw from the generator that dropout draws from
@@ -272,15 +326,15 @@ class SegmentationDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """See `loader`."""
-        return self.loader("train")
+        return self.loader("train", resident=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """See `loader`."""
-        return self.loader("val")
+        return self.loader("val", resident=True)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """See `loader`."""
-        return self.loader("test")
+        return self.loader("test", resident=True)
 
     def class_frequencies(self) -> NDArray[np.int64]:
         """Count of pixels (2 or num_classes, 2) over the training split: of the class, and of the pictures

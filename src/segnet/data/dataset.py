@@ -48,6 +48,11 @@ class Pair:
         return (picture, indices) if size is None else resize_pair(picture, indices, size)
 
 
+def seed_of(seed: int, epoch: int, index: int, draw: int) -> int:
+    """Seed of the random transforms of one sample, in 0..2³²−1."""
+    return zlib.crc32(f"{seed} {epoch} {index} {draw}".encode())
+
+
 class Samples(Dataset[Batch]):
     """Pictures and masks by ``(epoch, index, draw)``; random transforms depend on these and the seed only.
 
@@ -78,7 +83,7 @@ class Samples(Dataset[Batch]):
         epoch, i, draw = key if isinstance(key, tuple) else (0, key, 0)
         picture, mask = self.load(self.indices[i])
         if self.augment is not None:
-            self.augment.set_random_seed(zlib.crc32(f"{self.seed} {epoch} {i} {draw}".encode()))
+            self.augment.set_random_seed(seed_of(self.seed, epoch, i, draw))
             out = self.augment(image=np.ascontiguousarray(picture), mask=np.ascontiguousarray(mask))
             picture, mask = out["image"], out["mask"]
             if picture.dtype != np.uint8:

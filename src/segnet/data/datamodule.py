@@ -22,7 +22,7 @@ from segnet.data.splits import SPLITS, Split
 from segnet.networks.segnet import SMALLEST
 
 if TYPE_CHECKING:
-    from segnet.device_augment import Resident
+    from segnet.data.on_device import Resident
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -242,7 +242,7 @@ class SegmentationDataModule(LightningDataModule):
         """Put the decoded images on the device, as ``device_cache`` says: every split, or the training split alone."""
         if self.device_cache is False or (self.device_cache == "auto" and device.type != "cuda"):
             return None
-        from segnet.device_augment import Resident, supported
+        from segnet.data.on_device import Resident, supported
 
         if self._cached is None:
             refused = "nothing is cached; set data.cache_dir, and data.cache_gb large enough"

@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from segnet.data import SegmentationDataModule
-from segnet.device_augment import DeviceTransforms, Draws, supported
-from segnet.masks import Threshold
-from segnet.samples import EpochSampler, Samples
-from segnet.splits import ByHash
+from segnet.data.dataset import EpochSampler, Samples
+from segnet.data.masks import Threshold
+from segnet.data.on_device import DeviceTransforms, Draws, supported
+from segnet.data.splits import ByHash
 
 SIZE = (96, 128)
 FLIPS = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
@@ -303,7 +303,7 @@ def test_auto_on_a_gpu_by_the_memory_that_is_free(tmp_path, cable, monkeypatch, 
     data = make(cable, tmp_path, device_cache="auto")
     data.prepare_data()
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**10))
-    monkeypatch.setattr("segnet.device_augment.Resident", lambda cached, indices, *_: list(indices))
+    monkeypatch.setattr("segnet.data.on_device.Resident", lambda cached, indices, *_: list(indices))
     with caplog.at_level("INFO"):
         assert data._upload(torch.device("cuda")) == kept
     assert (

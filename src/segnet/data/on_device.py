@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segnet.cache import Pair
-from segnet.samples import Batch, seed_of
+from segnet.data.cache import Pair
+from segnet.data.dataset import Batch, seed_of
 
 Size = tuple[int, int]
 Params = dict[str, Any]

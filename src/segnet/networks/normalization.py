@@ -13,7 +13,7 @@ from segnet.networks.pooling import kernels_for
 
 
 def norm_relu(x: Tensor, norm: nn.BatchNorm2d, relu: nn.ReLU) -> Tensor:
-    """``relu(norm(x))``, running statistics included; on a CPU, and for what the kernels do not know, by these very modules.
+    """``relu(norm(x))``, running statistics included; by these very modules on a CPU and where the kernels do not fit.
 
     Args:
         x: (N, C, H, W) float, or a folded map (N, 4 C, H/2, W/2) of C channels (see `segnet.networks.folding`).
@@ -24,10 +24,12 @@ def norm_relu(x: Tensor, norm: nn.BatchNorm2d, relu: nn.ReLU) -> Tensor:
     rows = x.numel() // norm.num_features
     if kernels is None or not _plain(norm) or rows < 2:
         return as_pixels(lambda y: relu(norm(y)), x, folded)
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     x = x.contiguous(memory_format=torch.channels_last)
     if norm.training:
-        assert norm.momentum is not None and norm.num_batches_tracked is not None
+        assert norm.momentum is not None
+        assert norm.num_batches_tracked is not None
         norm.num_batches_tracked.add_(1)
         out: Tensor = _NormReLU.apply(  # type: ignore[no-untyped-call]
             x, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps

@@ -23,7 +23,7 @@ from torch import Tensor
 
 
 def kernels_for(x: Tensor) -> ModuleType | None:
-    """`segnet.networks.kernels` for tensors that its kernels can take; None on a CPU, without Triton, and in a compiler."""
+    """`segnet.networks.kernels` for what is on a GPU; None on a CPU, without Triton, and in a compiler."""
     if not (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1") or torch.compiler.is_compiling():
         return None
     return _kernels()
@@ -42,8 +42,8 @@ def max_pool(x: Tensor, folded: bool = False) -> tuple[Tensor, Tensor]:
         folded: which of the two.
 
     Returns:
-        maxima (N, C, H // 2, W // 2), dtype of ``x``; codes of the same shape, uint8 in 0..3 (in an exported or compiled
-        program torch's int64 indices).
+        maxima (N, C, H // 2, W // 2), dtype of ``x``; codes of the same shape, uint8 in 0..3 (in an exported or
+        compiled program torch's int64 indices).
     """
     if torch.compiler.is_compiling():  # exported and compiled programs get the standard operators
         return F.max_pool2d(x, 2, return_indices=True)

@@ -101,7 +101,8 @@ class StepGraph:
             self._warm += 1
             if self._warm <= WARM_UP or not self._capture(accumulate):
                 return None
-        assert self._graph is not None and self._results is not None
+        assert self._graph is not None
+        assert self._results is not None
         self._graph.replay()
         self.replayed = True
         loss, confusion, histogram = self._results

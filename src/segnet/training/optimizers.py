@@ -108,7 +108,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(averages, grads, 1 - group["momentum"])
         updates = torch._foreach_lerp(grads, averages, group["momentum"]) if group["nesterov"] else averages
         # Channels last, as they lie in memory: the order of columns makes no difference to the iteration.
-        found = self._orthogonal(*(update.movedim(1, -1) for update in updates))
+        found = list(self._orthogonal(*(update.movedim(1, -1) for update in updates)))
         torch._foreach_add_([p.movedim(1, -1) for p in params], found, alpha=-group["lr"])
 
     def _adamw(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:

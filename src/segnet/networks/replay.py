@@ -27,17 +27,18 @@ class _Form:
 class Replay:
     """Calls a function as it is, and on a GPU, for tensors of a form that it has seen before, by a CUDA graph.
 
-    The results have the same bits and are the caller's own. What the function reads beside its arguments, such as
+    The results have the same bits. What the function reads beside its arguments, such as
     weights, is read in place: changes are seen, replaced tensors are not. It computes no gradients.
 
     Args:
         function: of tensors on one device, to a sequence of tensors; it must not wait for the device, nor read anything
             that changes between calls and is no tensor.
         most: graphs to keep; calls of further forms are not captured.
+        own: whether results are the caller's own, or overwritten by the next call.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Tensor]], most: int = 4) -> None:
-        self.function, self.most = function, most
+    def __init__(self, function: Callable[..., Sequence[Tensor]], most: int = 4, own: bool = True) -> None:
+        self.function, self.most, self.own = function, most, own
         self._forms: dict[Any, _Form] = {}
 
     @torch.no_grad()
@@ -60,14 +61,17 @@ class Replay:
         for own, given in zip(form.inputs, tensors, strict=True):
             own.copy_(given, non_blocking=True)
         form.graph.replay()
-        return [output.clone() for output in form.outputs]
+        return [output.clone() for output in form.outputs] if self.own else form.outputs
 
     def _capture(self, form: _Form, tensors: Sequence[Tensor]) -> None:
         form.inputs = [torch.empty_like(t).copy_(t) for t in tensors]
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            # A cast that autocast keeps would be of the weights as they are now.
-            with torch.cuda.graph(graph), torch.autocast("cuda", cache_enabled=False, **_autocast()):
+            # Other threads may use the device meanwhile. A cast that autocast keeps would be of the weights as they are.
+            with (
+                torch.cuda.graph(graph, capture_error_mode="thread_local"),
+                torch.autocast("cuda", cache_enabled=False, **_autocast()),
+            ):
                 form.outputs = self.function(*form.inputs)
         except Exception as error:
             torch.cuda.set_stream(stream)  # a failed capture leaves its own

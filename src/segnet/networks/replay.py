@@ -67,7 +67,7 @@ class Replay:
         form.inputs = [torch.empty_like(t).copy_(t) for t in tensors]
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            # Other threads may use the device meanwhile. A cast that autocast keeps would be of the weights as they are.
+            # Other threads may use the device meanwhile. A cast that autocast kept would be of the weights of today.
             with (
                 torch.cuda.graph(graph, capture_error_mode="thread_local"),
                 torch.autocast("cuda", cache_enabled=False, **_autocast()),

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -59,7 +59,7 @@ class StepGraph:
         self._state: object = None
         self._captured: dict[object, _Captured] = {}
         self._last: _Captured | None = None
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None  # torch's handle of memory that the graphs share
 
     # -- whether -----------------------------------------------------------------------------------
 

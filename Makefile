@@ -26,10 +26,11 @@ train: $(STAMP) ## train, test and review the quickstart recipe on the embedded 
 test: $(STAMP) ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: $(STAMP) ## lint, formatting, types, links of the documentation
+check: $(STAMP) ## lint, formatting, types, direction of imports, links of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(SITE)
 
 format: $(STAMP) ## repair what lint and formatting can
@@ -46,5 +47,5 @@ notebooks: $(STAMP) ## execute the notebooks in place
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 clean: ## delete caches and built files (runs, data and .venv stay)
-	rm -rf dist build site data/cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf dist build site data/cache .import_linter_cache .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

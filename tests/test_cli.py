@@ -118,3 +118,27 @@ def test_scripts_and_configs_and_commands_share_a_name():
             f'segnet-{script.stem.replace("_", "-")} = "segnet.commands.{script.stem}:main"'
             in Path(ROOT / "pyproject.toml").read_text()
         )
+
+
+def test_commands_and_what_reads_runs_import_without_torch():
+    commands = [f"segnet.commands.{script.stem}" for script in (ROOT / "src").glob("*.py")]
+    runs = [f"segnet.runs.{module.stem}" for module in (ROOT / "src" / "segnet" / "runs").glob("[a-z]*.py")]
+    names = [*commands, *runs, "segnet.visualization.figures"]
+    start = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); "
+    code = f"{start}import {', '.join(names)}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_faces_hold_what_they_name():
+    import segnet
+    from segnet import data, deployment, networks, training, visualization
+
+    assert segnet.SegNet is networks.SegNet
+    assert segnet.load_module is training.load_module
+    assert segnet.Predictor is deployment.Predictor
+    for package in (data, deployment, networks, training):
+        assert all(hasattr(package, name) for name in package.__all__)
+    assert visualization.palette(1).shape == (256, 3)
+    for package in (segnet, visualization):
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            _ = package.nothing

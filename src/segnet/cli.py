@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from segnet.errors import explain
+from segnet.old_names import update_targets
 
 _PACKAGE = Path(__file__).resolve().parent
 # In the wheel beside the code, in a checkout at the top level.
@@ -40,6 +41,7 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
             cfg.output_dir = hydra_cfg.runtime.output_dir  # in a sweep the job's own folder
             try:
                 check_keys(cfg, name)
+                update_targets(cfg)  # an experiment of the user's may be older than this version
                 return body(cfg)
             except Exception as error:
                 _remove_unfinished(Path(cfg.output_dir))

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from segnet.cli import CONF_DIR
 from segnet.commands import train
 from segnet.errors import explain
+from segnet.old_names import update_targets
 
 Space = dict[str, dict[str, Any]]
 
@@ -105,6 +106,7 @@ def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[s
         overrides = [*given, *_overrides(suggest(trial, space))]
         folder = Path(cfg.output_dir) / str(trial.number)
         config = compose("train", overrides)
+        update_targets(config)
         OmegaConf.set_struct(config, False)
         config.pop("hydra", None)
         config.output_dir = str(folder)

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from segnet.data.cache import Pair
 from segnet.data.dataset import Batch, seed_of
+from segnet.networks.replay import Replay
 
 Size = tuple[int, int]
 Params = dict[str, Any]
@@ -355,6 +356,7 @@ class Resident:
         self.indices, self.seed = indices, seed
         rows = [row for part in indices.values() for row in part]
         self.images, self.masks = (_upload(array, rows, device) for array in cached)
+        self._transformed = Replay(self._gather_and_transform)
 
     def draws(self, split: str, augment: bool) -> Draws:
         """The data set of a split, for a loader; its batches become whole by calling this."""
@@ -364,12 +366,16 @@ class Resident:
 
     def __call__(self, batch: Batch) -> Batch:
         """{image, mask, index} as the other loader's, of {index, row} and perhaps {parameters} on the device."""
-        images = self.images.index_select(0, batch["row"]).permute(0, 3, 1, 2)
-        masks = self.masks.index_select(0, batch["row"])
-        if "parameters" in batch:
-            assert self.transforms is not None
-            images, masks = self.transforms(images, masks, batch["parameters"])
+        given = [batch[name] for name in ("row", "parameters") if name in batch]
+        images, masks = self._transformed(*given)
         return {"image": images, "mask": masks, "index": batch["index"]}
+
+    def _gather_and_transform(self, row: Tensor, parameters: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        images, masks = self.images.index_select(0, row).permute(0, 3, 1, 2), self.masks.index_select(0, row)
+        if parameters is None:
+            return images, masks
+        assert self.transforms is not None
+        return self.transforms(images, masks, parameters)
 
 
 def _upload(array: NDArray[np.uint8], rows: list[int], device: torch.device) -> Tensor:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from segnet.old_names import update_targets
+
 Row = dict[str, Any]
 
 
@@ -34,6 +36,7 @@ class Run:
     def config(self) -> dict[str, str]:
         """The configuration as composed, flat: ``model.optimizer.lr`` to its value as text."""
         loaded = OmegaConf.load(self.folder / ".hydra" / "config.yaml")
+        update_targets(loaded)  # or every name would differ between an old run and a new one
         return dict(_flat(OmegaConf.to_container(loaded)))
 
     @cached_property

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from segnet.old_names import update_targets
+
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = CONFIG.with_name("overrides.yaml")  # which Hydra writes last
 LAST = Path("checkpoints") / "last.ckpt"
@@ -64,6 +66,7 @@ def saved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         raise FileNotFoundError(f"resume={folder}: no whole {OVERRIDES} there; {hint}")
     config = OmegaConf.load(folder / CONFIG)
     assert isinstance(config, DictConfig)
+    update_targets(config)
     config.output_dir = cfg.output_dir
     old = recorded(folder)
     ignored = []

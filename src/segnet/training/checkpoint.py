@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -13,18 +14,18 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from segnet.old_names import update_targets
 from segnet.training.module import SegmentationModule
 
-# Modules whose classes and functions a checkpoint may name; everything else is refused.
-ALLOWED = (
-    "segnet.data.datamodule",
-    "segnet.training.losses",
-    "segnet.data.masks",
-    "segnet.networks.segnet",
-    "segnet.training.module",
-    "segnet.training.optimizers",
-    "segnet.training.schedules",
-    "segnet.data.splits",
+# Packages whose classes and functions a checkpoint may name; everything else is refused.
+ALLOWED = ("segnet.networks", "segnet.data", "segnet.training")
+# Modules there that write files, or read them.
+EXCLUDED = (
+    "segnet.data.cache",
+    "segnet.data.images",
+    "segnet.training.callbacks",
+    "segnet.training.checkpoint",
+    "segnet.training.preemption",
 )
 
 
@@ -54,6 +55,7 @@ def read(path: str | Path, argument: str = "ckpt_path") -> dict[str, Any]:
     data = content["config"].get("data")
     if isinstance(data, dict):
         data["augment"], data["prepare"] = [], None
+    update_targets(content["config"])
     check_targets(content["config"], f"{argument}={path}")
     return content
 
@@ -123,8 +125,8 @@ def check_targets(config: Any, source: str) -> None:
     if isinstance(config, dict):
         if "_target_" in config and not _allowed(str(config["_target_"])):
             raise ValueError(
-                f"{source}: names {config['_target_']!r}, which a checkpoint must not run; add its module "
-                f"to segnet.training.checkpoint.ALLOWED if you trust it"
+                f"{source}: names {config['_target_']!r}, which a checkpoint must not run; networks, data "
+                f"and losses of your own belong into {', '.join(ALLOWED)}"
             )
         for key, value in config.items():
             check_targets(key, source)
@@ -136,8 +138,17 @@ def check_targets(config: Any, source: str) -> None:
 
 def _allowed(target: str) -> bool:
     module, _, name = target.rpartition(".")
-    if module in ALLOWED:
-        return not name.startswith("_")
+    if name.startswith("_"):
+        return False
+    if _within(module, ALLOWED):
+        try:
+            found = getattr(import_module(module), name)
+        except (ImportError, AttributeError):
+            return False
+        # Not what a module has merely imported, such as `Path`: its home counts.
+        home = str(getattr(found, "__module__", ""))
+        code = inspect.isclass(found) or inspect.isfunction(found)
+        return code and _within(home, ALLOWED) and not _within(home, EXCLUDED)
     # Of the libraries only classes of networks, losses and optimizers: building one runs nothing else.
     root = target.split(".")[0]
     if root not in ("torch", "segmentation_models_pytorch"):
@@ -148,3 +159,7 @@ def _allowed(target: str) -> bool:
         return False
     bases = (nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
     return inspect.isclass(found) and issubclass(found, bases) and found.__module__.startswith(root + ".")
+
+
+def _within(module: str, packages: Sequence[str]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)

@@ -6,6 +6,7 @@ Sources: https://kellerjordan.github.io/posts/muon for the method; Liu et al., "
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim.adamw import adamw
+
+from segnet.networks.replay import Replay
 
 # Of each Newton-Schulz iteration x -> a·x + (b·xxᵀ + c·(xxᵀ)²)·x; they bring every singular value from 0..1 near 1
 # (https://leloykun.github.io/ponder/muon-opt-coeffs).
@@ -79,6 +82,7 @@ class Muon(torch.optim.Optimizer):
             {"params": [p for p in params if p not in matrices], "name": "rest"},
         ]
         super().__init__(groups, defaults)
+        self._orthogonal = Replay(partial(_orthogonal, steps=ns_steps, eps=eps), most=1)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
@@ -104,11 +108,8 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(averages, grads, 1 - group["momentum"])
         updates = torch._foreach_lerp(grads, averages, group["momentum"]) if group["nesterov"] else averages
         # Channels last, as they lie in memory: the order of columns makes no difference to the iteration.
-        matrices = [update.movedim(1, -1).flatten(1) for update in updates]
-        found = orthogonal(matrices, group["ns_steps"], group["eps"], pad=params[0].is_cuda)
-        for p, matrix in zip(params, found, strict=True):
-            turned = p.movedim(1, -1)
-            turned.add_(matrix.view(turned.shape), alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
+        found = list(self._orthogonal(*(update.movedim(1, -1) for update in updates)))
+        torch._foreach_add_([p.movedim(1, -1) for p in params], found, alpha=-group["lr"])
 
     def _adamw(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
         for p in params:
@@ -134,6 +135,13 @@ class Muon(torch.optim.Optimizer):
 
 
 muon = Muon  # the name in configurations of version 0.1
+
+
+def _orthogonal(*updates: Tensor, steps: int, eps: float) -> list[Tensor]:
+    """The step of each update (O, ..., I) at rate 1."""
+    matrices = orthogonal([update.flatten(1) for update in updates], steps, eps, pad=updates[0].is_cuda)
+    sized = zip(updates, matrices, strict=True)
+    return [matrix.reshape(update.shape) * (0.2 * max(matrix.shape) ** 0.5) for update, matrix in sized]
 
 
 def orthogonal(matrices: Sequence[Tensor], steps: int, eps: float, pad: bool) -> list[Tensor]:

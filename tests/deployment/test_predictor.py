@@ -51,7 +51,7 @@ def pictures(sizes=SIZES):
 
 def reference(module, arrays, tile=None, overlap=0.25, flips=False, scales=(1,), mc_samples=0, batch_size=4,
               precision="32-true"):  # fmt: skip
-    """The same by plain loops on the CPU, without graphs and devices: mean and variance of each picture."""
+    """The same by plain loops on the CPU, without graphs and devices: mean and variance of each image."""
 
     def one_pass(tensors, size):
         views = [(f, s) for f in ([[], [-1], [-2], [-1, -2]] if flips else [[]]) for s in scales]

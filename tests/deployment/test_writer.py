@@ -39,7 +39,7 @@ class Stub:
 
 @pytest.fixture
 def folder(tmp_path):
-    """20 pictures, the first of brightness 0, the next of 10, …, in files that sort so."""
+    """20 images, the first of brightness 0, the next of 10, …, in files that sort so."""
     made = tmp_path / "in"
     made.mkdir()
     for i in range(20):
@@ -100,7 +100,7 @@ def test_rows_and_batches_come_in_the_order_of_the_files(folder, tmp_path, monke
         assert (tmp_path / "out" / f"{i:02}_overlay.png").is_file()
 
 
-def test_unreadable_files_and_videos_among_pictures(folder, tmp_path):
+def test_unreadable_files_and_videos_among_images(folder, tmp_path):
     (folder / "04.png").write_bytes(b"no picture")
     (folder / "07b.mp4").write_bytes(b"no video")
     (folder / "13.png").write_bytes((folder / "13.png").read_bytes()[:45])

@@ -29,7 +29,7 @@ class Recorder:
 
 def replay(most=4, module=None, function=None):
     recorder = Recorder()
-    return Replay(function or (lambda x: [2 * x]), most, module, {"cpu": recorder}), recorder
+    return Replay(function or (lambda x: [2 * x]), most, module=module, record={"cpu": recorder}), recorder
 
 
 def test_on_a_cpu_it_is_the_function_without_gradients():
@@ -109,6 +109,19 @@ def test_a_tensor_with_gaps_is_never_recorded():
     for _ in range(WARM_UP + 3):
         assert call(torch.arange(6.0).view(2, 3)[:, :2])[0].tolist() == [[0, 2], [6, 8]]
     assert recorder.made == []
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_results_are_the_callers_own_on_request(own):
+    buffer = torch.zeros(2)
+
+    def record(function, tensors, beside):
+        return lambda given: [buffer.copy_(function(*given)[0])]
+
+    call = Replay(lambda x: [2 * x], own=own, record={"cpu": record})
+    results = [call(torch.full((2,), float(i)))[0] for i in range(WARM_UP + 2)]
+    assert (results[-1] is buffer) == (not own)
+    assert results[-2].tolist() == ([2 * WARM_UP] * 2 if own else results[-1].tolist())
 
 
 def test_a_failed_recording_is_told_once_and_the_function_called():

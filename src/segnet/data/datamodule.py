@@ -254,7 +254,7 @@ class SegmentationDataModule(LightningDataModule):
             train = image * len(self.indices["train"])
             share, part = (free / 4, "a quarter of ") if self.device_cache == "auto" else (free, "")
             if train <= share:
-                if self.num_workers == "auto":  # drawing needs none, see `loader`
+                if self.num_workers == "auto":  # few suffice, see `loader`
                     warnings.filterwarnings("ignore", "The '.*_dataloader' does not have many workers")
                 everything = image * len(self.pairs) <= free / 4
                 indices = self.indices if everything else {"train": self.indices["train"]}
@@ -293,8 +293,9 @@ class SegmentationDataModule(LightningDataModule):
                 f"data.split gives {len(samples)} picture(s) to {split}, fewer than the {world} processes; use fewer "
                 f"(trainer.devices, trainer.num_nodes)"
             )
-        workers = 0 if kept and self.num_workers == "auto" else self._workers()  # drawing takes 0.1 ms an image
-        train = split == "train"
+        train, workers = split == "train", self._workers()
+        if kept and self.num_workers == "auto":  # drawing takes 0.1 ms an image, which a GPU should not wait for
+            workers = min(2, workers) if train else 0
         positive = self._positive() if train and self.positive_share is not None else None
         share = self.positive_share or 0.0
         return DataLoader(

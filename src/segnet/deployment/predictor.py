@@ -58,7 +58,7 @@ class Prediction:
 class Predictor:
     """Runs a trained network over pictures.
 
-    On a GPU the network is replayed from a CUDA graph (`segnet.networks.replay`); pictures go there once, and what is
+    On a GPU the network is replayed from a CUDA graph (`segnet.networks.replay`); images go there once, and what is
     summed over mirror images, scales, samples and tiles comes back once, unless it is too large (see `SHARE`): then the
     sums are kept on the CPU. What fits is decided by the card, not by what is free, so a rerun decides the same.
     One thread at a time.
@@ -106,7 +106,7 @@ class Predictor:
         self.flips = FLIPS if flips else FLIPS[:1]
         self.scales, self.mc_samples, self.batch_size = tuple(scales), mc_samples, batch_size
         self.precision = precision
-        self._logits = None if isinstance(model, Program) else Replay(lambda x: [model.logits(x)], FORMS, model)
+        self._logits = None if isinstance(model, Program) else Replay(lambda x: [model.logits(x)], FORMS, False, model)
 
     @staticmethod
     def _check_program(program: Program, tile: int | None, scales: Sequence[float], mc_samples: int) -> None:
@@ -140,7 +140,7 @@ class Predictor:
         ]
 
     def _given(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Pictures (1, 3, H, W) on the device where their sums are kept: the GPU where they fit."""
+        """Images (1, 3, H, W) on the device where their sums are kept: the GPU where they fit."""
         device = self.model.device
         if device.type != "cuda":
             return tensors
@@ -163,7 +163,7 @@ class Predictor:
         """First moment of the probabilities, with samples the second below it: (C or 2 C, H, W) of each (1, 3, H, W).
 
         Pictures are resized to ``size`` (times each scale) for the network, its logits back to their own size. The
-        moments are where the pictures are.
+        moments are where the images are.
         """
         sums = [torch.zeros(()) for _ in tensors]
         for _ in range(max(1, self.mc_samples)):

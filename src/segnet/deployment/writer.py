@@ -27,7 +27,7 @@ from segnet.deployment.predictor import Prediction, Predictor
 from segnet.visualization.overlays import overlay, palette, save
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
-THREADS = min(16, os.cpu_count() or 1)  # that read and write pictures
+THREADS = min(16, os.cpu_count() or 1)  # that read and write images
 FRAMES = 8  # of a video, decoded ahead of the network, and as many behind it
 ROOM = 2**30  # bytes of results that may wait to be written
 
@@ -62,11 +62,11 @@ def find(given: str) -> list[Path]:
 def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
     """Predict in batches, while other threads read what comes next and write what is done.
 
-    At most `_ahead_of` pictures are read ahead, and as many results (together below `ROOM`, or a single one) wait to be
+    At most `_ahead_of` images are read ahead, and as many results (together below `ROOM`, or a single one) wait to be
     written, so memory does not grow with the number of files. Rows come in the order of the files; within a batch
-    videos come first. An interruption leaves whole files, and the rows of all pictures predicted before.
+    videos come first. An interruption leaves whole files, and the rows of all images predicted before.
 
-    ``milliseconds`` of a picture is its share of the time that its batch took in the predictor: resizing, network,
+    ``milliseconds`` of an image is its share of the time that its batch took in the predictor: resizing, network,
     averaging, the way to a GPU and back, but neither reading nor writing, which go on meanwhile and take their share of
     the CPU. Of a video it is the whole time, decoding and encoding included, over the number of frames.
 
@@ -186,7 +186,7 @@ def _is_video(path: Path) -> bool:
 
 
 def _read(path: Path) -> NDArray[np.uint8] | ValueError:
-    """The picture, or what is wrong with it, to be told in its turn."""
+    """The image, or what is wrong with it, to be told in its turn."""
     try:
         return read_rgb(path)
     except ValueError as error:

@@ -21,17 +21,17 @@ class Recording(Protocol):
     """What repeats a function for tensors of one form."""
 
     def __call__(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What the function gives for these tensors, in memory of its own."""
+        """What the function gives for these tensors; the next call may overwrite it."""
 
 
 class CudaGraph:
-    """The kernels that a function starts, captured once; each call copies the tensors in and the results out.
+    """The kernels that a function starts, captured once; each call copies the tensors in and replays them.
 
     Args:
         function: see `Replay`.
         tensors: of the form to capture; their values are not read.
-        beside: an earlier graph, whose working memory this one uses too. Results are copied out after every replay and
-            inputs into it before, so the two may be replayed in any order, but not at the same time.
+        beside: an earlier graph, whose memory this one uses too. They may be replayed in any order, but not at the same
+            time, and a replay may overwrite the results of another.
     """
 
     def __init__(self, function: Function, tensors: Sequence[Tensor], beside: "CudaGraph | None" = None) -> None:
@@ -55,11 +55,11 @@ class CudaGraph:
                 raise
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Replay with the values of these tensors."""
+        """Replay with the values of these tensors; the results stay until the next replay."""
         for own, given in zip(self.inputs, tensors, strict=True):
             own.copy_(given, non_blocking=True)
         self.graph.replay()
-        return [output.clone() for output in self.outputs]
+        return self.outputs
 
 
 Record = Callable[[Function, Sequence[Tensor], Any], Recording]
@@ -77,14 +77,15 @@ class _Form:
 class Replay:
     """Calls a function as it is, and on a GPU, for tensors of a form that it has seen before, by a CUDA graph.
 
-    The results have the same bits and are the caller's own. What the function reads beside its arguments, such as
-    weights, is read in place: changes are seen, replaced tensors are not (see `check`). It computes no gradients. One
-    thread at a time, on one stream. A form is shape, strides, type and device of every tensor, and the autocast.
+    The results have the same bits. What the function reads beside its arguments, such as weights, is read in place:
+    changes are seen, replaced tensors are not (see `check`). It computes no gradients. One thread at a time, on one
+    stream. A form is shape, strides, type and device of every tensor, and the autocast.
 
     Args:
         function: of tensors on one device, to a sequence of tensors; it must not wait for the device, nor read anything
             that changes between calls and is no tensor.
         most: forms to remember, each with a graph; the one that was used longest ago is dropped for a new one.
+        own: whether results are the caller's own, or may be overwritten by the next call.
         module: what the function reads; `check` looks after it.
         record: what makes a recording, by type of device; other devices call the function.
     """
@@ -93,10 +94,11 @@ class Replay:
         self,
         function: Function,
         most: int = 4,
+        own: bool = True,
         module: nn.Module | None = None,
         record: Mapping[str, Record] = RECORD,
     ) -> None:
-        self.function, self.most, self.module, self.record = function, most, module, record
+        self.function, self.most, self.own, self.module, self.record = function, most, own, module, record
         self.failed: str | None = None  # why nothing is captured any more
         self._forms: OrderedDict[Any, _Form] = OrderedDict()
         self._state: object = None
@@ -130,7 +132,10 @@ class Replay:
         form.calls += 1
         if form.calls == WARM_UP + 1 and self.failed is None:
             form.recording = self._recorded(self.record[kind], tensors)
-        return self.function(*tensors) if form.recording is None else form.recording(tensors)
+        if form.recording is None:
+            return self.function(*tensors)
+        found = form.recording(tensors)
+        return [result.clone() for result in found] if self.own else found
 
     def _recorded(self, record: Record, tensors: Sequence[Tensor]) -> Recording | None:
         """A recording of this form; None where it cannot be had."""

@@ -6,9 +6,10 @@ Source: PyTorch's notes on CUDA semantics, "CUDA Graphs" (whole-network capture)
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -20,8 +21,20 @@ from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
 Results = tuple[Tensor, Tensor, Tensor]  # loss, confusion matrix, histogram
-WARM_UP = 3  # steps without the graph: kernels are compiled and chosen, the optimizer gets its state
+WARM_UP = 3  # steps of a shape without the graph: kernels are compiled and chosen, the optimizer gets its state
+SHAPES = 2  # a full batch, and the last one of an epoch
 INPUTS = ("image", "mask")
+
+
+@dataclass
+class _Captured:
+    """The step for batches of one shape: how often it came without a graph, then the graph with its own tensors."""
+
+    inputs: Batch
+    warm: int = 0
+    graph: torch.cuda.CUDAGraph | None = None
+    results: Results | None = None
+    gradients: Sequence[tuple[nn.Parameter, Tensor]] = ()
 
 
 class StepGraph:
@@ -42,13 +55,11 @@ class StepGraph:
         self.forget()
 
     def forget(self) -> None:
-        """Drop the graph and the memory that it holds."""
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._warm = 0
+        """Drop the graphs and the memory that they hold."""
         self._state: object = None
-        self._inputs: Batch = {}
-        self._results: Results | None = None
-        self._gradients: list[tuple[nn.Parameter, Tensor]] = []
+        self._captured: dict[object, _Captured] = {}
+        self._last: _Captured | None = None
+        self._pool: Any = None  # torch's handle of memory that the graphs share
 
     # -- whether -----------------------------------------------------------------------------------
 
@@ -90,51 +101,54 @@ class StepGraph:
         The gradients are those of the loss over ``accumulate``; `hand_over` gives them to the parameters.
         """
         self.replayed = False
-        if self.declined is not None:
+        shapes = tuple(batch[name].shape for name in INPUTS)
+        if self.declined is not None or (shapes not in self._captured and len(self._captured) == SHAPES):
             return None
-        self._inputs = self._inputs or {name: torch.empty_like(batch[name]) for name in INPUTS}
-        if any(batch[name].shape != value.shape for name, value in self._inputs.items()):
-            return None  # the last batch of an epoch may be smaller
-        for name, value in self._inputs.items():
+        if shapes not in self._captured:
+            self._captured[shapes] = _Captured({name: torch.empty_like(batch[name]) for name in INPUTS})
+        step = self._last = self._captured[shapes]
+        for name, value in step.inputs.items():
             value.copy_(batch[name], non_blocking=True)
-        if self._graph is None:
-            self._warm += 1
-            if self._warm <= WARM_UP or not self._capture(accumulate):
+        if step.graph is None:
+            step.warm += 1
+            if step.warm <= WARM_UP:
                 return None
-        assert self._graph is not None
-        assert self._results is not None
-        self._graph.replay()
+            self._capture(step, accumulate)
+        if step.graph is None or step.results is None:
+            return None
+        step.graph.replay()
         self.replayed = True
-        loss, confusion, histogram = self._results
+        loss, confusion, histogram = step.results
         return loss.clone(), confusion, histogram
 
     def hand_over(self, accumulate: int) -> None:
         """Give the gradients of the replayed step to the parameters, or add them to what is there."""
-        for parameter, gradient in self._gradients:
+        assert self._last is not None
+        for parameter, gradient in self._last.gradients:
             if parameter.grad is not None:
                 parameter.grad.add_(gradient)
             else:  # a copy where the next step adds to it: the graph writes to the same place again
                 parameter.grad = gradient.clone() if accumulate > 1 else gradient
 
-    def _capture(self, accumulate: int) -> bool:
+    def _capture(self, step: _Captured, accumulate: int) -> None:
         before = [(p, p.grad) for p in self.parameters if p.requires_grad]
         for parameter, _ in before:
             parameter.grad = None  # the graph has gradients of its own
+        self._pool = self._pool or torch.cuda.graph_pool_handle()  # one for all: they never run at the same time
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            with torch.cuda.graph(graph):
-                loss, confusion, histogram = self.step(self._inputs)
+            # Other threads may use the device meanwhile: the loader's pins memory.
+            with torch.cuda.graph(graph, self._pool, capture_error_mode="thread_local"):
+                loss, confusion, histogram = self.step(step.inputs)
                 with torch.autocast("cuda", enabled=False):
                     torch.autograd.backward(loss / accumulate)
         except Exception as error:
             torch.cuda.set_stream(stream)  # a failed capture leaves its own
             self.declined = f"the step cannot be captured ({str(error).strip().splitlines()[0]})"
             self._say()
-            return False
         else:
-            self._graph, self._results = graph, (loss.detach(), confusion, histogram)
-            self._gradients = [(p, p.grad) for p, _ in before if p.grad is not None]
-            return True
+            step.graph, step.results = graph, (loss.detach(), confusion, histogram)
+            step.gradients = [(p, p.grad) for p, _ in before if p.grad is not None]
         finally:
             for parameter, gradient in before:
                 parameter.grad = gradient
@@ -142,7 +156,7 @@ class StepGraph:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Around the last step before the capture: notice what waits for the device, which no graph can hold."""
-        if self.declined is not None or self._graph is not None or self._warm != WARM_UP:
+        if self.declined is not None or self._last is None or self._last.warm != WARM_UP:
             yield
             return
         with warnings.catch_warnings(record=True) as said:

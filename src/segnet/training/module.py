@@ -36,7 +36,8 @@ class SegmentationModule(LightningModule):
             otherwise per epoch.
         classes: class names; one name is a binary task.
         image_size: (height, width) that pictures have in training, and get in `forward`.
-        mean, std: of the RGB channels in 0..1, for normalisation on the device.
+        mean: of the RGB channels in 0..1, for normalisation on the device.
+        std: their standard deviations.
         class_weights: factors of the loss per class (binary: of the positive class), or
             ``median_frequency`` to count them in the training split (SegNet, section 4), null for none.
         monitor: the metric that chooses the best checkpoint; plateau schedulers follow it.

@@ -82,7 +82,7 @@ class Muon(torch.optim.Optimizer):
             {"params": [p for p in params if p not in matrices], "name": "rest"},
         ]
         super().__init__(groups, defaults)
-        self._orthogonal = Replay(partial(_orthogonal, steps=ns_steps, eps=eps), most=1)
+        self._orthogonal = Replay(partial(_orthogonal, steps=ns_steps, eps=eps), most=1, own=False)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
@@ -114,12 +114,11 @@ class Muon(torch.optim.Optimizer):
     def _adamw(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
         for p in params:
             if not self.state[p]:
-                # On the CPU, so that reading it never waits for a GPU.
-                step = torch.tensor(0.0, device="cpu")
+                step = torch.zeros((), dtype=torch.float32, device=p.device)
                 self.state[p] |= {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p), "step": step}
         first, second, steps = ([self.state[p][key] for p in params] for key in ("exp_avg", "exp_avg_sq", "step"))
         adamw(
-            params, grads, first, second, [], steps, amsgrad=False, maximize=False,
+            params, grads, first, second, [], steps, amsgrad=False, maximize=False, fused=params[0].is_cuda,
             lr=group["lr"] * group["fallback_lr_scale"], beta1=group["betas"][0], beta2=group["betas"][1],
             weight_decay=group["weight_decay"], eps=group["eps"],
         )  # fmt: skip

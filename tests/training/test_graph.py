@@ -1,5 +1,6 @@
 """Which trainings get a CUDA graph, how losses are checked without waiting, and that a graph changes no bit."""
 
+import gc
 import warnings
 from functools import partial
 
@@ -41,7 +42,8 @@ def loader(images=26, size=(32, 32), batch=4):
     draw = torch.Generator().manual_seed(images)
     image = torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8, generator=draw)
     mask = torch.randint(0, 2, (images, *size), dtype=torch.uint8, generator=draw)
-    return DataLoader([{"image": i, "mask": m} for i, m in zip(image, mask, strict=True)], batch)
+    samples = [{"image": i, "mask": m} for i, m in zip(image, mask, strict=True)]
+    return DataLoader(samples, batch, generator=draw)  # else it draws a seed from the generator of the dropout
 
 
 def trainer(**options):
@@ -306,8 +308,10 @@ def fit(cuda_graph, ckpt_path=None, *, callbacks=(), accelerator="gpu", training
 
 def assert_same_bits(found, expected):
     assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert torch.equal(found[name], value), name
+    # NaN where nothing is predicted: a precision
+    different = [name for name, value in expected.items() if not ((found[name] == value) | value.isnan()).all()]
+    assert not different
+    assert not [name for name, value in expected.items() if not torch.equal(found[name].isnan(), value.isnan())]
 
 
 RUNS = {
@@ -399,8 +403,9 @@ def test_replayed_steps_do_not_wait_for_the_gpu(case):
 @pytest.mark.cuda
 def test_the_graphs_memory_is_given_back():
     fit(False)
-    torch.cuda.empty_cache()
+    gc.collect()
     before = torch.cuda.memory_allocated()
     for _ in range(3):
         fit(True)
+    gc.collect()
     assert torch.cuda.memory_allocated() - before < 8 << 20

@@ -20,12 +20,15 @@ def run(cfg: DictConfig) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as in train.py
     environment.keep_freed_memory()
     bench = suite.Bench(cfg)
-    bench.measure()
     folder = Path(cfg.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(bench.results(), indent=2) + "\n", encoding="utf-8")
-    (folder / "table.md").write_text(bench.table() + "\n", encoding="utf-8")
-    bench.figure().savefig(folder / "speed.png", dpi=100)
+    try:
+        bench.measure()
+    finally:  # what was measured before a part failed is kept
+        if bench.rows:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "results.json").write_text(json.dumps(bench.results(), indent=2) + "\n", encoding="utf-8")
+            (folder / "table.md").write_text(bench.table() + "\n", encoding="utf-8")
+            bench.figure().savefig(folder / "speed.png", dpi=100)
     print(bench.table())
     print(f"written to {folder}")
 

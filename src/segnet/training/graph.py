@@ -147,9 +147,12 @@ class StepGraph:
                     torch.autograd.backward(loss / accumulate)
         except Exception as error:
             torch.cuda.set_stream(stream)  # a failed capture leaves its own
-            torch.clear_autocast_cache()  # and weights in 16 bits, which were never computed
             first = error.__context__ or error  # the capture's end only says that something failed before
-            self._decline(f"the step cannot be captured ({str(first).strip().splitlines()[0]})")
+            # No way back: a failed capture leaves torch 2.11's random generator and memory in the state of a capture.
+            raise ValueError(
+                f"model.cuda_graph={self.wanted}: the step cannot be captured "
+                f"({str(first).strip().splitlines()[0]}); use model.cuda_graph=false"
+            ) from error
         else:
             step.graph, step.results = graph, (loss.detach(), confusion, histogram)
             step.gradients = [(p, p.grad) for p, _ in before if p.grad is not None]

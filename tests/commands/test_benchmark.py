@@ -6,7 +6,7 @@ import torch
 
 from segnet.benchmark import recipe, steps
 from segnet.benchmark.reference import StockNetwork
-from segnet.benchmark.suite import PARTS
+from segnet.benchmark.suite import PARTS, figure
 from segnet.networks.segnet import SegNet, SegNetCompact
 
 TINY = ("image_size=64", "cpu.batch_sizes=[2]", "repeats=2", "turn=0.001", "cpu.matrix=64", "cpu.copy_mb=1")
@@ -48,7 +48,7 @@ def test_every_part_runs_and_reports(run_main, tmp_path, monkeypatch):
         better = -1 if row["unit"] in ("ms", "MB", "s") else 1
         assert row["ratio"] == pytest.approx((row["median"] / first[row["part"]]) ** better), row
     table = (tmp_path / "b" / "table.md").read_text()
-    assert all(f"| {row['name']} | {row['median']:.3g} |" in table for row in results["rows"])
+    assert all(f"| {row['name']} | {figure(row['median'])} |" in table for row in results["rows"])
     assert results["versions"]["torch"] in table
     assert results["commit"] in table
     assert (tmp_path / "b" / "speed.png").stat().st_size > 5000
@@ -130,3 +130,7 @@ def test_generated_images_show_every_class(tmp_path):
     ]
     mask = read_raw_mask(tmp_path / "trainannot" / "0001.png", "index")
     assert np.unique(mask).tolist() == list(range(12))
+
+
+def test_figures_are_short():
+    assert [figure(value) for value in (0.01234, 56.78, 1234.5, 702345.6)] == ["0.0123", "56.8", "1,234", "702,346"]

@@ -296,17 +296,23 @@ class Bench:
             if row.part != part:
                 part = row.part
                 lines += ["", f"| {part} | {row.unit} | spread | ratio | |", "|---|---:|---:|---:|---|"]
-            shown = f"{row.median:.3g} | {row.least:.3g} to {row.greatest:.3g} | {row.ratio:.2f}× | {row.note} |"
+            spread = f"{figure(row.least)} to {figure(row.greatest)}"
+            shown = f"{figure(row.median)} | {spread} | {row.ratio:.2f}× | {row.note} |"
             lines.append(f"| {row.name} | {shown}")
         return "\n".join(lines)
 
-    def figure(self) -> Figure:
+    def bars(self) -> Figure:
         """Ratios of every part as bars."""
         rows = [row for row in self.rows if not row.part.startswith(("matrix product", "memory bandwidth"))]
-        figure = Figure(figsize=(9, 1 + 0.28 * len(rows)), layout="constrained")
-        axes = figure.add_subplot()
+        chart = Figure(figsize=(9, 1 + 0.28 * len(rows)), layout="constrained")
+        axes = chart.add_subplot()
         axes.barh([f"{row.part}: {row.name}"[:80] for row in rows][::-1], [row.ratio or 0 for row in rows][::-1])
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set(xlabel="times the part's first row; greater is better", xscale="log")
         axes.tick_params(axis="y", labelsize=7)
-        return figure
+        return chart
+
+
+def figure(value: float) -> str:
+    """Three digits, or the whole number where it has more."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -28,7 +28,7 @@ def run(cfg: DictConfig) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "results.json").write_text(json.dumps(bench.results(), indent=2) + "\n", encoding="utf-8")
             (folder / "table.md").write_text(bench.table() + "\n", encoding="utf-8")
-            bench.figure().savefig(folder / "speed.png", dpi=100)
+            bench.bars().savefig(folder / "speed.png", dpi=100)
     print(bench.table())
     print(f"written to {folder}")
 

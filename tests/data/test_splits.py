@@ -109,7 +109,7 @@ def test_list_line_that_names_none_or_two(tmp_path, line):
 
 
 def test_list_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"train\.txt: list file of the split not found; correct data\.split"):
+    with pytest.raises(ValueError, match=r"train\.txt: list file of the split not found; correct data\.split"):
         LISTS(tmp_path, ["x/a.png"])
 
 

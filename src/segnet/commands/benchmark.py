@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from segnet.cli import command
+from segnet.errors import UserError
 
 
 def run(cfg: DictConfig) -> None:
@@ -17,7 +18,7 @@ def run(cfg: DictConfig) -> None:
     bench = suite.Bench(cfg)
     parts = {part: getattr(bench, part, None) for part in cfg.parts}
     if unknown := [part for part, method in parts.items() if method is None or part.startswith("_")]:
-        raise ValueError(f"parts={unknown}: unknown; choose from ceiling, training, index, memory, data, ...")
+        raise UserError(f"parts={unknown}: unknown; choose from ceiling, training, index, memory, data, ...")
     for method in parts.values():
         assert method is not None
         method()

@@ -10,6 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segnet.cli import check_entries, command
+from segnet.errors import UserError
 from segnet.runs import resume
 
 if TYPE_CHECKING:
@@ -30,12 +31,12 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     check(cfg)
     # Imported here, so that --help and errors of composition answer at once.
     import torch
-    from hydra.utils import instantiate
     from lightning.pytorch import seed_everything
     from lightning.pytorch.callbacks import WeightAveraging
     from lightning.pytorch.utilities import rank_zero_info
 
     from segnet import environment
+    from segnet.configuration import check_arguments, instantiate
     from segnet.reports import run_report
     from segnet.training import checkpoint
     from segnet.training.preemption import Stopped
@@ -48,16 +49,18 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
     start = resume.checkpoint(cfg) if resuming else None
-    data = instantiate(cfg.data, _convert_="all")
-    module = instantiate(cfg.model, _convert_="all")
+    for group in ("callbacks", "logger"):  # by their names; the trainer has them as lists
+        check_arguments(cfg.get(group), group)
+    data = instantiate(cfg.data, "data")
+    module = instantiate(cfg.model, "model")
     weights = cfg.get("weights")  # a resumed run may be older than this setting
     if weights is not None and start is None:
         checkpoint.start_from(module, weights)
     keep = {key: cfg[key] for key in ("data", "model", "seed", "monitor", "mode")}
     module.config = OmegaConf.to_container(OmegaConf.create(keep), resolve=True)
-    trainer = instantiate(cfg.trainer, _convert_="all")
+    trainer = instantiate(cfg.trainer, "trainer")
     if cfg.trainer.sync_batchnorm and trainer.strategy.root_device.type == "cpu":
-        raise ValueError("trainer.sync_batchnorm=true on a CPU: it needs GPUs; add trainer.sync_batchnorm=false")
+        raise UserError("trainer.sync_batchnorm=true on a CPU: it needs GPUs; add trainer.sync_batchnorm=false")
     trainer.callbacks[:0] = callbacks
     rank_zero_info(
         f"precision: {trainer.precision} on {environment.hardware(trainer.strategy.root_device)}; run: {cfg.output_dir}"
@@ -94,7 +97,7 @@ def find(cfg: DictConfig, trainer: "Trainer", module: "LightningModule", data: "
         assert found is not None
         suggestion = found.suggestion()
         if suggestion is None:
-            raise ValueError("find=lr: too few steps for a suggestion; raise trainer.max_epochs or use more data")
+            raise UserError("find=lr: too few steps for a suggestion; raise trainer.max_epochs or use more data")
         figure = found.plot(suggest=True)
         assert figure is not None
         figure.savefig(folder / "lr_finder.png")
@@ -109,14 +112,14 @@ def check(cfg: DictConfig) -> None:
     check_entries(cfg, "callbacks")
     check_entries(cfg, "logger")
     if cfg.find not in (None, "lr", "batch_size"):
-        raise ValueError(f"find={cfg.find}: must be null, lr or batch_size")
+        raise UserError(f"find={cfg.find}: must be null, lr or batch_size")
     if not isinstance(cfg.seed, int):
-        raise ValueError(f"seed={cfg.seed}: must be an integer")
+        raise UserError(f"seed={cfg.seed}: must be an integer")
     if not isinstance(cfg.trainer.max_epochs, int):
-        raise ValueError(f"trainer.max_epochs={cfg.trainer.max_epochs}: must be an integer, -1 for no end")
+        raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: must be an integer, -1 for no end")
     strategy = str(cfg.trainer.strategy)
     if HydraConfig.get().mode == RunMode.MULTIRUN and strategy.startswith("ddp") and strategy not in SAFE_IN_SWEEPS:
-        raise ValueError(
+        raise UserError(
             f"trainer.strategy={strategy} in a sweep: every process it starts would begin a sweep of its own; use "
             f"trainer.strategy=ddp_spawn, one job per GPU (hydra/launcher=joblib), or a cluster "
             f"(hydra/launcher=submitit_slurm)"

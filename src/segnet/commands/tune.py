@@ -6,6 +6,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from segnet.cli import command
+from segnet.errors import UserError
 from segnet.runs import resume
 
 
@@ -20,7 +21,7 @@ def run(cfg: DictConfig) -> float:
     from segnet.commands import search
 
     if type(cfg.trials) is not int or cfg.trials < 1:
-        raise ValueError(f"trials={cfg.trials}: must be an integer of at least 1")
+        raise UserError(f"trials={cfg.trials}: must be an integer of at least 1")
     own = ("trials", "storage", "study", "prune", "search", "resume", "output_dir", "hydra")
     given = [o for o in HydraConfig.get().overrides.task if o.lstrip("+~").split("=")[0].split(".")[0] not in own]
     space = search.space(cfg.search)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from segnet.data.images import EXTENSIONS, read_rgb
 from segnet.deployment.predictor import Prediction, Predictor
+from segnet.errors import UserError
 from segnet.visualization.overlays import overlay, palette, save
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
@@ -25,8 +26,8 @@ def find(given: str) -> list[Path]:
     """Files that a path, a folder or a glob names, sorted; pictures and videos only.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: two files would write the same mask.
+        UserError: nothing is there.
+        UserError: two files would write the same mask.
     """
     path = Path(given)
     if path.is_dir():
@@ -36,11 +37,11 @@ def find(given: str) -> list[Path]:
     else:
         files = [p for p in map(Path, glob.glob(given, recursive=True)) if p.is_file()]  # noqa: PTH207 (may be absolute)
     if not files:
-        raise FileNotFoundError(f"input={given}: no picture or video there; give a file, a folder or a quoted glob")
+        raise UserError(f"input={given}: no picture or video there; give a file, a folder or a quoted glob")
     stems: dict[str, Path] = {}
     for file in sorted(files):
         if (other := stems.setdefault(file.stem, file)) != file:
-            raise ValueError(f"input={given}: {other} and {file} would both become {file.stem}.png; predict them apart")
+            raise UserError(f"input={given}: {other} and {file} would both become {file.stem}.png; predict them apart")
     return sorted(files)
 
 
@@ -48,7 +49,7 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
     """Predict in batches and write each result at once, so that memory does not grow with the number of files.
 
     Raises:
-        ValueError: at the end, naming the files that could not be read.
+        UserError: at the end, naming the files that could not be read.
     """
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
                 bar.update(len(part))
     print(f"written to {folder}")
     if failed:
-        raise ValueError(f"{len(failed)} of {len(files)} files could not be read: {'; '.join(failed[:5])}")
+        raise UserError(f"{len(failed)} of {len(files)} files could not be read: {'; '.join(failed[:5])}")
 
 
 def _batch(
@@ -134,7 +135,7 @@ def _video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uin
     """Write ``<name>_overlay.mp4`` frame by frame; the row holds mean areas over the frames."""
     reader = cv2.VideoCapture(str(path))
     if not reader.isOpened():
-        raise ValueError(f"{path}: cannot be read as a video; replace or remove it")
+        raise UserError(f"{path}: cannot be read as a video; replace or remove it")
     size = (int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT)))
     code = cv2.VideoWriter.fourcc(*"mp4v")
     out = cv2.VideoWriter(str(folder / f"{path.stem}_overlay.mp4"), code, reader.get(cv2.CAP_PROP_FPS) or 25.0, size)
@@ -155,6 +156,6 @@ def _video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uin
     reader.release()
     out.release()
     if frames == 0:
-        raise ValueError(f"{path}: holds no frame that can be decoded; replace or remove it")
+        raise UserError(f"{path}: holds no frame that can be decoded; replace or remove it")
     means = [v for s in sums / frames for v in (round(s), f"{100 * s / (size[0] * size[1]):.3f}")]
     return [str(path), *means, f"{best:.4f}", f"{(time.perf_counter() - start) * 1e3 / frames:.1f}"]

@@ -16,6 +16,7 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.images import read_raw_mask, read_rgb
 from segnet.data.masks import IGNORE
 from segnet.data.splits import SPLITS
+from segnet.errors import UserError
 from segnet.visualization.overlays import overlay, palette, save
 
 RARE = 0.001  # share of the training pixels below which a class is called rare
@@ -96,7 +97,7 @@ def _look(data: SegmentationDataModule, index: int) -> dict[str, Any]:
         found = np.bincount(mask.ravel(), minlength=IGNORE + 1)
         if found[count:IGNORE].any():
             top = int(np.flatnonzero(found[:IGNORE])[-1])
-            raise ValueError(f"{pair.mask}: holds class {top}, but data.num_classes={data.num_classes}")
+            raise UserError(f"{pair.mask}: holds class {top}, but data.num_classes={data.num_classes}")
         row["pixels"] = found[:count]
     except (ValueError, OSError) as error:
         row["error"] = f"{error}{guess(row['values'])}"

@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from segnet.errors import explain
+from segnet.errors import UserError, explain
 from segnet.runs.resume import recorded
 
 FAILURE = "failure.json"  # in the folder of a job that failed
@@ -69,7 +69,7 @@ def claim_gpu() -> None:
         _claimed.append(lock)
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         return
-    raise ValueError(f"{count} GPUs, all taken by other jobs: set hydra.launcher.n_jobs={count}")
+    raise UserError(f"{count} GPUs, all taken by other jobs: set hydra.launcher.n_jobs={count}")
 
 
 def write(sweep: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from segnet.errors import UserError
 from segnet.old_names import update_targets
 
 CONFIG = Path(".hydra") / "config.yaml"
@@ -57,13 +58,13 @@ def saved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     does not count.
 
     Raises:
-        FileNotFoundError: no run is there.
-        ValueError: fewer epochs, or more of them under a schedule that spans the run.
+        UserError: no run is there.
+        UserError: fewer epochs, or more of them under a schedule that spans the run.
     """
     folder = Path(cfg.resume)
     if not has_record(folder):
         hint = "give the folder of a run, logs/train/<time>"
-        raise FileNotFoundError(f"resume={folder}: no whole {OVERRIDES} there; {hint}")
+        raise UserError(f"resume={folder}: no whole {OVERRIDES} there; {hint}")
     config = OmegaConf.load(folder / CONFIG)
     assert isinstance(config, DictConfig)
     update_targets(config)
@@ -88,14 +89,14 @@ def _grow(config: DictConfig, epochs: int, folder: Path) -> None:
     if epochs == before:
         return
     if -1 < epochs < before:
-        raise ValueError(f"trainer.max_epochs={epochs}: the run has {before}; on resuming it may only grow")
+        raise UserError(f"trainer.max_epochs={epochs}: the run has {before}; on resuming it may only grow")
     if config.model.scheduler is not None:
         from hydra.utils import instantiate
 
         from segnet.training.schedules import run_length
 
         if run_length(instantiate(config.model.scheduler)):
-            raise ValueError(
+            raise UserError(
                 f"trainer.max_epochs={epochs}: the run's schedule spans its {before} epochs and cannot be stretched; "
                 f"start a new run"
             )

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import update_bn
 
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import Batch, collate
+from segnet.errors import UserError
 from segnet.training.module import SegmentationModule
 from segnet.visualization.figures import confusion_figure
 from segnet.visualization.overlays import palette, panel
@@ -167,7 +168,7 @@ class Panels(Callback):
 
     def __init__(self, every_n_epochs: int = 5, pictures: int = 4) -> None:
         if every_n_epochs < 1 or pictures < 1:
-            raise ValueError(
+            raise UserError(
                 f"panels: every_n_epochs={every_n_epochs}, pictures={pictures}: both must be at least 1; "
                 f"~callbacks.panels switches them off"
             )

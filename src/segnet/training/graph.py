@@ -19,6 +19,8 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from segnet.errors import UserError
+
 Batch = dict[str, Tensor]
 Results = tuple[Tensor, Tensor, Tensor]  # loss, confusion matrix, histogram
 WARM_UP = 3  # steps of a shape without the graph: kernels are compiled and chosen, the optimizer gets its state
@@ -47,7 +49,7 @@ class StepGraph:
 
     def __init__(self, wanted: bool | Literal["auto"], step: Callable[[Batch], Results]) -> None:
         if wanted not in (True, False, "auto"):
-            raise ValueError(f"model.cuda_graph={wanted}: must be auto, true or false")
+            raise UserError(f"model.cuda_graph={wanted}: must be auto, true or false")
         self.wanted, self.step = wanted, step
         self.declined: str | None = "it has not begun"  # why there is no graph; None while there is or will be one
         self.replayed = False  # whether the last call did
@@ -67,7 +69,7 @@ class StepGraph:
         """Decide whether this run can have a graph, and say why not.
 
         Raises:
-            ValueError: it cannot, and ``wanted`` is True.
+            UserError: it cannot, and ``wanted`` is True.
         """
         self.forget()
         self.parameters = list(module.parameters())
@@ -75,7 +77,7 @@ class StepGraph:
         if self.declined is None or self.wanted is False:
             return
         if self.wanted is True:
-            raise ValueError(f"model.cuda_graph=true: {self.declined}; use model.cuda_graph=auto")
+            raise UserError(f"model.cuda_graph=true: {self.declined}; use model.cuda_graph=auto")
         if module.device.type == "cuda":
             self._say()
 

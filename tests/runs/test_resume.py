@@ -85,7 +85,7 @@ def test_killed_at_twelve_moments_it_ends_with_the_same_bits(given, whole, tmp_p
     checkpoints = out / "checkpoints"
 
     def writing(name):
-        return lambda: (checkpoints / f"{name}.part").exists()
+        return lambda: (checkpoints / f"{name}.ckpt.part").exists()
 
     def after(count):
         goal = len(rows(out)) + count
@@ -100,7 +100,7 @@ def test_killed_at_twelve_moments_it_ends_with_the_same_bits(given, whole, tmp_p
         lambda: writing("last"),
         lambda: after(2),
         lambda: writing("last"),
-        lambda: lambda: (out / "metrics.part").exists() or len(rows(out)) >= EPOCHS - 4,
+        lambda: lambda: (out / "metrics.csv.part").exists() or len(rows(out)) >= EPOCHS - 4,
         lambda: after(1),
         lambda: writing("last"),
         lambda: after(1),

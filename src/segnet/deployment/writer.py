@@ -56,7 +56,7 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
     model = predictor.model
     table = palette(len(model.classes), model.colors)
     failed: list[str] = []
-    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         columns = [f"{unit}_{name}" for name in model.classes for unit in ("pixels", "percent")]
         header = ["file", *columns, "score", "milliseconds"]
@@ -131,8 +131,15 @@ def score(prediction: Prediction) -> float:
     return float(confidence.max() if len(prediction.probabilities) == 1 else confidence.mean())
 
 
+def _valid_utf8(path: Path) -> bool:
+    """False for a name of other bytes, which Python holds as lone surrogates and OpenCV crashes on."""
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))
+
+
 def _video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uint8]) -> list[Any]:
     """Write ``<name>_overlay.mp4`` frame by frame; the row holds mean areas over the frames."""
+    if not _valid_utf8(path) or not _valid_utf8(folder):
+        raise UserError(f"{path}: OpenCV opens no video whose path is not valid UTF-8; rename it")
     reader = cv2.VideoCapture(str(path))
     if not reader.isOpened():
         raise UserError(f"{path}: cannot be read as a video; replace or remove it")

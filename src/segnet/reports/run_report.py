@@ -212,7 +212,7 @@ def _draw(
         tensor = torch.tensor(picture).permute(2, 0, 1)[None].to(module.device)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             guess = module.decide(module.logits(tensor))[0].cpu().numpy()
-        return panel(picture, mask, guess, table)
+        return panel(picture, mask, guess, table, len(module.classes) == 1)
 
     (folder / "worst").mkdir(exist_ok=True)
     for place, (iou, index) in enumerate(ranked[: cfg.worst]):

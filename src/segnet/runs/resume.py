@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segnet.errors import UserError
+from segnet.files import atomic_write
 from segnet.old_names import update_targets
 
 CONFIG = Path(".hydra") / "config.yaml"
@@ -101,9 +102,8 @@ def _grow(config: DictConfig, epochs: int, folder: Path) -> None:
                 f"start a new run"
             )
     config.trainer.max_epochs = epochs
-    part = folder / CONFIG.with_suffix(".part")
-    OmegaConf.save(config, part)
-    part.replace(folder / CONFIG)
+    with atomic_write(folder / CONFIG) as part:
+        OmegaConf.save(config, part)
 
 
 def checkpoint(cfg: DictConfig) -> Path | None:

@@ -222,9 +222,8 @@ def write(root: Path | str, images: int = 240, size: int = 480, seed: int = 0) -
             picture, mask = render(kind, int(key.generate_state(1)[0]), size)
             pair = {"images": cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), "masks": mask}
             for part, pixels in pair.items():
-                path = str(build / part / f"{kind}_{number:03d}.png")
-                if not cv2.imwrite(path, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-                    raise OSError(f"could not write {path}")
+                _, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+                (build / part / f"{kind}_{number:03d}.png").write_bytes(encoded.tobytes())
         try:
             if root.exists():
                 root.rmdir()  # empty, as checked above; Windows does not rename onto a folder

@@ -5,7 +5,7 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -65,6 +65,11 @@ def _cpu(field: str) -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return next((value.strip() for name, _, value in (x.partition(":") for x in lines) if name.strip() == field), "")
+
+
+def surroundings(device: torch.device, precision: str) -> dict[str, Any]:
+    """What decides a result beside the configuration: hardware, precision, versions and commit."""
+    return {"hardware": hardware(device), "precision": precision, "versions": versions(), "commit": commit()}
 
 
 def versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ def run(cfg: DictConfig) -> float | None:
     from segnet import environment
     from segnet.configuration import instantiate
     from segnet.data.splits import SPLITS
-    from segnet.reports import run_report
+    from segnet.reports import evaluation
     from segnet.training.checkpoint import load_module
 
     if cfg.split not in SPLITS:
@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> float | None:
     data.find()
     loader = data.loader(cfg.split)
     trainer.test(module, loader, verbose=False)
-    return run_report.write_evaluation(trainer, module, data, cfg)
+    return evaluation.write(trainer, module, data, cfg)
 
 
 main = command("eval")(run)

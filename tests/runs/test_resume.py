@@ -1,6 +1,7 @@
 """Real processes, killed for real."""
 
 import csv
+import json
 import shutil
 import signal
 import subprocess
@@ -177,6 +178,7 @@ def test_a_run_older_than_a_setting_goes_on(short, tmp_path, capfd):
     code = call_main("train", f"resume={old}", "trainer.max_epochs=2")
     assert code == 0, capfd.readouterr().err
     assert len(rows(old)) == 2
+    assert json.loads((old / "results.json").read_text())["epochs"] == 2  # its configuration does not name the report
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ class ByHash:
             raise UserError(f"data.split shares {shares}: must not be negative and must add up to 1")
         split: Split = {name: [] for name in SPLITS}
         for image in images:
-            digest = hashlib.sha256((self.salt + self._key(image)).encode()).digest()
+            digest = hashlib.sha256((self.salt + self._key(image)).encode(errors="surrogateescape")).digest()
             draw = int.from_bytes(digest[:8], "big") / 2**64
             name = "train" if draw < shares[0] else "val" if draw < shares[0] + shares[1] else "test"
             split[name].append(image)

@@ -36,19 +36,7 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
     split_of = {i: name for name in SPLITS for i in data.indices[name]}
     errors = [row["error"] for row in rows if row["error"]]
     warnings: list[str] = []
-    count = max(data.num_classes, 2)
-    names = ["background", *data.classes] if data.num_classes == 1 else data.classes
-    shares: dict[str, dict[str, float]] = {}
-    for split in SPLITS:
-        pixels = sum((rows[i]["pixels"] for i in data.indices[split]), np.zeros(count, np.int64))
-        shares[split] = {n: float(p) / max(int(pixels.sum()), 1) for n, p in zip(names, pixels, strict=True)}
-        for name, value in shares[split].items():
-            if value == 0:
-                held = next((rows[i]["values"] for i in data.indices[split] if rows[i]["values"]), None)
-                told = f"class {name} does not occur in {split}{guess(held) if split == 'train' else ''}"
-                (errors if split == "train" else warnings).append(told)
-            elif split == "train" and value < RARE:
-                warnings.append(f"class {name} has {value:.3%} of the training pixels; weigh it or show it more often")
+    shares = _shares(data, rows, errors, warnings)
     empty = {s: sum(not rows[i]["pixels"][1:].any() for i in data.indices[s]) for s in SPLITS}
     twins = duplicates(rows, split_of, near)
     alike = []
@@ -78,6 +66,26 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
         "duplicates": [[kind, _name(data, i), _name(data, j)] for kind, i, j in twins],
         "files": {_name(data, i): row["values"] for i, row in enumerate(rows)},
     }
+
+
+def _shares(
+    data: SegmentationDataModule, rows: Sequence[dict[str, Any]], errors: list[str], warnings: list[str]
+) -> dict[str, dict[str, float]]:
+    """Share of each class in the pixels of each split; classes that are missing or rare are told."""
+    count = max(data.num_classes, 2)
+    names = ["background", *data.classes] if data.num_classes == 1 else data.classes
+    shares: dict[str, dict[str, float]] = {}
+    for split in SPLITS:
+        pixels = sum((rows[i]["pixels"] for i in data.indices[split]), np.zeros(count, np.int64))
+        shares[split] = {n: float(p) / max(int(pixels.sum()), 1) for n, p in zip(names, pixels, strict=True)}
+        for name, value in shares[split].items():
+            if value == 0:
+                held = next((rows[i]["values"] for i in data.indices[split] if rows[i]["values"]), None)
+                told = f"class {name} does not occur in {split}{guess(held) if split == 'train' else ''}"
+                (errors if split == "train" else warnings).append(told)
+            elif split == "train" and value < RARE:
+                warnings.append(f"class {name} has {value:.3%} of the training pixels; weigh it or show it more often")
+    return shares
 
 
 def _look(data: SegmentationDataModule, index: int) -> dict[str, Any]:

@@ -106,7 +106,8 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         length: pictures of the split, and of an epoch.
         seed: of the order.
         shuffle: draw a new order in every epoch.
-        rank, world: this process among so many.
+        rank: of this process.
+        world: how many processes there are.
         positive: (length,) bool, which pictures are the rare ones; None draws every picture once.
         share: of rare ones in an epoch. Within a kind, no picture is drawn twice more often than another.
     """

@@ -75,7 +75,9 @@ class ByHash:
     """Shares of the images, drawn by a hash of the name: adding images moves no other between splits.
 
     Args:
-        train, val, test: shares, together 1.
+        train: share of the images; the three shares are 1 together.
+        val: share of the images.
+        test: share of the images.
         group: regular expression on the relative path; images whose first group (or whole match) is equal
             stay together, such as all pictures of one object.
         salt: another text draws another split.

@@ -147,6 +147,7 @@ class Program:
 
     Attributes:
         classes, colors, image_size: as in `segnet.training.module.SegmentationModule`, from the metadata.
+        device: where it takes and gives tensors without a copy; ONNX Runtime goes from the CPU to a GPU by itself.
 
     Raises:
         UserError: no program of this project, damaged, or asking for code beyond tensor operators.
@@ -156,9 +157,10 @@ class Program:
         self.path = Path(path)
         if not self.path.is_file():
             raise UserError(f"ckpt_path={path}: no such file; export.py writes model.onnx or model.pt2")
-        self.device = torch.device(device)
+        onnx = self.path.suffix != ".pt2"
+        self.device = torch.device("cpu" if onnx else device)
         try:
-            self._call, text = (_open_pt2 if self.path.suffix == ".pt2" else _open_onnx)(self.path, self.device)
+            self._call, text = (_open_onnx if onnx else _open_pt2)(self.path, torch.device(device))
             self.metadata: dict[str, Any] = json.loads(text)
             self.classes = [str(name) for name in self.metadata["classes"]]
             self.colors = self.metadata["colors"]

@@ -69,11 +69,13 @@ def _places(h, w, C, image, row, column, BLOCK: tl.constexpr):
 @triton.jit
 def _pool(x, maxima, code, h, w, C, image, row, column, right, below, BLOCK: tl.constexpr):
     at, corner, valid = _places(h, w, C, image, row, column, BLOCK)
+    wide = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32  # Triton's interpreter orders no bfloat16
     best = tl.load(x + corner, valid)
     place = tl.zeros([BLOCK], tl.uint8)
     for i in tl.static_range(1, 4):
         value = tl.load(x + corner + (i % 2) * right + (i // 2) * below, valid)
-        better = (value > best) | (value != value)  # as in torch: the first maximum wins, and NaN wins over numbers
+        number = value.to(wide)
+        better = (number > best.to(wide)) | (number != number)  # as in torch: the first maximum wins, and NaN over all
         best = tl.where(better, value, best)
         place = tl.where(better, i, place).to(tl.uint8)
     tl.store(maxima + at, best, valid)

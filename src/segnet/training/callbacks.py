@@ -107,6 +107,8 @@ class ReestimateBatchNorm(Callback):
 class Forecast(Callback):
     """Says after a few steps how fast the run is, what memory it takes and when it will end, if that is a while.
 
+    And how long the first steps took, if that is a while: there ``model.compile`` compiles.
+
     Args:
         steps: to measure over, after as many to warm up.
         minutes: shorter runs are not worth a line.
@@ -114,12 +116,16 @@ class Forecast(Callback):
 
     def __init__(self, steps: int = 10, minutes: float = 2.0) -> None:
         self.steps, self.minutes = steps, minutes
-        self._start, self._done = 0.0, 0
+        self._start, self._done, self._first = 0.0, 0, 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of the first steps."""
+        self._first = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Start the clock, and stop it."""
+        """Start the clock of the others, and stop it."""
         self._done += 1
         if self._done not in (self.steps, 2 * self.steps):
             return
@@ -127,6 +133,7 @@ class Forecast(Callback):
             torch.cuda.synchronize()
         if self._done == self.steps:
             self._start = time.perf_counter()
+            self._first = self._start - self._first
             return
         seconds = (time.perf_counter() - self._start) / self.steps
         epochs = (trainer.max_epochs or 0) - trainer.current_epoch
@@ -140,6 +147,11 @@ class Forecast(Callback):
         print(
             f"forecast: {rate:.3g} images/s, {_peak(pl_module.device):.1f} GB at most so far, {epochs} epochs of "
             f"{trainer.num_training_batches * seconds:.0f} s (validation not counted): done about {end}"
+            + (
+                f"; the first {self.steps} steps took {self._first:.0f} s"
+                if self._first > 10 * self.steps * seconds
+                else ""
+            )
         )
 
 

@@ -38,7 +38,8 @@ class SegmentationModule(LightningModule):
             otherwise per epoch.
         classes: class names; one name is a binary task.
         image_size: (height, width) that pictures have in training, and get in `forward`.
-        mean, std: of the RGB channels in 0..1, for normalisation on the device.
+        mean: of the RGB channels in 0..1, for normalisation on the device.
+        std: their standard deviations.
         class_weights: factors of the loss per class (binary: of the positive class), or
             ``median_frequency`` to count them in the training split (SegNet, section 4), null for none.
         monitor: the metric that chooses the best checkpoint; plateau schedulers follow it.
@@ -216,17 +217,16 @@ class SegmentationModule(LightningModule):
         loss, *counted = results
         self._finite = loss.detach().isfinite() & self._finite
         every = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
-        if loss.device.type == "cpu" or self.trainer.is_last_batch or (batch_idx + 1) % every == 0:
-            self._check_finite(batch_idx)
+        if check_is_due(loss.device, batch_idx, every, last=self.trainer.is_last_batch):
+            self._check_finite()
         return self._keep("train", loss, (counted[0], counted[1]), batch)
 
-    def _check_finite(self, batch_idx: int) -> None:
-        """Reading the loss waits for a GPU, so there it is done every few steps, and before a checkpoint is written."""
+    def _check_finite(self) -> None:
         if not self._finite:
             raise FloatingPointError(
-                f"train/loss is not finite in epoch {self.current_epoch}, step {batch_idx} or a few before: training "
-                f"diverged; lower model.optimizer.lr or set trainer.gradient_clip_val=1 (the last good checkpoint is "
-                f"kept)"
+                f"train/loss is not finite in epoch {self.current_epoch}, step {self.trainer.fit_loop.batch_idx} or a "
+                f"few before: training diverged; lower model.optimizer.lr or set trainer.gradient_clip_val=1 (the last "
+                f"good checkpoint is kept)"
             )
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -261,7 +261,7 @@ class SegmentationModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Before the epoch's checkpoint; it may have ended early."""
-        self._check_finite(self.trainer.fit_loop.batch_idx)
+        self._check_finite()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the epoch's metrics before validation begins, so that one table row holds both."""
@@ -314,8 +314,18 @@ class SegmentationModule(LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint describe itself: plain containers only, so it loads with ``weights_only``."""
+        """Let the checkpoint describe itself: plain containers only, so it loads with ``weights_only``.
+
+        Raises:
+            FloatingPointError: a loss before it was not finite, so that the file before stays.
+        """
+        self._check_finite()
         checkpoint["config"] = self.config
+
+
+def check_is_due(device: torch.device, batch_idx: int, every: int, last: bool) -> bool:
+    """Whether to look after this step if the loss is finite: always on a CPU; a GPU would have to be waited for."""
+    return device.type == "cpu" or last or (batch_idx + 1) % every == 0
 
 
 def median_frequency(frequencies: Tensor) -> Tensor:

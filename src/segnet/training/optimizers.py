@@ -132,6 +132,9 @@ class Muon(torch.optim.Optimizer):
                 "resume with the version that began the run, or start a new one with weights=<checkpoint>"
             )
         super().load_state_dict(state_dict)
+        for p, state in self.state.items():
+            if "step" in state:  # torch and Lightning leave it where it was loaded; AdamW's fused kernel wants it here
+                state["step"] = state["step"].to(p.device)
 
 
 muon = Muon  # the name in configurations of version 0.1

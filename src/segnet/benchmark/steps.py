@@ -24,6 +24,7 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import EpochSampler, collate
 from segnet.data.masks import Threshold
 from segnet.data.splits import ByHash
+from segnet.errors import UserError
 from segnet.networks.pooling import max_pool, max_unpool
 from segnet.networks.segnet import SegNet, SegNetCompact, UnpoolingNetwork
 from segnet.training.graph import WARM_UP, Batch, Results, StepGraph
@@ -92,7 +93,7 @@ def variants(device: torch.device, compile_modes: Sequence[str]) -> dict[str, Va
         found[f"segnet, {form}, CUDA graph"] = Variant(SegNet, captured=True)
     for mode in compile_modes:
         if mode not in MODES:
-            raise ValueError(f"compile={list(compile_modes)}: must be among {', '.join(MODES)}")
+            raise UserError(f"compile={list(compile_modes)}: must be among {', '.join(MODES)}")
         # As in train.py, which leaves graphs to the modes that make their own.
         captured = on_gpu and mode == "default"
         found[f"segnet, {form}, compile={mode}"] = Variant(SegNet, captured=captured, compile=mode)

@@ -23,6 +23,7 @@ from segnet.benchmark import steps
 from segnet.benchmark.recipe import Recipe
 from segnet.benchmark.reference import read_batch
 from segnet.benchmark.steps import SOURCE, short
+from segnet.errors import UserError
 from segnet.synthetic import cables
 
 PARTS = ("ceiling", "training", "loop", "index", "inference", "memory", "data", "program")
@@ -47,14 +48,14 @@ class Bench:
 
     def __init__(self, cfg: DictConfig) -> None:
         if cfg.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"device={cfg.device}: must be auto, cpu or cuda")
+            raise UserError(f"device={cfg.device}: must be auto, cpu or cuda")
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(wanted if cfg.device == "auto" else cfg.device)
         given = {str(key): value for key, value in cfg.items() if value is not None}
         own = OmegaConf.to_container(cfg[self.device.type])  # what is measured on this device unless told otherwise
         self.cfg = OmegaConf.merge(own, given)
         if unknown := [part for part in self.cfg.parts if part not in PARTS]:
-            raise ValueError(f"parts={unknown}: unknown; choose from {', '.join(PARTS)}")
+            raise UserError(f"parts={unknown}: unknown; choose from {', '.join(PARTS)}")
         self.rows: list[Row] = []
         self.variants = steps.variants(self.device, self.cfg.compile)
         self.dtypes = list(dict.fromkeys((torch.float32, steps.fastest(self.device.type))))

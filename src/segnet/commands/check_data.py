@@ -12,11 +12,10 @@ def run(cfg: DictConfig) -> None:
     import json
     from pathlib import Path
 
-    from hydra.utils import instantiate
-
+    from segnet.configuration import instantiate
     from segnet.reports import data_audit
 
-    data = instantiate({**cfg.data, "cache_dir": None}, _convert_="all")
+    data = instantiate({**cfg.data, "cache_dir": None}, "data")
     if data.prepare is not None and not data.root.exists():
         data.prepare(root=str(data.root))
     data.find()

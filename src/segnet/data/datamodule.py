@@ -19,6 +19,7 @@ from segnet.data.dataset import Batch, EpochSampler, Pair, Samples, collate
 from segnet.data.images import EXTENSIONS
 from segnet.data.masks import IGNORE, Encoding
 from segnet.data.splits import SPLITS, Split
+from segnet.errors import UserError
 from segnet.networks.segnet import SMALLEST
 
 if TYPE_CHECKING:
@@ -98,30 +99,30 @@ class SegmentationDataModule(LightningDataModule):
 
     def _check(self) -> None:
         if type(self.batch_size) is not int or self.batch_size < 1:
-            raise ValueError(f"data.batch_size={self.batch_size}: must be an integer of at least 1")
+            raise UserError(f"data.batch_size={self.batch_size}: must be an integer of at least 1")
         if self.num_workers != "auto" and (type(self.num_workers) is not int or self.num_workers < 0):
-            raise ValueError(f"data.num_workers={self.num_workers}: must be 'auto' or at least 0")
+            raise UserError(f"data.num_workers={self.num_workers}: must be 'auto' or at least 0")
         if self.device_cache != "auto" and type(self.device_cache) is not bool:
-            raise ValueError(f"data.device_cache={self.device_cache}: must be 'auto', true or false")
+            raise UserError(f"data.device_cache={self.device_cache}: must be 'auto', true or false")
         if self.positive_share is not None:
             if not 0 < self.positive_share < 1:
-                raise ValueError(f"data.positive_share={self.positive_share}: must lie between 0 and 1, or be null")
+                raise UserError(f"data.positive_share={self.positive_share}: must lie between 0 and 1, or be null")
             if self.num_classes > 1:
-                raise ValueError(
+                raise UserError(
                     f"data.positive_share={self.positive_share} with {self.num_classes} classes: it is for binary "
                     f"tasks; set it to null"
                 )
         if self.missing_mask not in ("error", "empty"):
-            raise ValueError(f"data.missing_mask={self.missing_mask}: must be 'error' or 'empty'")
+            raise UserError(f"data.missing_mask={self.missing_mask}: must be 'error' or 'empty'")
         if not 1 <= self.num_classes < IGNORE:
-            raise ValueError(f"data.num_classes={self.num_classes}: must lie in 1..{IGNORE - 1}")
+            raise UserError(f"data.num_classes={self.num_classes}: must lie in 1..{IGNORE - 1}")
         if len(self.classes) != self.num_classes:
-            raise ValueError(
+            raise UserError(
                 f"data.num_classes={self.num_classes}, but data.classes names {len(self.classes)}: "
                 f"{self.classes}; they must agree (a binary task has one)"
             )
         if self.colors is not None and len(self.colors) != self.num_classes:
-            raise ValueError(
+            raise UserError(
                 f"data.colors has {len(self.colors)} colours for {self.num_classes} classes; name one for each"
             )
 
@@ -148,30 +149,28 @@ class SegmentationDataModule(LightningDataModule):
     def find(self) -> None:
         """Fill ``pairs`` and ``indices`` (of each split); open or build the cache."""
         if not self.root.is_dir():
-            raise FileNotFoundError(
-                f"data.root={self.root}: no such folder; set data.root to the folder of the data set"
-            )
+            raise UserError(f"data.root={self.root}: no such folder; set data.root to the folder of the data set")
         images = sorted(set(self._images()))
         if not images:
-            raise FileNotFoundError(f"data.root={self.root}: nothing matches data.images={self.images}")
+            raise UserError(f"data.root={self.root}: nothing matches data.images={self.images}")
         split = self.split(self.root, images)
         used = sorted({image for part in split.values() for image in part})
         self.pairs = [Pair(self.root / image, self._mask_of(image)) for image in used]
         if used and all(pair.mask is None for pair in self.pairs):
-            raise ValueError(
+            raise UserError(
                 f"data.masks={self.masks!r}: not one of {len(used)} pictures has a mask; correct the pattern"
             )
         where = {image: i for i, image in enumerate(used)}
         self.indices = {name: [where[image] for image in split[name]] for name in SPLITS}
         if empty := [name for name in SPLITS if not self.indices[name]]:
-            raise ValueError(
+            raise UserError(
                 f"data.split gives no picture to {', '.join(empty)} out of {len(images)}; correct data.split"
             )
         if leaked := sorted(set(split["train"]) & {*split["val"], *split["test"]}):
-            raise ValueError(f"data.split puts {leaked[0]} ({len(leaked)} in all) into train and val or test")
+            raise UserError(f"data.split puts {leaked[0]} ({len(leaked)} in all) into train and val or test")
         self._cached = self._open_cache()
         if self._cached is not None and self.num_classes == 1 and not (self._cached[1] == 1).any():
-            raise ValueError(
+            raise UserError(
                 f"data.mask={self.mask}: not one pixel of {len(self.pairs)} masks is {self.classes[0]}; "
                 f"masks that hold 0 and 1 need data/mask=values or data.mask.above=0"
             )
@@ -179,7 +178,7 @@ class SegmentationDataModule(LightningDataModule):
     def _images(self) -> Iterator[str]:
         for pattern in self.images:
             if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-                raise ValueError(f"data.images={pattern!r}: must be a pattern below data.root")
+                raise UserError(f"data.images={pattern!r}: must be a pattern below data.root")
             for path in self.root.glob(pattern):
                 if path.suffix.lower() in EXTENSIONS:
                     yield path.relative_to(self.root).as_posix()
@@ -193,14 +192,14 @@ class SegmentationDataModule(LightningDataModule):
                 stem=path.stem, name=path.name, dir=path.parent.as_posix(), parent=path.parent.name
             )
         except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"data.masks={self.masks!r}: wrong placeholder ({error}); use {{stem}}, {{name}}, {{dir}}, {{parent}}"
             ) from error
         mask = self.root / name
         if mask.is_file():
             return mask
         if self.missing_mask == "error":
-            raise FileNotFoundError(
+            raise UserError(
                 f"{self.root / image}: its mask {mask} is missing; add it, or set data.missing_mask=empty "
                 f"(no mask means no defect) or data.defect_free=<pattern>"
             )
@@ -225,7 +224,7 @@ class SegmentationDataModule(LightningDataModule):
         picture, mask = pair.load(self.mask, self.image_size)
         top = int(mask[mask != IGNORE].max(initial=0))
         if top >= max(self.num_classes, 2):
-            raise ValueError(
+            raise UserError(
                 f"{pair.mask}: holds class {top}, but data.num_classes={self.num_classes}; correct it or data.mask"
             )
         return picture, mask
@@ -263,7 +262,7 @@ class SegmentationDataModule(LightningDataModule):
                 f"the training split takes {train / 1e9:.3g} GB, over {part}the {free / 1e9:.3g} GB free on {device}"
             )
         if self.device_cache is True:
-            raise ValueError(f"data.device_cache=true: {refused}; or set data.device_cache=auto")
+            raise UserError(f"data.device_cache=true: {refused}; or set data.device_cache=auto")
         rank_zero_info(f"data.device_cache=auto: images stay with the loader's workers: {refused}")
         return None
 
@@ -289,7 +288,7 @@ class SegmentationDataModule(LightningDataModule):
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if len(samples) < world:
-            raise ValueError(
+            raise UserError(
                 f"data.split gives {len(samples)} picture(s) to {split}, fewer than the {world} processes; use fewer "
                 f"(trainer.devices, trainer.num_nodes)"
             )
@@ -313,7 +312,7 @@ class SegmentationDataModule(LightningDataModule):
         """Which training pictures show the class."""
         found = np.array([(self.load(index)[1] == 1).any() for index in self.indices["train"]], np.bool_)
         if found.all() or not found.any():
-            raise ValueError(
+            raise UserError(
                 f"data.positive_share={self.positive_share}: {found.sum()} of {len(found)} training pictures show "
                 f"{self.classes[0]}, so there is nothing to balance; set it to null"
             )
@@ -353,7 +352,7 @@ class SegmentationDataModule(LightningDataModule):
 def _size(value: int | Sequence[int]) -> tuple[int, int]:
     sides = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(sides) != 2 or any(type(side) is not int or side < SMALLEST for side in sides):
-        raise ValueError(
+        raise UserError(
             f"data.image_size={value}: must be one side or [height, width], at least {SMALLEST} pixels each"
         )
     return sides[0], sides[1]

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Sampler
 from segnet.data import cache
 from segnet.data.images import read_raw_mask, read_rgb, resize_pair
 from segnet.data.masks import Encoding
+from segnet.errors import UserError
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for news
 
@@ -42,7 +43,7 @@ class Pair:
             indices = encoding(read_raw_mask(self.mask, encoding.kind), self.mask)
         if indices.shape != picture.shape[:2]:
             sizes = ["×".join(str(side) for side in array.shape[1::-1]) for array in (indices, picture)]
-            raise ValueError(
+            raise UserError(
                 f"{self.mask}: mask is {sizes[0]}, its picture {self.image} is {sizes[1]}; both must have one size"
             )
         return (picture, indices) if size is None else resize_pair(picture, indices, size)
@@ -87,7 +88,7 @@ class Samples(Dataset[Batch]):
             out = self.augment(image=np.ascontiguousarray(picture), mask=np.ascontiguousarray(mask))
             picture, mask = out["image"], out["mask"]
             if picture.dtype != np.uint8:
-                raise ValueError(
+                raise UserError(
                     f"data.augment makes pictures {picture.dtype}: they must stay uint8; leave out Normalize"
                 )
         # A copy: the memory map is read-only, and a tensor over it would not be.

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from segnet.data.cache import Pair
 from segnet.data.dataset import Batch, seed_of
+from segnet.errors import UserError
 from segnet.networks.replay import Replay
 
 Size = tuple[int, int]
@@ -191,12 +192,12 @@ class DeviceTransforms:
         size: (height, width) of those that come out.
 
     Raises:
-        ValueError: a transform is not supported.
+        UserError: a transform is not supported.
     """
 
     def __init__(self, transforms: Sequence[Any], size: Size) -> None:
         if reason := supported(transforms, size):
-            raise ValueError(reason)
+            raise UserError(reason)
         import albumentations
 
         self.compose = albumentations.Compose(list(transforms), strict=True)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segnet.data.images import resize_exact
+from segnet.errors import UserError
 from segnet.training.module import SegmentationModule
 
 OPSET = 20
@@ -149,13 +150,13 @@ class Program:
         device: where it takes and gives tensors without a copy; ONNX Runtime goes from the CPU to a GPU by itself.
 
     Raises:
-        ValueError: no program of this project, damaged, or asking for code beyond tensor operators.
+        UserError: no program of this project, damaged, or asking for code beyond tensor operators.
     """
 
     def __init__(self, path: str | Path, device: str = "cpu") -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise FileNotFoundError(f"ckpt_path={path}: no such file; export.py writes model.onnx or model.pt2")
+            raise UserError(f"ckpt_path={path}: no such file; export.py writes model.onnx or model.pt2")
         onnx = self.path.suffix != ".pt2"
         self.device = torch.device("cpu" if onnx else device)
         try:
@@ -164,11 +165,11 @@ class Program:
             self.classes = [str(name) for name in self.metadata["classes"]]
             self.colors = self.metadata["colors"]
             height, width = self.metadata["image_size"]
-        except ImportError as error:
-            raise ImportError(f"ckpt_path={path}: {error}; pip install segnet-lightning[export]") from error
+        except ModuleNotFoundError as error:
+            raise UserError(f"ckpt_path={path}: {error}; pip install 'segnet-lightning[export]'") from error
         except Exception as error:  # both runtimes raise many kinds for a damaged file
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"ckpt_path={path}: not a program that export.py wrote ({reason})") from error
+            raise UserError(f"ckpt_path={path}: not a program that export.py wrote ({reason})") from error
         self.image_size = (int(height), int(width))
 
     def __call__(self, pictures: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from segnet.data.images import resize_exact
 from segnet.deployment.exported_model import Program
 from segnet.environment import autocast
+from segnet.errors import UserError
 from segnet.networks.replay import Replay
 from segnet.networks.segnet import SMALLEST, enable_mc_dropout
 from segnet.training.checkpoint import load_module
@@ -86,19 +87,19 @@ class Predictor:
         batch_size: int = 4,
     ) -> None:
         if tile is not None and (type(tile) is not int or tile < SMALLEST):
-            raise ValueError(f"tile={tile}: must be null or a side of at least {SMALLEST} pixels")
+            raise UserError(f"tile={tile}: must be null or a side of at least {SMALLEST} pixels")
         if not 0 <= overlap < 1:
-            raise ValueError(f"overlap={overlap}: must lie in [0, 1), such as 0.25")
+            raise UserError(f"overlap={overlap}: must lie in [0, 1), such as 0.25")
         if type(batch_size) is not int or batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: must be an integer of at least 1")
+            raise UserError(f"batch_size={batch_size}: must be an integer of at least 1")
         if type(mc_samples) is not int or mc_samples < 0 or mc_samples == 1:
-            raise ValueError(f"mc_samples={mc_samples}: must be 0, or at least 2 to have a variance")
+            raise UserError(f"mc_samples={mc_samples}: must be 0, or at least 2 to have a variance")
         if not scales or min(scales) <= 0:
-            raise ValueError(f"scales={list(scales)}: must be positive factors, such as [0.75,1,1.25]")
+            raise UserError(f"scales={list(scales)}: must be positive factors, such as [0.75,1,1.25]")
         if isinstance(model, Program):
             self._check_program(model, tile, scales, mc_samples)
         elif mc_samples and enable_mc_dropout(model.net) == 0:
-            raise ValueError(
+            raise UserError(
                 f"mc_samples={mc_samples}: the network has no dropout to sample from; train with "
                 f"model=bayesian_segnet (or model.net.dropout=0.5)"
             )
@@ -111,12 +112,12 @@ class Predictor:
     @staticmethod
     def _check_program(program: Program, tile: int | None, scales: Sequence[float], mc_samples: int) -> None:
         if mc_samples or tuple(scales) != (1.0,):
-            raise ValueError(
+            raise UserError(
                 f"{program.path}: an exported program knows one scale and no dropout; use a checkpoint for "
                 f"mc_samples and scales"
             )
         if tile is not None and (tile, tile) != program.image_size:
-            raise ValueError(
+            raise UserError(
                 f"tile={tile}: {program.path} takes {program.image_size[0]}×{program.image_size[1]}; set tile to "
                 f"its size or leave it out"
             )

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from segnet.data.images import EXTENSIONS, read_rgb
 from segnet.deployment.predictor import Prediction, Predictor
+from segnet.errors import UserError
 from segnet.visualization.overlays import overlay, palette, save
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
@@ -40,8 +41,8 @@ def find(given: str) -> list[Path]:
     """Files that a path, a folder or a glob names, sorted; pictures and videos only.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: two files would write the same mask.
+        UserError: nothing is there.
+        UserError: two files would write the same mask.
     """
     path = Path(given)
     if path.is_dir():
@@ -51,11 +52,11 @@ def find(given: str) -> list[Path]:
     else:
         files = [p for p in map(Path, glob.glob(given, recursive=True)) if p.is_file()]  # noqa: PTH207 (may be absolute)
     if not files:
-        raise FileNotFoundError(f"input={given}: no picture or video there; give a file, a folder or a quoted glob")
+        raise UserError(f"input={given}: no picture or video there; give a file, a folder or a quoted glob")
     stems: dict[str, Path] = {}
     for file in sorted(files):
         if (other := stems.setdefault(file.stem, file)) != file:
-            raise ValueError(f"input={given}: {other} and {file} would both become {file.stem}.png; predict them apart")
+            raise UserError(f"input={given}: {other} and {file} would both become {file.stem}.png; predict them apart")
     return sorted(files)
 
 
@@ -71,7 +72,7 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
     the CPU. Of a video it is the whole time, decoding and encoding included, over the number of frames.
 
     Raises:
-        ValueError: at the end, naming the files that could not be read.
+        UserError: at the end, naming the files that could not be read.
     """
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
     header = ["file", *columns, "score", "milliseconds"]
     header += ["entropy", "variance"] if predictor.mc_samples else []
     with (
-        (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file,
+        (folder / "predictions.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
         tqdm(total=len(files), desc="predict", unit="file") as bar,
         _threads(THREADS) as pool,
     ):
@@ -95,7 +96,7 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
         bar.update(len(failed))
     print(f"written to {folder}")
     if failed:
-        raise ValueError(f"{len(failed)} of {len(files)} files could not be read: {'; '.join(failed[:5])}")
+        raise UserError(f"{len(failed)} of {len(files)} files could not be read: {'; '.join(failed[:5])}")
 
 
 def _ahead_of(batch_size: int) -> int:
@@ -167,7 +168,7 @@ def _predicted(
         batch = {}
         for path in files[start : start + cfg.batch_size]:
             found = _video(predictor, path, folder, table) if _is_video(path) else next(read)
-            if isinstance(found, ValueError):
+            if isinstance(found, UserError):
                 failed.append(str(found))
             elif isinstance(found, list):
                 yield 0, partial(list, found)
@@ -185,11 +186,11 @@ def _is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS
 
 
-def _read(path: Path) -> NDArray[np.uint8] | ValueError:
+def _read(path: Path) -> NDArray[np.uint8] | UserError:
     """The image, or what is wrong with it, to be told in its turn."""
     try:
         return read_rgb(path)
-    except ValueError as error:
+    except UserError as error:
         return error
 
 
@@ -237,14 +238,21 @@ def score(prediction: Prediction) -> float:
     return float(confidence.max() if len(prediction.probabilities) == 1 else confidence.mean())
 
 
-def _video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uint8]) -> Row | ValueError:
+def _valid_utf8(path: Path) -> bool:
+    """False for a name of other bytes, which Python holds as lone surrogates and OpenCV crashes on."""
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))
+
+
+def _video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uint8]) -> Row | UserError:
     """Write ``<name>_overlay.mp4`` frame by frame; the row holds mean areas over the frames.
 
     One thread decodes the frames in their order and another draws and encodes them in it, while the network computes.
     """
+    if not _valid_utf8(path) or not _valid_utf8(folder):
+        return UserError(f"{path}: OpenCV opens no video whose path is not valid UTF-8; rename it")
     reader = cv2.VideoCapture(str(path))
     if not reader.isOpened():
-        return ValueError(f"{path}: cannot be read as a video; replace or remove it")
+        return UserError(f"{path}: cannot be read as a video; replace or remove it")
     size = (int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT)))
     code = cv2.VideoWriter.fourcc(*"mp4v")
     out = cv2.VideoWriter(str(folder / f"{path.stem}_overlay.mp4"), code, reader.get(cv2.CAP_PROP_FPS) or 25.0, size)
@@ -275,6 +283,6 @@ def _video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uin
         reader.release()
         out.release()
     if frames == 0:
-        return ValueError(f"{path}: holds no frame that can be decoded; replace or remove it")
+        return UserError(f"{path}: holds no frame that can be decoded; replace or remove it")
     means = [v for s in sums / frames for v in (round(s), f"{100 * s / (size[0] * size[1]):.3f}")]
     return [str(path), *means, f"{best:.4f}", f"{(time.perf_counter() - start) * 1e3 / frames:.1f}"]

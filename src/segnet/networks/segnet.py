@@ -13,6 +13,7 @@ from itertools import chain, pairwise, zip_longest
 
 from torch import Tensor, nn
 
+from segnet.errors import UserError
 from segnet.networks import folding
 from segnet.networks.normalization import as_pixels, norm_relu
 from segnet.networks.pooling import max_pool, max_unpool
@@ -73,7 +74,7 @@ class UnpoolingNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) float to (N, num_classes, H, W) logits."""
         if min(x.shape[-2:]) < SMALLEST:
-            raise ValueError(
+            raise UserError(
                 f"picture is {x.shape[-2]}×{x.shape[-1]}: height and width must be at least {SMALLEST} "
                 f"pixels; choose a larger data.image_size"
             )
@@ -120,7 +121,7 @@ class SegNet(UnpoolingNetwork):
     ) -> None:
         _check(num_classes, dropout)
         if len(widths) != len(self.CONVS) or min(widths) < 1:
-            raise ValueError(
+            raise UserError(
                 f"widths={list(widths)}: must be {len(self.CONVS)} positive channel counts, one per encoder "
                 f"stage, such as [16, 32, 80, 152, 184]"
             )
@@ -140,7 +141,7 @@ class SegNet(UnpoolingNetwork):
     def load_vgg16(self, bias: bool, widths: Sequence[int]) -> None:
         """Copy torchvision's ``vgg16_bn`` features, layer by layer, into the encoder."""
         if not bias or tuple(widths) != (64, 128, 256, 512, 512):
-            raise ValueError(
+            raise UserError(
                 f"pretrained=true with widths={list(widths)}, bias={bias}: VGG16's weights fit widths "
                 f"[64, 128, 256, 512, 512] with bias=true only; use model=segnet_vgg16"
             )
@@ -220,9 +221,9 @@ def _add_dropout(net: UnpoolingNetwork, p: float, stages: Sequence[int]) -> None
 
 def _check(num_classes: int, dropout: float) -> None:
     if num_classes < 1:
-        raise ValueError(f"num_classes={num_classes}: must be at least 1; set data.num_classes")
+        raise UserError(f"num_classes={num_classes}: must be at least 1; set data.num_classes")
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout}: must lie in [0, 1); the Bayesian variants use 0.5")
+        raise UserError(f"dropout={dropout}: must lie in [0, 1); the Bayesian variants use 0.5")
 
 
 def _he(module: nn.Module) -> None:

@@ -15,6 +15,8 @@ from torch.optim.swa_utils import update_bn
 
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import Batch, collate
+from segnet.errors import UserError
+from segnet.files import atomic_write
 from segnet.training.module import SegmentationModule
 from segnet.visualization.figures import confusion_figure
 from segnet.visualization.overlays import palette, panel
@@ -75,13 +77,10 @@ class EpochTable(Callback):
 
     def _write(self) -> None:
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        part = self.path.with_suffix(".part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        part.replace(self.path)
 
 
 class ReestimateBatchNorm(Callback):
@@ -179,7 +178,7 @@ class Panels(Callback):
 
     def __init__(self, every_n_epochs: int = 5, pictures: int = 4) -> None:
         if every_n_epochs < 1 or pictures < 1:
-            raise ValueError(
+            raise UserError(
                 f"panels: every_n_epochs={every_n_epochs}, pictures={pictures}: both must be at least 1; "
                 f"~callbacks.panels switches them off"
             )
@@ -206,7 +205,8 @@ def draw_panels(
     """Panels of ``count`` pictures spread over a split, foreground first where a binary task has any."""
     samples = data.samples(split)
     order = list(range(len(samples)))
-    if len(module.classes) == 1:  # a picture without a defect shows little
+    binary = len(module.classes) == 1
+    if binary:  # a picture without a defect shows little
         order = [i for i in order if (samples.load(samples.indices[i])[1] == 1).any()] or order
     picks = [order[i] for i in np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
     table = palette(len(module.classes), data.colors)
@@ -218,6 +218,6 @@ def draw_panels(
         with torch.no_grad(), module.trainer.precision_plugin.forward_context():
             guess = module.decide(module.logits(batch["image"].to(module.device)))[0].cpu().numpy()
         picture = batch["image"][0].permute(1, 2, 0).numpy()
-        panels.append(panel(picture, batch["mask"][0].numpy(), guess, table))
+        panels.append(panel(picture, batch["mask"][0].numpy(), guess, table, binary))
     module.train(was_training)
     return panels

@@ -19,6 +19,8 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from segnet.errors import UserError
+
 Batch = dict[str, Tensor]
 Results = tuple[Tensor, Tensor, Tensor]  # loss, confusion matrix, histogram
 WARM_UP = 3  # steps of a shape without the graph: kernels are compiled and chosen, the optimizer gets its state
@@ -47,7 +49,7 @@ class StepGraph:
 
     def __init__(self, wanted: bool | Literal["auto"], step: Callable[[Batch], Results]) -> None:
         if wanted != "auto" and not isinstance(wanted, bool):
-            raise ValueError(f"model.cuda_graph={wanted}: must be auto, true or false")
+            raise UserError(f"model.cuda_graph={wanted}: must be auto, true or false")
         self.wanted, self.step = wanted, step
         self.declined: str | None = "it has not begun"  # why there is no graph; None while there is or will be one
         self.replayed = False  # whether the last call did
@@ -67,7 +69,7 @@ class StepGraph:
         """Decide whether this run can have a graph, and say why not.
 
         Raises:
-            ValueError: it cannot, and ``wanted`` is True.
+            UserError: it cannot, and ``wanted`` is True.
         """
         self.forget()
         self.parameters = list(module.parameters())
@@ -78,7 +80,7 @@ class StepGraph:
     def _decline(self, reason: str, say: bool = True) -> None:
         self.declined = reason
         if self.wanted is True:
-            raise ValueError(f"model.cuda_graph=true: {reason}; use model.cuda_graph=auto")
+            raise UserError(f"model.cuda_graph=true: {reason}; use model.cuda_graph=auto")
         if say:
             rank_zero_info(f"no CUDA graph: {reason}")
 
@@ -101,7 +103,7 @@ class StepGraph:
         The gradients are those of the loss over ``accumulate``; `hand_over` gives them to the parameters.
 
         Raises:
-            ValueError: the step cannot be captured, and ``wanted`` is True.
+            UserError: the step cannot be captured, and ``wanted`` is True.
         """
         self.replayed = False
         shapes = tuple(batch[name].shape for name in INPUTS)

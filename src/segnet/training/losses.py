@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnet.data.masks import IGNORE
+from segnet.errors import UserError
 
 
 class CrossEntropy(nn.Module):
@@ -29,7 +30,7 @@ class CrossEntropy(nn.Module):
         super().__init__()
         values = [1.0] * num_classes if weight is None else list(weight)
         if len(values) != num_classes or min(values) < 0:
-            raise ValueError(
+            raise UserError(
                 f"weight={values}: needs {num_classes} non-negative factor(s), one per class; see data.classes"
             )
         self.num_classes = num_classes
@@ -38,7 +39,7 @@ class CrossEntropy(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar loss; zero where every pixel is ignored."""
         if logits.shape[1] != self.num_classes:
-            raise ValueError(
+            raise UserError(
                 f"loss for num_classes={self.num_classes} got logits with {logits.shape[1]} channel(s); "
                 f"loss=bce serves binary data only, use loss=cross_entropy"
             )
@@ -65,7 +66,7 @@ class WeightedSum(nn.Module):
     def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
         super().__init__()
         if len(losses) != len(weights):
-            raise ValueError(f"weights={list(weights)}: needs {len(losses)}, one per loss")
+            raise UserError(f"weights={list(weights)}: needs {len(losses)}, one per loss")
         self.losses = nn.ModuleList(losses)
         self.weights = list(weights)
 

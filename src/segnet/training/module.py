@@ -13,7 +13,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from segnet.configuration import call
 from segnet.data.images import resize_exact
+from segnet.errors import UserError
 from segnet.networks.segnet import enable_mc_dropout
 from segnet.training.graph import StepGraph
 from segnet.training.losses import CrossEntropy
@@ -80,7 +82,7 @@ class SegmentationModule(LightningModule):
             setattr(self, f"{stage}_counts", Counts(len(self.classes), calibration=stage == "test"))
             setattr(self, f"{stage}_loss", MeanLoss())
         if compile not in (None, "default", "reduce-overhead", "max-autotune"):
-            raise ValueError(f"model.compile={compile}: must be null, default, reduce-overhead or max-autotune")
+            raise UserError(f"model.compile={compile}: must be null, default, reduce-overhead or max-autotune")
         self.compile_mode = compile
         self.graph = StepGraph(cuda_graph, self._results)
         self._finite = torch.ones((), dtype=torch.bool)
@@ -90,7 +92,7 @@ class SegmentationModule(LightningModule):
         self.config: dict[str, Any] | None = None  # what rebuilds this module; goes into the checkpoint
         known = [f"{stage}/{name}" for stage in ("train", "val") for name in names(self.classes)]
         if monitor not in known:
-            raise ValueError(f"monitor={monitor}: no such metric; known are {', '.join(known)}")
+            raise UserError(f"monitor={monitor}: no such metric; known are {', '.join(known)}")
 
     # -- prediction ------------------------------------------------------------------------------
 
@@ -134,7 +136,7 @@ class SegmentationModule(LightningModule):
         """Check that data and module agree; set or count the class weights."""
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and list(data.classes) != self.classes:
-            raise ValueError(
+            raise UserError(
                 f"data.classes={data.classes}, but the model knows {self.classes}; choose data with its classes"
             )
         if stage == "fit" and self.class_weights is not None:
@@ -145,19 +147,19 @@ class SegmentationModule(LightningModule):
     def _set_weights(self) -> None:
         targets = [part for part in self.loss.modules() if isinstance(part, CrossEntropy)]
         if not targets:
-            raise ValueError(
+            raise UserError(
                 f"model.class_weights={self.class_weights}: loss {type(self.loss).__name__} takes no weights; "
                 f"use loss=cross_entropy or loss=bce_dice, or model.class_weights=null"
             )
         if isinstance(self.class_weights, str):
             if self.class_weights != "median_frequency":
-                raise ValueError(f"model.class_weights={self.class_weights}: must be median_frequency, a list or null")
+                raise UserError(f"model.class_weights={self.class_weights}: must be median_frequency, a list or null")
             weights = median_frequency(torch.from_numpy(self.trainer.datamodule.class_frequencies()))  # type: ignore[attr-defined]
         else:
             weights = torch.tensor(list(self.class_weights or ()), dtype=torch.float32)
         for target in targets:
             if weights.shape != target.weight.shape or not (weights >= 0).all():
-                raise ValueError(
+                raise UserError(
                     f"model.class_weights={weights.tolist()}: needs {len(target.weight)} non-negative factor(s)"
                 )
             target.weight.copy_(weights)
@@ -290,21 +292,18 @@ class SegmentationModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and scheduler from their factories."""
-        try:
-            optimizer = self.optimizer(self.parameters())
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"model.optimizer: {error}") from error
+        optimizer: torch.optim.Optimizer = call(self.optimizer, "model.optimizer", self.parameters())
         if self.scheduler is None:
             return optimizer
         length = run_length(self.scheduler)
         steps = self.trainer.estimated_stepping_batches
         if length and math.isinf(steps):
-            raise ValueError("model.scheduler lasts the whole run, which has no end; set trainer.max_epochs")
+            raise UserError("model.scheduler lasts the whole run, which has no end; set trainer.max_epochs")
         extra = {length: int(steps)} if length else {}
         try:
-            scheduler = self.scheduler(optimizer, **extra)
+            scheduler = call(self.scheduler, "model.scheduler", optimizer, **extra)
         except ZeroDivisionError as error:
-            raise ValueError(f"model.scheduler: a run of {steps} step(s) is too short for it; train longer") from error
+            raise UserError(f"model.scheduler: a run of {steps} step(s) is too short for it; train longer") from error
         return {
             "optimizer": optimizer,
             "lr_scheduler": {
@@ -342,11 +341,11 @@ def median_frequency(frequencies: Tensor) -> Tensor:
         (K,) float32; (1,) for K = 2, the positive class's weight relative to the background's.
 
     Raises:
-        ValueError: a class does not occur.
+        UserError: a class does not occur.
     """
     if (frequencies == 0).any():
         missing = (frequencies[:, 0] == 0).nonzero().flatten().tolist()
-        raise ValueError(
+        raise UserError(
             f"model.class_weights=median_frequency: class(es) {missing} do not occur in the training split; "
             f"give model.class_weights as a list"
         )

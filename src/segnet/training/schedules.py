@@ -8,6 +8,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from segnet.errors import UserError
+
 # How PyTorch's schedulers call the number of steps that a schedule lasts.
 LENGTHS = ("total_steps", "T_max", "total_iters")
 
@@ -22,7 +24,7 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, 
         floor: in 0..1.
     """
     if not 0 <= warmup < 1 or not 0 <= floor <= 1:
-        raise ValueError(f"model.scheduler: warmup={warmup} must lie in [0, 1), floor={floor} in [0, 1]")
+        raise UserError(f"model.scheduler: warmup={warmup} must lie in [0, 1), floor={floor} in [0, 1]")
     rising = round(warmup * total_steps)
 
     def factor(step: int) -> float:

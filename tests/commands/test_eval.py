@@ -46,10 +46,9 @@ def test_the_mean_of_samples_is_evaluated(trained):
     nn.init.zeros_(conv.weight)
     nn.init.constant_(conv.bias, 1.0)
     module.net = nn.Sequential(conv, nn.Dropout(0.5))
-    module.mc_samples = 200
     torch.manual_seed(0)
     with torch.no_grad():
-        found = module._mean_of_samples(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).sigmoid()
+        found = module.mean_of_samples(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), 200).sigmoid()
     assert found.mean().item() == pytest.approx((0.5 + 1 / (1 + math.exp(-2))) / 2, abs=0.003)
     assert found.std().item() < 0.03
 

@@ -284,7 +284,7 @@ def test_batch_norm_statistics_are_those_of_the_training_pictures(train, cable, 
     from hydra.utils import instantiate
 
     data = instantiate(module.config["data"], _convert_="all")
-    data.find()
+    data.setup()
     batches = [data.samples("train")[i]["image"].permute(2, 0, 1) for i in range(len(data.indices["train"]))]
     first = module.net.encoder[0][0]
     with torch.no_grad():

@@ -117,7 +117,7 @@ def test_cache_changes_no_batch(tmp_path, cable):
     plain = batches()
     assert same(plain, batches(cache_dir=str(tmp_path / "c")))
     assert same(plain, batches(cache_dir=str(tmp_path / "c")))  # mapped, not built
-    with pytest.warns(UserWarning, match=r"24 pictures at 32×32 exceed data\.cache_gb=1e-06.*anew in every epoch"):
+    with pytest.warns(UserWarning, match=r"24 images at 32×32 exceed data\.cache_gb=1e-06.*anew in every epoch"):
         assert same(plain, batches(cache_dir=str(tmp_path / "d"), cache_gb=1e-6))
 
 
@@ -292,7 +292,7 @@ def test_rare_pictures_are_drawn_as_often_as_told_and_evenly(tmp_path, share):
     [
         ({"positive_share": 1.5}, "positive_share=1.5: must lie between 0 and 1"),
         ({"positive_share": 0.5, "classes": list("abc"), "num_classes": 3}, "3 classes: it is for binary tasks"),
-        ({"positive_share": 0.5}, "3 of 3 training pictures show x, so there is nothing to balance"),
+        ({"positive_share": 0.5}, "3 of 3 training images show the class, so there is nothing to balance"),
     ],
 )
 def test_shares_that_cannot_be(tmp_path, changes, message):
@@ -447,6 +447,7 @@ def test_synthetic_is_drawn_where_missing(tmp_path):
     assert len(drawn) == 48
     module.prepare_data()
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "new").rglob("*.png")} == drawn
+    module.setup()
     assert sum(len(module.indices[split]) for split in SPLITS) == 24
 
 
@@ -458,7 +459,7 @@ def test_picture_without_mask(tmp_path):
     (tmp_path / "masks/t1.png").unlink()
     told = r"images/t1\.png: its mask .*masks/t1\.png is missing; add it, or set data\.missing_mask=empty.*defect_free"
     with pytest.raises(ValueError, match=told):
-        make(tmp_path).prepare_data()
+        make(tmp_path).setup()
     for changes in ({"missing_mask": "empty"}, {"defect_free": "*/t1.*"}):
         (batch,) = epoch(ready(make(tmp_path, **changes)))
         masks = dict(zip(batch["index"].tolist(), batch["mask"], strict=True))
@@ -470,14 +471,14 @@ def test_defect_free_excuses_no_other(tmp_path):
     fill(tmp_path, ["t0", "t1", "v0"])
     (tmp_path / "masks/t1.png").unlink()
     with pytest.raises(ValueError, match=r"t1\.png: its mask"):
-        make(tmp_path, defect_free="*/t0*").prepare_data()
+        make(tmp_path, defect_free="*/t0*").setup()
 
 
 def test_no_mask_at_all(tmp_path):
     fill(tmp_path, ["t0", "t1", "v0"])
-    told = r"data\.masks='labels/\{stem\}\.png': not one of 3 pictures has a mask; correct the pattern"
+    told = r"data\.masks='labels/\{stem\}\.png': not one of 3 images has a mask; correct the pattern"
     with pytest.raises(ValueError, match=told):
-        make(tmp_path, masks="labels/{stem}.png", missing_mask="empty").prepare_data()
+        make(tmp_path, masks="labels/{stem}.png", missing_mask="empty").setup()
 
 
 # -- errors ----------------------------------------------------------------------------------------
@@ -514,33 +515,90 @@ def test_bad_settings(tmp_path, changes, told):
             {"masks": "m/{typo}.png"},
             r"data\.masks='m/\{typo\}\.png': wrong placeholder \('typo'\); use \{stem\}, \{name\}, \{dir\}",
         ),
-        ({"split": ByPattern("images/t*", "none/*", "none/*")}, r"data\.split gives no picture to val, test out of 2;"),
+        (
+            {"split": ByPattern("images/t*", "none/*", "none/*")},
+            r"data\.split gives no image to val \(train 1",
+        ),
     ],
 )
 def test_bad_patterns(tmp_path, changes, told):
     fill(tmp_path, ["t0", "v0"])
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises((ValueError, FileNotFoundError), match=told):
-        make(tmp_path, **changes).prepare_data()
+        make(tmp_path, **changes).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("stage", "filled", "told"),
+    [
+        (None, "", None),
+        ("validate", "v", None),
+        ("validate", "ts", r"no image to val \(train 1, val 0, test 1\)"),
+        ("test", "s", None),
+        ("test", "tv", r"no image to test \(train 1, val 1, test 0\)"),
+        ("fit", "tvs", None),
+        ("fit", "vs", r"no image to train \(train 0, val 1, test 1\)"),
+        ("fit", "s", r"no image to train, val \(train 0, val 0, test 1\)"),
+    ],
+)
+def test_a_stage_needs_its_own_splits_only(tmp_path, stage, filled, told):
+    fill(tmp_path, ["other", *filled])
+    module = make(tmp_path, split=ByPattern("images/t.*", "images/v.*", "images/s.*"))
+    if told is None:
+        module.setup(stage)
+    else:
+        with pytest.raises(ValueError, match=told):
+            module.setup(stage)
+    for name, letter in (("train", "t"), ("val", "v"), ("test", "s")):
+        if letter in filled:
+            assert len(module.samples(name)) == len(list(module.loader(name))) == 1
+            continue
+        for use in (module.samples, module.loader):
+            with pytest.raises(ValueError, match=f"no image to {name}"):
+                use(name)
+
+
+def test_a_training_without_test_images_is_warned(tmp_path):
+    fill(tmp_path, ["t", "v"])
+    with pytest.warns(UserWarning, match=r"data\.split gives no image to test: the run can train, but not test"):
+        make(tmp_path, split=ByPattern("images/t.*", "images/v.*", "images/s.*")).setup("fit")
+
+
+def test_preparing_makes_the_data_and_the_cache_and_another_process_maps_it(tmp_path):
+    calls = []
+
+    def prepare(root):
+        calls.append(root)
+        fill(tmp_path / "data", ["t0", "v0"])
+
+    options = {"prepare": prepare, "cache_dir": str(tmp_path / "c")}
+    make(tmp_path / "data", **options).prepare_data()
+    assert calls == [str(tmp_path / "data")]
+    built = {path: path.stat().st_mtime_ns for path in (tmp_path / "c").rglob("*.*")}
+    assert len(built) == 3
+    other = make(tmp_path / "data", **options)
+    other.setup("validate")
+    assert isinstance(other.load(0)[0].base, np.memmap)
+    assert built == {path: path.stat().st_mtime_ns for path in (tmp_path / "c").rglob("*.*")}
 
 
 @pytest.mark.parametrize("masks", ["masks/{stem", "masks/{stem.foo}.png"])
 def test_malformed_mask_pattern_is_named(tmp_path, masks):
     fill(tmp_path, ["t0", "v0"])
     with pytest.raises(ValueError, match=r"data\.masks="):
-        make(tmp_path, masks=masks).prepare_data()
+        make(tmp_path, masks=masks).setup()
 
 
 def test_missing_root(tmp_path):
     with pytest.raises(ValueError, match=r"data\.root=.*nowhere: no such folder; set data\.root to the folder"):
-        make(tmp_path / "nowhere").prepare_data()
+        make(tmp_path / "nowhere").setup()
 
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_size_mismatch(tmp_path, cached):
     fill(tmp_path, ["t0", "v0"])
     put(tmp_path, "masks/t0.png", np.zeros((40, 48), np.uint8))
-    told = r"masks/t0\.png: mask is 48×40, its picture .*images/t0\.png is 32×32; both must have one size"
+    told = r"masks/t0\.png: mask is 48×40, its image .*images/t0\.png is 32×32; both must have one size"
     with pytest.raises(ValueError, match=told):
         epoch(ready(make(tmp_path, cache_dir=str(tmp_path / "c") if cached else None)))
 

@@ -9,8 +9,9 @@ from lightning.pytorch import LightningModule, Trainer
 
 from segnet.data import SegmentationDataModule
 from segnet.data.dataset import EpochSampler, Samples
+from segnet.data.device_transforms import DeviceTransforms, supported
 from segnet.data.masks import Threshold
-from segnet.data.on_device import DeviceTransforms, Draws, supported
+from segnet.data.on_device import Draws
 from segnet.data.splits import ByHash
 
 SIZE = (96, 128)
@@ -301,11 +302,11 @@ def test_true_tells_why_it_cannot(tmp_path, cable, changes, message):
 def test_auto_on_a_gpu_by_the_memory_that_is_free(tmp_path, cable, monkeypatch, caplog, free, kept):
     """14 of 24 images of 16 kB are for training: 0.23 MB, and 0.39 MB in all."""
     data = make(cable, tmp_path, device_cache="auto")
-    data.prepare_data()
+    data.setup()
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**10))
     monkeypatch.setattr("segnet.data.on_device.Resident", lambda cached, indices, *_: list(indices))
     with caplog.at_level("INFO"):
-        assert data._upload(torch.device("cuda")) == kept
+        assert data._keep(torch.device("cuda")) == kept
     assert (
         "images stay with the loader's workers: the training split takes 0.000229 GB, over a quarter of" in caplog.text
     ) == (kept is None)

@@ -158,17 +158,48 @@ def test_dropout_sits_around_the_central_stages_and_wakes_for_samples():
         assert not torch.equal(net(x), net(x))
 
 
+@pytest.mark.parametrize("widths", [(3, 4, 5, 6, 7), (3, 3, 3, 3, 3), (8, 3, 4, 4, 4), (1, 1, 1, 1, 1)])
+def test_stages_mirror_each_other_whatever_their_widths(widths):
+    """Three channels are the image's in the first stage only."""
+    net = SegNet(2, widths)
+    shapes = [[(m.in_channels, m.out_channels) for m in s if isinstance(m, nn.Conv2d)] for s in net.decoder]
+    for level, (stage, back) in enumerate(zip(net.encoder, reversed(shapes), strict=True)):
+        forth = [(m.in_channels, m.out_channels) for m in stage if isinstance(m, nn.Conv2d)]
+        mirrored = [(out, into) for into, out in reversed(forth)]
+        assert back == (mirrored if level > 0 else mirrored[:-1])
+    x = torch.randn(1, 3, 32, 40, requires_grad=True)
+    net(x).sum().backward()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("network", [SegNet, SegNetBasic, SegNetCompact])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "num_classes=0: must be at least 1"),
+        ({"num_classes": 0}, "num_classes=0: must be an integer of at least 1; set data.num_classes"),
+        ({"num_classes": 1.5}, "num_classes=1.5: must be an integer"),
+        ({"num_classes": "two"}, "num_classes=two: must be an integer"),
         ({"num_classes": 1, "dropout": 1.0}, r"dropout=1.0: must lie in \[0, 1\)"),
-        ({"num_classes": 1, "widths": (8, 8)}, "must be 5 positive channel counts"),
+        ({"num_classes": 1, "dropout": -0.1}, r"dropout=-0.1: must lie in \[0, 1\)"),
+        ({"num_classes": 1, "dropout": float("nan")}, r"dropout=nan: must lie in \[0, 1\)"),
+        ({"num_classes": 1, "dropout": None}, r"dropout=None: must lie in \[0, 1\)"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_bad_arguments(network, arguments, message):
     with pytest.raises(ValueError, match=message):
-        SegNet(**arguments)
+        network(**arguments)
+
+
+@pytest.mark.parametrize("widths", [(8, 8), 8, (8, 8, 8, 8, 0), (8, 8, 8, 8, 8.5), "12345", (8, 8, 8, 8, True)])
+def test_bad_widths(widths):
+    with pytest.raises(ValueError, match=r"widths=.*: must be 5 positive channel counts"):
+        SegNet(1, widths)
+
+
+@pytest.mark.parametrize("width", [0, -4, 2.5, "8", None])
+def test_bad_width(width):
+    with pytest.raises(ValueError, match=f"width={width}: must be a positive number of channels"):
+        SegNetBasic(1, width)
 
 
 # torch.onnx's own exporter warns about its inner deprecations.

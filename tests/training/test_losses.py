@@ -1,9 +1,18 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from segnet.data.masks import IGNORE
-from segnet.training.losses import CrossEntropy, WeightedSum, dice, focal, lovasz
+from segnet.training.losses import (
+    CrossEntropy,
+    WeightedSum,
+    dice,
+    focal,
+    lovasz,
+    median_frequency,
+    set_class_weights,
+)
 
 
 def sample(num_classes, ignored=False):
@@ -81,3 +90,42 @@ def test_wrong_weights_and_channels_are_named():
     logits, target = sample(3)
     with pytest.raises(ValueError, match="loss=bce serves binary data only, use loss=cross_entropy"):
         CrossEntropy(1)(logits, target)
+
+
+def test_median_frequency_by_hand():
+    # Class 0: 60 of 100 pixels; class 1: 10 of 50; class 2: 2 of 50.
+    weights = median_frequency(torch.tensor([[60, 100], [10, 50], [2, 50]]))
+    torch.testing.assert_close(weights, torch.tensor([0.2 / 0.6, 1.0, 0.2 / 0.04]))
+    torch.testing.assert_close(median_frequency(torch.tensor([[90, 100], [5, 50]])), torch.tensor([0.9 / 0.1]))
+    with pytest.raises(ValueError, match=r"class\(es\) \[1\] do not occur in the training split"):
+        median_frequency(torch.tensor([[90, 100], [0, 0]]))
+
+
+def test_class_weights_reach_every_cross_entropy_of_a_loss():
+    loss = WeightedSum([CrossEntropy(3), dice(3), WeightedSum([CrossEntropy(3)], [1.0])], [1.0, 1.0, 0.5])
+    set_class_weights(loss, [1, 2, 0.5], lambda: pytest.fail("nothing is counted"))
+    counted = np.array([[60, 100], [10, 50], [2, 50]])
+    for part in (loss.losses[0], loss.losses[2].losses[0]):
+        assert part.weight.tolist() == [1, 2, 0.5]
+    set_class_weights(loss, "median_frequency", lambda: counted)
+    for part in (loss.losses[0], loss.losses[2].losses[0]):
+        torch.testing.assert_close(part.weight, torch.tensor([0.2 / 0.6, 1.0, 0.2 / 0.04]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "weights", "message"),
+    [
+        (
+            dice(1),
+            [4.0],
+            r"class_weights=\[4\.0\]: loss DiceLoss takes no weights; use loss=cross_entropy or loss=bce_dice",
+        ),
+        (CrossEntropy(1), "median", "class_weights=median: must be median_frequency, a list or null"),
+        (CrossEntropy(1), 4, "class_weights=4: must be median_frequency, a list or null"),
+        (CrossEntropy(1), [1, 2], r"class_weights=\[1\.0, 2\.0\]: needs 1 non-negative factor"),
+        (CrossEntropy(2), [1, -2], r"class_weights=\[1\.0, -2\.0\]: needs 2 non-negative factor"),
+    ],
+)
+def test_bad_class_weights(loss, weights, message):
+    with pytest.raises(ValueError, match=message):
+        set_class_weights(loss, weights, lambda: pytest.fail("nothing is counted"))

@@ -1,16 +1,20 @@
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
 
 from segnet.networks.segnet import SegNet
 from segnet.training.losses import CrossEntropy, dice
 from segnet.training.metrics import scores
-from segnet.training.module import SegmentationModule, median_frequency
+from segnet.training.module import SegmentationModule
 
 
 def module(classes=("defect",), scheduler=None, **options):
@@ -103,9 +107,9 @@ def test_a_step_and_its_metrics_have_deterministic_kernels_on_a_gpu(classes):
     model = module(classes).train()
     batch = {"image": pictures(64, 64), "mask": torch.randint(0, 2, (2, 64, 64), dtype=torch.uint8)}
     with WithoutDeterministicKernel() as refused:
-        (
-            model._step(batch, "train") + dice(len(classes))(model.logits(batch["image"]), batch["mask"].long())
-        ).backward()
+        loss, *counted = model._results(batch)
+        model._keep("train", loss, counted, batch)
+        (loss + dice(len(classes))(model.logits(batch["image"]), batch["mask"].long())).backward()
         scores(*model.train_counts.compute(), classes)
     assert refused.found == []
     assert model.net.encoder[0][0].weight.grad.abs().sum() > 0
@@ -134,15 +138,39 @@ def test_a_schedule_without_a_length_lasts_the_run_and_steps_per_batch(scheduler
     assert getattr(config["scheduler"], length[0]) == length[1]
 
 
-def test_median_frequency_by_hand():
-    # Class 0: 60 of 100 pixels; class 1: 10 of 50; class 2: 2 of 50.
-    weights = median_frequency(torch.tensor([[60, 100], [10, 50], [2, 50]]))
-    torch.testing.assert_close(weights, torch.tensor([0.2 / 0.6, 1.0, 0.2 / 0.04]))
-    torch.testing.assert_close(median_frequency(torch.tensor([[90, 100], [5, 50]])), torch.tensor([0.9 / 0.1]))
-    with pytest.raises(ValueError, match=r"class\(es\) \[1\] do not occur in the training split"):
-        median_frequency(torch.tensor([[90, 100], [0, 0]]))
-
-
 def test_unknown_monitor_lists_the_known():
     with pytest.raises(ValueError, match=r"monitor=val/mIoU: no such metric; known are .*val/iou/defect"):
         module(monitor="val/mIoU")
+
+
+@pytest.mark.parametrize("classes", [("defect",), ("a", "b", "c")])
+def test_a_test_counts_every_image_by_itself(classes, tmp_path):
+    model = module(classes)
+    rng = np.random.default_rng(0)
+    masks = rng.integers(0, max(len(classes), 2), (5, 64, 64)).astype(np.uint8)
+    masks[1, :9] = 255
+    images = torch.cat([pictures(64, 64), pictures(64, 64).flip(1), pictures(64, 64)[:1] // 2])
+    parts = [slice(0, 3), slice(3, 5)]
+    batches = [{"image": images[p], "mask": torch.from_numpy(masks)[p], "index": torch.arange(5)[p]} for p in parts]
+    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    trainer = Trainer(default_root_dir=tmp_path, enable_model_summary=False, **options)
+    for _ in range(2):  # a second test forgets the first
+        trainer.test(model, DataLoader(batches, batch_size=None), verbose=False)
+    assert [index for index, _ in model.pictures] == list(range(5))
+    with torch.no_grad():
+        decided = model.decide(model.logits(images)).numpy()
+    size = max(len(classes), 2)
+    for index, found in model.pictures:
+        expected = [[((masks[index] == i) & (decided[index] == j)).sum() for j in range(size)] for i in range(size)]
+        assert found.tolist() == expected
+    assert torch.equal(sum(found for _, found in model.pictures), model.counts["test"][0])
+
+
+def test_a_configuration_is_plain():
+    model = module()
+    assert model.config == {}
+    model.config = {"data": {"colors": [[1, 2, 3]], "root": None}, "seed": 0, "share": 0.5}
+    assert model.colors == [[1, 2, 3]]
+    for bad in ({"root": Path()}, {"sizes": [(1, 2)]}, {1: torch.zeros(1)}, OmegaConf.create({"a": 1})):
+        with pytest.raises(TypeError, match="as configuration: only containers, numbers and strings"):
+            model.config = bad

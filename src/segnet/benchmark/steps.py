@@ -330,7 +330,8 @@ def data_module(root: Path, size: int, cache_dir: str | None) -> SegmentationDat
         str(root), "images/*.png", "masks/{name}", Threshold(), ["defect"], 1, ByHash(0.7, 0.15, 0.15),
         image_size=size, cache_dir=cache_dir, augment=[albumentations.HorizontalFlip(p=0.5)],
     )  # fmt: skip
-    data.find()
+    data.prepare_data()
+    data.setup()
     return data
 
 

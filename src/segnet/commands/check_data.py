@@ -13,12 +13,13 @@ def run(cfg: DictConfig) -> None:
     from pathlib import Path
 
     from segnet.configuration import instantiate
+    from segnet.data.splits import SPLITS
     from segnet.reports import data_audit
 
     data = instantiate({**cfg.data, "cache_dir": None}, "data")
-    if data.prepare is not None and not data.root.exists():
-        data.prepare(root=str(data.root))
-    data.find()
+    data.prepare_data()
+    data.setup()
+    data.require(*SPLITS)
     findings = data_audit.examine(data, int(cfg.near))
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)

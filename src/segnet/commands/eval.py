@@ -35,7 +35,6 @@ def run(cfg: DictConfig) -> float | None:
     if cfg.mc_samples and not any(isinstance(part, torch.nn.Dropout) for part in module.net.modules()):
         raise UserError(f"mc_samples={cfg.mc_samples}: the network has no dropout; train with model=bayesian_segnet")
     module.mc_samples = cfg.mc_samples
-    assert module.config is not None
     seed_everything(module.config["seed"], workers=True, verbose=False)
     chosen = {k: v for k, v in OmegaConf.to_container(cfg.data, resolve=True).items() if v is not None}  # type: ignore[union-attr]
     if "_target_" not in chosen:
@@ -44,7 +43,8 @@ def run(cfg: DictConfig) -> float | None:
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
     trainer = instantiate(cfg.trainer, "trainer")
-    data.find()
+    data.prepare_data()
+    data.setup()
     loader = data.loader(cfg.split)
     trainer.test(module, loader, verbose=False)
     return evaluation.write(trainer, module, data, cfg)

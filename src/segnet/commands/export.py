@@ -24,10 +24,10 @@ def run(cfg: DictConfig) -> None:
 
     environment.keep_freed_memory()
     module = load_module(cfg.ckpt_path)
-    assert module.config is not None
     root = {} if cfg.data.root is None else {"root": cfg.data.root}
     data = instantiate({**module.config["data"], **root, "cache_dir": None}, "data")
-    data.find()
+    data.setup()
+    data.require("val", *(["train"] if cfg.quantize else []))
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"model.{cfg.format}"

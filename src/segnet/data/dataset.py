@@ -1,4 +1,4 @@
-"""Single samples on their way into batches: pairs of files, random transforms, order, stacking.
+"""Single samples on their way into batches: random transforms, order, stacking.
 
 A batch is ``{"image": uint8 (N, 3, H, W) RGB channels-last, "mask": uint8 (N, H, W), "index": int64 (N,)}``;
 the mask holds class indices and `IGNORE`.
@@ -8,8 +8,6 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,35 +16,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from segnet.data import cache
-from segnet.data.images import read_raw_mask, read_rgb, resize_pair
-from segnet.data.masks import Encoding
 from segnet.errors import UserError
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for news
 
 Batch = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A picture and its mask; ``mask=None`` means that nothing is to be seen (all background)."""
-
-    image: Path
-    mask: Path | None
-
-    def load(self, encoding: Encoding, size: tuple[int, int] | None) -> cache.Pair:
-        """Decode to uint8 RGB (H, W, 3) and class indices (H, W), at ``size`` or at the picture's own."""
-        picture = read_rgb(self.image)
-        if self.mask is None:
-            indices = np.zeros(picture.shape[:2], np.uint8)
-        else:
-            indices = encoding(read_raw_mask(self.mask, encoding.kind), self.mask)
-        if indices.shape != picture.shape[:2]:
-            sizes = ["×".join(str(side) for side in array.shape[1::-1]) for array in (indices, picture)]
-            raise UserError(
-                f"{self.mask}: mask is {sizes[0]}, its picture {self.image} is {sizes[1]}; both must have one size"
-            )
-        return (picture, indices) if size is None else resize_pair(picture, indices, size)
 
 
 def seed_of(seed: int, epoch: int, index: int, draw: int) -> int:
@@ -110,6 +84,9 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         world: how many processes there are.
         positive: (length,) bool, which pictures are the rare ones; None draws every picture once.
         share: of rare ones in an epoch. Within a kind, no picture is drawn twice more often than another.
+
+    Raises:
+        UserError: all are rare, or none.
     """
 
     def __init__(
@@ -124,6 +101,11 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
     ) -> None:
         self.length, self.seed, self.shuffle, self.rank, self.world = length, seed, shuffle, rank, world
         self.positive, self.share = positive, share
+        if positive is not None and (positive.all() or not positive.any()):
+            raise UserError(
+                f"data.positive_share={share}: {positive.sum()} of {length} training images show the class, so there "
+                f"is nothing to balance; set it to null"
+            )
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -161,7 +143,7 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
 
 
 def collate(items: Sequence[Batch]) -> Batch:
-    """Stack samples; pictures become (N, 3, H, W) in channels-last memory without moving a byte."""
+    """Stack samples; images become (N, 3, H, W) in channels-last memory without moving a byte."""
     batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
     batch["image"] = batch["image"].permute(0, 3, 1, 2)
     return batch

@@ -126,6 +126,19 @@ class Palette:
         return np.asarray(out, np.uint8)
 
 
+def check_classes(classes: Sequence[str], num_classes: int, colors: Sequence[Sequence[int]] | None) -> None:
+    """Refuse names and colours that do not agree with the number of classes, or a number that no mask can hold."""
+    if type(num_classes) is not int or not 1 <= num_classes < IGNORE:
+        raise UserError(f"data.num_classes={num_classes}: must be an integer in 1..{IGNORE - 1}")
+    if len(classes) != num_classes:
+        raise UserError(
+            f"data.num_classes={num_classes}, but data.classes names {len(classes)}: {list(classes)}; they must agree "
+            f"(a binary task has one)"
+        )
+    if colors is not None and len(colors) != num_classes:
+        raise UserError(f"data.colors has {len(colors)} colours for {num_classes} classes; name one for each")
+
+
 def _pack(rgb: NDArray[np.integer]) -> NDArray[np.int64]:
     r, g, b = (rgb[..., i].astype(np.int64) for i in range(3))
     return (r << 16) | (g << 8) | b

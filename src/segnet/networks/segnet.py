@@ -120,17 +120,15 @@ class SegNet(UnpoolingNetwork):
         pretrained: bool = False,
     ) -> None:
         _check(num_classes, dropout)
-        if len(widths) != len(self.CONVS) or min(widths) < 1:
-            raise UserError(
-                f"widths={list(widths)}: must be {len(self.CONVS)} positive channel counts, one per encoder "
-                f"stage, such as [16, 32, 80, 152, 184]"
-            )
+        if not isinstance(widths, Sequence) or len(widths) != len(self.CONVS) or not all(map(_positive, widths)):
+            example = [16, 32, 80, 152, 184]
+            raise UserError(f"widths={widths}: must be 5 positive channel counts, one per stage, such as {example}")
         encoder: list[Stage] = []
         decoder: list[Stage] = []
-        for (into, out), convs in zip(pairwise((3, *widths)), self.CONVS, strict=True):
+        for level, ((into, out), convs) in enumerate(zip(pairwise((3, *widths)), self.CONVS, strict=True)):
             encoder.append(_stage([into] + [out] * convs, 3, bias))
-            # Mirrored: all but the last convolution keep the stage's width, the last one leaves it.
-            back = [out] * convs + ([into] if into != 3 else [])
+            # Mirrored: the last convolution leaves the stage's width; the outermost stage's is the classifier.
+            back = [out] * convs + ([into] if level > 0 else [])
             decoder.insert(0, _stage(back, 3, bias))
         super().__init__(encoder, Stage(), decoder, nn.Conv2d(widths[0], num_classes, 3, padding=1))
         if dropout > 0:
@@ -168,6 +166,8 @@ class SegNetBasic(UnpoolingNetwork):
 
     def __init__(self, num_classes: int, width: int = 64, dropout: float = 0.0) -> None:
         _check(num_classes, dropout)
+        if not _positive(width):
+            raise UserError(f"width={width}: must be a positive number of channels, such as 64")
         encoder = [_stage([3 if i == 0 else width, width], 7, True) for i in range(4)]
         decoder = [_stage([width, width], 7, True, relu=False) for _ in range(4)]
         super().__init__(encoder, Stage(), decoder, nn.Conv2d(width, num_classes, 1))
@@ -220,10 +220,14 @@ def _add_dropout(net: UnpoolingNetwork, p: float, stages: Sequence[int]) -> None
 
 
 def _check(num_classes: int, dropout: float) -> None:
-    if num_classes < 1:
-        raise UserError(f"num_classes={num_classes}: must be at least 1; set data.num_classes")
-    if not 0 <= dropout < 1:
+    if not _positive(num_classes):
+        raise UserError(f"num_classes={num_classes}: must be an integer of at least 1; set data.num_classes")
+    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
         raise UserError(f"dropout={dropout}: must lie in [0, 1); the Bayesian variants use 0.5")
+
+
+def _positive(value: object) -> bool:
+    return type(value) is int and value > 0
 
 
 def _he(module: nn.Module) -> None:
@@ -239,7 +243,7 @@ def count_parameters(net: nn.Module) -> int:
 
 
 def enable_mc_dropout(net: nn.Module) -> int:
-    """Keep dropout active in evaluation mode for Monte-Carlo samples; returns how many layers it woke."""
+    """Keep dropout active in evaluation mode for Monte-Carlo samples; returns how many layers there are."""
     layers = [m for m in net.modules() if isinstance(m, nn.Dropout)]
     for layer in layers:
         layer.train()

@@ -49,7 +49,7 @@ def read(path: str | Path, argument: str = "ckpt_path") -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds for a damaged or hostile file
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{argument}={path}: cannot be loaded safely ({reason})") from error
-    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict) or not content["config"]:
         raise UserError(f"{argument}={path}: not a checkpoint written by segnet (it holds no configuration)")
     # Augmentation and downloads are on record there, but nothing rebuilds them.
     data = content["config"].get("data")

@@ -151,7 +151,7 @@ class StepGraph:
             torch.cuda.set_stream(stream)  # a failed capture leaves its own
             first = error.__context__ or error  # the capture's end only says that something failed before
             # No way back: a failed capture leaves torch 2.11's random generator and memory in the state of a capture.
-            raise ValueError(
+            raise UserError(
                 f"model.cuda_graph={self.wanted}: the step cannot be captured "
                 f"({str(first).strip().splitlines()[0]}); use model.cuda_graph=false"
             ) from error

@@ -4,10 +4,13 @@ Pixels of `IGNORE` count nowhere. Cross-entropy is here because torch has it in 
 on a batch without a counted pixel; Dice, focal and Lovász come from segmentation-models-pytorch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segnet.data.masks import IGNORE
@@ -102,3 +105,62 @@ def lovasz(num_classes: int) -> nn.Module:
 
 def _mode(num_classes: int) -> str:
     return "binary" if num_classes == 1 else "multiclass"
+
+
+def set_class_weights(
+    loss: nn.Module,
+    weights: Sequence[float] | Literal["median_frequency"],
+    frequencies: Callable[[], NDArray[np.int64]],
+) -> None:
+    """Give every `CrossEntropy` in a loss its factors.
+
+    Args:
+        loss: the loss, changed in place.
+        weights: one factor per class (binary: of the positive class), or to count them.
+        frequencies: called to count them, see `median_frequency`.
+
+    Raises:
+        UserError: no part of the loss takes weights, or these do not fit.
+    """
+    targets = [part for part in loss.modules() if isinstance(part, CrossEntropy)]
+    if not targets:
+        raise UserError(
+            f"model.class_weights={weights}: loss {type(loss).__name__} takes no weights; use loss=cross_entropy or "
+            f"loss=bce_dice, or model.class_weights=null"
+        )
+    if isinstance(weights, str) and weights == "median_frequency":
+        values = median_frequency(torch.from_numpy(frequencies()))
+    elif isinstance(weights, Sequence) and not isinstance(weights, str):
+        values = torch.tensor(list(weights), dtype=torch.float32)
+    else:
+        raise UserError(f"model.class_weights={weights}: must be median_frequency, a list or null")
+    for target in targets:
+        if values.shape != target.weight.shape or not (values >= 0).all():
+            raise UserError(f"model.class_weights={values.tolist()}: needs {len(target.weight)} non-negative factor(s)")
+        target.weight.copy_(values)
+
+
+def median_frequency(frequencies: Tensor) -> Tensor:
+    """Weights by median frequency balancing (SegNet, section 4; Eigen and Fergus, ICCV 2015).
+
+    The frequency of a class is its pixels over the pixels of the images it occurs in; its weight is the
+    median frequency over its own.
+
+    Args:
+        frequencies: (K, 2) pixels of the class, and of the images with the class.
+
+    Returns:
+        (K,) float32; (1,) for K = 2, the positive class's weight relative to the background's.
+
+    Raises:
+        UserError: a class does not occur.
+    """
+    if (frequencies == 0).any():
+        missing = (frequencies[:, 0] == 0).nonzero().flatten().tolist()
+        raise UserError(
+            f"model.class_weights=median_frequency: class(es) {missing} do not occur in the training split; "
+            f"give model.class_weights as a list"
+        )
+    share = frequencies[:, 0].double() / frequencies[:, 1]
+    weights = share.quantile(0.5) / share
+    return (weights[1:] / weights[0] if len(weights) == 2 else weights).float()

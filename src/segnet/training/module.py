@@ -1,32 +1,29 @@
 """The LightningModule: a network, a loss, an optimizer factory and a scheduler factory, and nothing else."""
 
-import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from segnet.configuration import call
-from segnet.data.images import resize_exact
 from segnet.errors import UserError
-from segnet.networks.segnet import enable_mc_dropout
 from segnet.training.graph import StepGraph
-from segnet.training.losses import CrossEntropy
+from segnet.training.image_counts import ImageCounts
+from segnet.training.losses import set_class_weights
 from segnet.training.metrics import Counts, MeanLoss, names, scores
-from segnet.training.schedules import run_length
+from segnet.training.schedules import attach
+from segnet.training.segmenter import Segmenter
 
 Batch = dict[str, Tensor]
 STAGES = ("train", "val", "test")
 
 
-class SegmentationModule(LightningModule):
+class SegmentationModule(Segmenter):
     """Trains and evaluates any network that maps (N, 3, H, W) to logits (N, num_classes, H, W).
 
     Args:
@@ -37,7 +34,7 @@ class SegmentationModule(LightningModule):
             ``total_iters``) and was not given is the run's number of steps, and it then steps per batch,
             otherwise per epoch.
         classes: class names; one name is a binary task.
-        image_size: (height, width) that pictures have in training, and get in `forward`.
+        image_size: (height, width) that images have in training, and get in `forward`.
         mean: of the RGB channels in 0..1, for normalisation on the device.
         std: their standard deviations.
         class_weights: factors of the loss per class (binary: of the positive class), or
@@ -48,9 +45,6 @@ class SegmentationModule(LightningModule):
             True (an error where it cannot), False.
         compile: mode of ``torch.compile`` for training; null for none. A checkpoint has no trace of it.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -69,15 +63,10 @@ class SegmentationModule(LightningModule):
         cuda_graph: bool | Literal["auto"] = "auto",
         compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None,
     ) -> None:
-        super().__init__()
-        self.net = net.to(memory_format=torch.channels_last) if channels_last else net  # type: ignore[call-overload]
+        super().__init__(net, classes, image_size, mean, std, channels_last)
         self.loss = loss
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.classes = list(classes)
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
         self.class_weights, self.monitor = class_weights, monitor
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         for stage in STAGES:  # attributes, so that Lightning moves them to the device
             setattr(self, f"{stage}_counts", Counts(len(self.classes), calibration=stage == "test"))
             setattr(self, f"{stage}_loss", MeanLoss())
@@ -87,82 +76,33 @@ class SegmentationModule(LightningModule):
         self.graph = StepGraph(cuda_graph, self._results)
         self._finite = torch.ones((), dtype=torch.bool)
         self.counts: dict[str, tuple[Tensor, Tensor]] = {}  # of the last epoch, by stage, for the reports
-        self.pictures: list[tuple[int, Tensor]] = []  # index and confusion matrix of each tested picture
+        self.image_counts = ImageCounts(len(self.classes))
         self.mc_samples = 0  # of dropout, averaged in a test
-        self.config: dict[str, Any] | None = None  # what rebuilds this module; goes into the checkpoint
         known = [f"{stage}/{name}" for stage in ("train", "val") for name in names(self.classes)]
         if monitor not in known:
             raise UserError(f"monitor={monitor}: no such metric; known are {', '.join(known)}")
 
-    # -- prediction ------------------------------------------------------------------------------
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Logits float32 (N, C, H, W) of uint8 RGB pictures (N, 3, H, W) of any size.
-
-        Pictures are resized to ``image_size`` as in training, the logits back to the pictures' own size.
-        """
-        height, width = pictures.shape[-2:]
-        logits = self.logits(resize_exact(pictures, self.image_size))
-        if (height, width) != self.image_size:
-            logits = F.interpolate(logits, (height, width), mode="bilinear")
-        return logits
-
-    def logits(self, pictures: Tensor) -> Tensor:
-        """Logits float32 (N, C, H, W) of RGB pictures (N, 3, H, W) in 0..255, uint8 or float, H and W unchanged."""
-        out: Tensor = self.net(self.normalise(pictures))
-        return out.float()
-
-    def normalise(self, pictures: Tensor) -> Tensor:
-        """What the network gets, float32 (N, 3, H, W), of RGB pictures in 0..255."""
-        return pictures.to(torch.float32, copy=True).div_(255).sub_(self.mean).div_(self.std)
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Class probabilities (N, C, H, W) in 0..1: sigmoid of one logit, softmax of several."""
-        return logits.sigmoid() if len(self.classes) == 1 else logits.softmax(1)
-
     @property
-    def colors(self) -> list[list[int]] | None:
-        """RGB of each class in overlays, as the data it was trained on says; None for the standard palette."""
-        found: list[list[int]] | None = (self.config or {}).get("data", {}).get("colors")
-        return found
+    def pictures(self) -> list[tuple[int, Tensor]]:
+        """Index and confusion matrix of each image of the last test."""
+        return self.image_counts.found
 
-    def decide(self, logits: Tensor) -> Tensor:
-        """Class indices (N, H, W) int64; 0 and 1 for a binary task."""
-        return (logits[:, 0] > 0).long() if len(self.classes) == 1 else logits.argmax(1)
-
-    # -- training --------------------------------------------------------------------------------
+    def configure_callbacks(self) -> list[Callback]:
+        """Lightning's hook: a test counts every image by itself."""
+        attached = self.image_counts in self.trainer.callbacks  # type: ignore[attr-defined]
+        return [] if attached else [self.image_counts]
 
     def setup(self, stage: str) -> None:
         """Check that data and module agree; set or count the class weights."""
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         if data is not None and list(data.classes) != self.classes:
             raise UserError(
                 f"data.classes={data.classes}, but the model knows {self.classes}; choose data with its classes"
             )
         if stage == "fit" and self.class_weights is not None:
-            self._set_weights()
+            set_class_weights(self.loss, self.class_weights, lambda: data.class_frequencies())
         if stage == "fit" and self.compile_mode is not None:
             self.net.compile(mode=self.compile_mode)  # in place: the names of the weights stay
-
-    def _set_weights(self) -> None:
-        targets = [part for part in self.loss.modules() if isinstance(part, CrossEntropy)]
-        if not targets:
-            raise UserError(
-                f"model.class_weights={self.class_weights}: loss {type(self.loss).__name__} takes no weights; "
-                f"use loss=cross_entropy or loss=bce_dice, or model.class_weights=null"
-            )
-        if isinstance(self.class_weights, str):
-            if self.class_weights != "median_frequency":
-                raise UserError(f"model.class_weights={self.class_weights}: must be median_frequency, a list or null")
-            weights = median_frequency(torch.from_numpy(self.trainer.datamodule.class_frequencies()))  # type: ignore[attr-defined]
-        else:
-            weights = torch.tensor(list(self.class_weights or ()), dtype=torch.float32)
-        for target in targets:
-            if weights.shape != target.weight.shape or not (weights >= 0).all():
-                raise UserError(
-                    f"model.class_weights={weights.tolist()}: needs {len(target.weight)} non-negative factor(s)"
-                )
-            target.weight.copy_(weights)
 
     def _counts(self, stage: str) -> Counts:
         counts: Counts = getattr(self, f"{stage}_counts")
@@ -174,39 +114,20 @@ class SegmentationModule(LightningModule):
         return loss, *self._counts(stage).count(logits, batch["mask"])
 
     def _loss(self, batch: Batch, sampled: bool) -> tuple[Tensor, Tensor]:
-        logits = self._mean_of_samples(batch["image"]) if sampled else self.logits(batch["image"])
+        image = batch["image"]
+        logits = self.mean_of_samples(image, self.mc_samples) if sampled else self.logits(image)
         with torch.autocast(logits.device.type, enabled=False):
             loss: Tensor = self.loss(logits, batch["mask"].long())
         return loss, logits.detach()
 
-    def _step(self, batch: Batch, stage: str) -> Tensor:
+    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
         loss, logits = self._loss(batch, sampled=stage == "test" and self.mc_samples > 0)
-        counted = self._counts(stage).count(logits, batch["mask"])
-        if stage == "test":
-            self._count_pictures(logits, batch)
-        return self._keep(stage, loss, counted, batch)
+        return self._keep(stage, loss, self._counts(stage).count(logits, batch["mask"]), batch), logits
 
     def _keep(self, stage: str, loss: Tensor, counted: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
         self._counts(stage).update(*counted)
         getattr(self, f"{stage}_loss").update(loss.detach(), len(batch["image"]))
         return loss
-
-    def _mean_of_samples(self, pictures: Tensor) -> Tensor:
-        """Logits of the mean probabilities over Monte-Carlo samples of the dropout (Bayesian SegNet, section 3)."""
-        enable_mc_dropout(self.net)
-        samples = (self.probabilities(self.logits(pictures)) for _ in range(self.mc_samples))
-        mean = torch.stack(list(samples)).mean(0).clamp(1e-7, 1 - 1e-7)
-        return mean.logit() if len(self.classes) == 1 else mean.log()
-
-    def _count_pictures(self, logits: Tensor, batch: Batch) -> None:
-        counts = self._counts("test")
-        for i, index in enumerate(batch["index"].tolist()):
-            confusion, _ = counts.count(logits[i : i + 1], batch["mask"][i : i + 1])
-            self.pictures.append((index, confusion.cpu()))
-
-    def on_test_epoch_start(self) -> None:
-        """Forget the pictures of an earlier test."""
-        self.pictures = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One loss; on a GPU replayed from a CUDA graph, with its gradients (see `segnet.training.graph`)."""
@@ -246,11 +167,12 @@ class SegmentationModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One loss."""
-        return self._step(batch, "val")
+        return self._step(batch, "val")[0]
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One loss; counts of every single picture go to `pictures`, to rank and to compare them."""
-        return self._step(batch, "test")
+    def test_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """One loss, and the logits for `ImageCounts`."""
+        loss, logits = self._step(batch, "test")
+        return {"loss": loss, "logits": logits}
 
     def on_train_epoch_start(self) -> None:
         """Draw dropout by seed, epoch and process, so that a resumed run draws what the whole one would have."""
@@ -273,12 +195,8 @@ class SegmentationModule(LightningModule):
         self._epoch_end("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics, and bring the pictures of all processes together."""
+        """Log the metrics."""
         self._epoch_end("test")
-        if self.trainer.world_size > 1:
-            parts: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, self.pictures)
-            self.pictures = sorted(chain(*parts), key=lambda picture: picture[0])
 
     def _epoch_end(self, stage: str) -> None:
         metric = self._counts(stage)
@@ -295,26 +213,10 @@ class SegmentationModule(LightningModule):
         optimizer: torch.optim.Optimizer = call(self.optimizer, "model.optimizer", self.parameters())
         if self.scheduler is None:
             return optimizer
-        length = run_length(self.scheduler)
-        steps = self.trainer.estimated_stepping_batches
-        if length and math.isinf(steps):
-            raise UserError("model.scheduler lasts the whole run, which has no end; set trainer.max_epochs")
-        extra = {length: int(steps)} if length else {}
-        try:
-            scheduler = call(self.scheduler, "model.scheduler", optimizer, **extra)
-        except ZeroDivisionError as error:
-            raise UserError(f"model.scheduler: a run of {steps} step(s) is too short for it; train longer") from error
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {
-                "scheduler": scheduler,
-                "interval": "step" if length else "epoch",
-                "monitor": self.monitor,
-            },
-        }
+        return attach(self.scheduler, optimizer, self.trainer.estimated_stepping_batches, self.monitor)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint describe itself: plain containers only, so it loads with ``weights_only``.
+        """Let the checkpoint describe itself.
 
         Raises:
             FloatingPointError: a loss before it was not finite, so that the file before stays.
@@ -326,29 +228,3 @@ class SegmentationModule(LightningModule):
 def check_is_due(device: torch.device, batch_idx: int, every: int, last: bool) -> bool:
     """Whether to look after this step if the loss is finite: always on a CPU; a GPU would have to be waited for."""
     return device.type == "cpu" or last or (batch_idx + 1) % every == 0
-
-
-def median_frequency(frequencies: Tensor) -> Tensor:
-    """Weights by median frequency balancing (SegNet, section 4; Eigen and Fergus, ICCV 2015).
-
-    The frequency of a class is its pixels over the pixels of the pictures it occurs in; its weight is the
-    median frequency over its own.
-
-    Args:
-        frequencies: (K, 2) pixels of the class, and of the pictures with the class.
-
-    Returns:
-        (K,) float32; (1,) for K = 2, the positive class's weight relative to the background's.
-
-    Raises:
-        UserError: a class does not occur.
-    """
-    if (frequencies == 0).any():
-        missing = (frequencies[:, 0] == 0).nonzero().flatten().tolist()
-        raise UserError(
-            f"model.class_weights=median_frequency: class(es) {missing} do not occur in the training split; "
-            f"give model.class_weights as a list"
-        )
-    share = frequencies[:, 0].double() / frequencies[:, 1]
-    weights = share.quantile(0.5) / share
-    return (weights[1:] / weights[0] if len(weights) == 2 else weights).float()

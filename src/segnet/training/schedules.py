@@ -1,13 +1,15 @@
-"""Learning-rate schedules that PyTorch does not have in one piece."""
+"""Learning-rate schedules: one that PyTorch does not have in one piece, and how any of them spans a run."""
 
 import inspect
 import math
 from collections.abc import Callable
 from typing import Any
 
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from segnet.configuration import call
 from segnet.errors import UserError
 
 # How PyTorch's schedulers call the number of steps that a schedule lasts.
@@ -41,3 +43,31 @@ def run_length(scheduler: Callable[..., Any]) -> str | None:
     wanted = inspect.signature(scheduler).parameters
     given = getattr(scheduler, "keywords", {})
     return next((name for name in LENGTHS if name in wanted and name not in given), None)
+
+
+def attach(factory: Callable[..., Any], optimizer: Optimizer, steps: float, monitor: str) -> OptimizerLRSchedulerConfig:
+    """Build a schedule for an optimizer, for Lightning's ``configure_optimizers``.
+
+    Args:
+        factory: called with the optimizer, and where it wants a length and was not given one (see `run_length`), with
+            the run's; it then steps per batch, otherwise per epoch.
+        optimizer: whose learning rate it sets.
+        steps: of the run, infinite where it has no end.
+        monitor: the metric that plateau schedules follow.
+
+    Raises:
+        UserError: the run has no end, or is too short for the schedule.
+    """
+    length = run_length(factory)
+    if length and math.isinf(steps):
+        raise UserError("model.scheduler lasts the whole run, which has no end; set trainer.max_epochs")
+    extra = {length: int(steps)} if length else {}
+    try:
+        scheduler = call(factory, "model.scheduler", optimizer, **extra)
+    except ZeroDivisionError as error:
+        raise UserError(f"model.scheduler: a run of {steps} step(s) is too short for it; train longer") from error
+    interval = "step" if length else "epoch"
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": monitor},
+    }

@@ -1,0 +1,80 @@
+"""Images and masks as arrays of one size: decoded at every access, or once into a cache."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
+
+from segnet.data import cache
+from segnet.data.masks import IGNORE, Encoding
+from segnet.data.pairs import Pair
+from segnet.errors import UserError
+
+
+class Decoded:
+    """The arrays of all pairs of a data set.
+
+    Args:
+        pairs: files.
+        encoding: of the masks.
+        num_classes: 1 is a binary task, whose masks hold 0 and 1.
+        size: (height, width) that all are resized to.
+
+    Attributes:
+        cached: images (count, H, W, 3) and masks (count, H, W), uint8, after `use_cache`; None if they do not fit.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], encoding: Encoding, num_classes: int, size: tuple[int, int]) -> None:
+        self.pairs, self.encoding, self.num_classes, self.size = pairs, encoding, num_classes, size
+        self.cached: cache.Pair | None = None
+
+    def use_cache(self, folder: Path, limit_gb: float) -> None:
+        """Map the cache of these files, building it first where it is missing.
+
+        Raises:
+            UserError: a binary task whose masks are all background.
+        """
+        files = [file for pair in self.pairs for file in (pair.image, pair.mask)]
+        key = cache.key_of(files, self.size, self.encoding)
+        self.cached = cache.open_or_build(folder, key, self._decode, len(self.pairs), self.size, limit_gb)
+        if self.cached is None:
+            rank_zero_warn(
+                f"{len(self.pairs)} images at {self.size[0]}×{self.size[1]} exceed data.cache_gb={limit_gb}; they are "
+                f"decoded anew in every epoch"
+            )
+        elif self.num_classes == 1 and not (self.cached[1] == 1).any():
+            raise UserError(
+                f"data.mask={self.encoding}: not one pixel of {len(self.pairs)} masks shows the class; masks that hold "
+                f"0 and 1 need data/mask=values or data.mask.above=0"
+            )
+
+    def __getitem__(self, index: int) -> cache.Pair:
+        """Image uint8 (H, W, 3) and mask uint8 (H, W) of a pair."""
+        if self.cached is None:
+            return self._decode(index)
+        return self.cached[0][index], self.cached[1][index]
+
+    def _decode(self, index: int) -> cache.Pair:
+        pair = self.pairs[index]
+        image, mask = pair.load(self.encoding, self.size)
+        top = int(mask[mask != IGNORE].max(initial=0))
+        if top >= max(self.num_classes, 2):
+            raise UserError(
+                f"{pair.mask}: holds class {top}, but data.num_classes={self.num_classes}; correct it or data.mask"
+            )
+        return image, mask
+
+    def frequencies(self, indices: Sequence[int]) -> NDArray[np.int64]:
+        """Pixels (2 or num_classes, 2) of these pairs: of each class, and of the images in which it occurs.
+
+        Ignored pixels count in neither.
+        """
+        count = max(self.num_classes, 2)
+        totals = np.zeros((count, 2), np.int64)
+        for index in indices:
+            pixels = np.bincount(self[index][1].ravel(), minlength=IGNORE + 1)[:count]
+            totals[:, 0] += pixels
+            totals[:, 1] += pixels.sum() * (pixels > 0)
+        return totals

@@ -1,0 +1,105 @@
+"""A network and what it needs to turn images into decisions: its classes, the size and the scale of its input."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from segnet.data.images import resize_exact
+from segnet.networks.segnet import enable_mc_dropout
+
+
+class Segmenter(LightningModule):
+    """Predicts with any network that maps (N, 3, H, W) to logits (N, num_classes, H, W).
+
+    Args:
+        net: the network.
+        classes: class names; one name is a binary task.
+        image_size: (height, width) that images get in `forward`, as in training.
+        mean: of the RGB channels in 0..1, for normalisation on the device.
+        std: of the same.
+        channels_last: keep weights and activations in the layout that fast convolutions want.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        classes: Sequence[str],
+        image_size: int | Sequence[int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        channels_last: bool,
+    ) -> None:
+        super().__init__()
+        self.net = net.to(memory_format=torch.channels_last) if channels_last else net  # type: ignore[call-overload]
+        self.classes = list(classes)
+        self.image_size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self._config: dict[str, Any] = {}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What rebuilds this module: plain containers, numbers and strings, kept in its checkpoints; empty at first."""
+        return self._config
+
+    @config.setter
+    def config(self, config: dict[str, Any]) -> None:
+        _check_plain(config)
+        self._config = config
+
+    @property
+    def colors(self) -> list[list[int]] | None:
+        """RGB of each class in overlays, as the data it was trained on says; None for the standard palette."""
+        found: list[list[int]] | None = self.config.get("data", {}).get("colors")
+        return found
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Logits float32 (N, C, H, W) of uint8 RGB pictures (N, 3, H, W) of any size.
+
+        Pictures are resized to ``image_size`` as in training, the logits back to the pictures' own size.
+        """
+        height, width = pictures.shape[-2:]
+        logits = self.logits(resize_exact(pictures, self.image_size))
+        if (height, width) != self.image_size:
+            logits = F.interpolate(logits, (height, width), mode="bilinear")
+        return logits
+
+    def logits(self, pictures: Tensor) -> Tensor:
+        """Logits float32 (N, C, H, W) of RGB pictures (N, 3, H, W) in 0..255, uint8 or float, H and W unchanged."""
+        out: Tensor = self.net(self.normalise(pictures))
+        return out.float()
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """What the network gets, float32 (N, 3, H, W), of RGB pictures in 0..255."""
+        return pictures.to(torch.float32, copy=True).div_(255).sub_(self.mean).div_(self.std)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Class probabilities (N, C, H, W) in 0..1: sigmoid of one logit, softmax of several."""
+        return logits.sigmoid() if len(self.classes) == 1 else logits.softmax(1)
+
+    def decide(self, logits: Tensor) -> Tensor:
+        """Class indices (N, H, W) int64; 0 and 1 for a binary task."""
+        return (logits[:, 0] > 0).long() if len(self.classes) == 1 else logits.argmax(1)
+
+    def mean_of_samples(self, pictures: Tensor, count: int) -> Tensor:
+        """Logits of the mean probabilities over ``count`` samples of the dropout (Bayesian SegNet, section 3)."""
+        enable_mc_dropout(self.net)
+        samples = (self.probabilities(self.logits(pictures)) for _ in range(count))
+        mean = torch.stack(list(samples)).mean(0).clamp(1e-7, 1 - 1e-7)
+        return mean.logit() if len(self.classes) == 1 else mean.log()
+
+
+def _check_plain(value: Any) -> None:
+    """Refuse what ``torch.load(weights_only=True)`` would."""
+    if isinstance(value, dict | list):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            _check_plain(part)
+    elif value is not None and not isinstance(value, bool | int | float | str):
+        raise TypeError(f"a checkpoint cannot hold {value!r} as configuration: only containers, numbers and strings")

@@ -3,9 +3,11 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Not --quiet, which hides warnings from --strict; without Material's notice about MkDocs 2, which this does not use.
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test check format tensorboard notebooks clean
+.PHONY: help install train test check format docs tensorboard notebooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -24,15 +26,19 @@ train: $(STAMP) ## train, test and review the quickstart recipe on the embedded 
 test: $(STAMP) ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: $(STAMP) ## lint, formatting, types, direction of imports
+check: $(STAMP) ## lint, formatting, types, direction of imports, links of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(SITE)
 
 format: $(STAMP) ## repair what lint and formatting can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP) ## the documentation as a site, in site/; a dead link is an error
+	$(SITE)
 
 tensorboard: $(STAMP) ## the dashboard over logs/, on this machine only
 	$(BIN)/tensorboard --logdir logs --host 127.0.0.1
@@ -41,5 +47,5 @@ notebooks: $(STAMP) ## execute the notebooks in place
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 clean: ## delete caches and built files (runs, data and .venv stay)
-	rm -rf dist build data/cache .import_linter_cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf dist build site data/cache .import_linter_cache .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -4,18 +4,49 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core for each worker
 
+# Triton's first import decides by this variable whether kernels are compiled or interpreted. It is unset below: a CPU
+# takes its own path except in the tests that ask for the interpreter.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 import lightning.pytorch  # noqa: F401 - its log handler keeps the stderr of its first import: not that of one test
 
 from helpers import SMALL, call_main
 from segnet.synthetic import cables
+
+INTERPRETED = "TRITON_INTERPRET" in os.environ and find_spec("triton") is not None
+if INTERPRETED:
+    import_module("segnet.networks.kernels")
+os.environ.pop("TRITON_INTERPRET", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked ``cuda`` where there is no GPU."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+@pytest.fixture(params=["interpreted", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Where the Triton kernels run: on the CPU by Triton's interpreter, or on a GPU."""
+    if request.param == "interpreted":
+        if not INTERPRETED:
+            pytest.skip("Triton compiles its kernels in this process, or is not installed")
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+    return torch.device("cpu" if request.param == "interpreted" else "cuda")
 
 
 @pytest.fixture(scope="session")

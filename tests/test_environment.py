@@ -18,12 +18,19 @@ def test_versions_and_commit_are_those_of_the_installed():
     assert environment.commit().startswith(head[:12] or "unknown")
 
 
-def test_precision_is_one_that_the_hardware_runs():
+def test_precision_is_one_that_the_hardware_runs(monkeypatch):
     chosen = environment.fastest_precision("cpu")
     info = Path("/proc/cpuinfo")
     flags = info.read_text() if info.is_file() else ""
     native = "avx512_bf16" in flags or "amx_bf16" in flags
     assert chosen == ("bf16-mixed" if native else "32-true")
+    for flags, precision in (
+        ("sse avx512_bf16", "bf16-mixed"),
+        ("amx_tile amx_bf16", "bf16-mixed"),
+        ("avx2", "32-true"),
+    ):
+        monkeypatch.setattr(environment, "_cpu", {"flags": flags}.get)
+        assert environment.fastest_precision("cpu") == precision
     assert environment.fastest_precision("mps") == "32-true"
 
 

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from segnet.errors import explain
+from segnet.errors import UserError, explain
 from segnet.old_names import update_targets
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -78,7 +78,7 @@ def check_keys(cfg: DictConfig, name: str) -> None:
     known = _keys("base") | _keys(name)
     if unknown := sorted({str(key) for key in cfg} - known):
         valid = sorted(known & {str(key) for key in cfg})
-        raise ValueError(f"unknown key(s) {', '.join(unknown)}; known are {', '.join(valid)}")
+        raise UserError(f"unknown key(s) {', '.join(unknown)}; known are {', '.join(valid)}")
 
 
 def _keys(name: str) -> set[str]:
@@ -98,7 +98,7 @@ def check_entries(cfg: DictConfig, group: str) -> None:
     """Every entry of a group of named objects must be an object: nothing is skipped silently."""
     for key, entry in (cfg.get(group) or {}).items():
         if not isinstance(entry, DictConfig) or "_target_" not in entry:
-            raise ValueError(f"{group}.{key}={entry}: has no _target_; to leave it out write ~{group}.{key}")
+            raise UserError(f"{group}.{key}={entry}: has no _target_; to leave it out write ~{group}.{key}")
 
 
 def _remove_unfinished(folder: Path) -> None:

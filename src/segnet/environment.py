@@ -5,7 +5,7 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -23,8 +23,7 @@ def fastest_precision(accelerator: str) -> Literal["bf16-mixed", "16-mixed", "32
         return "bf16-mixed" if torch.cuda.get_device_capability() >= (8, 0) else "16-mixed"
     if accelerator == "mps" or (accelerator in ("auto", "gpu") and torch.backends.mps.is_available()):
         return "32-true"
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if native else "32-true"
+    return "bf16-mixed" if {"avx512_bf16", "amx_bf16"} & set(_cpu("flags").split()) else "32-true"
 
 
 def arithmetic(precision: str) -> torch.dtype:
@@ -57,16 +56,20 @@ def hardware(device: torch.device) -> str:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    name = _cpu("model name") or platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"
 
 
-def _cpu_name() -> str:
+def _cpu(field: str) -> str:
+    """What Linux says of the first processor; empty elsewhere."""
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((value.strip() for name, _, value in (x.partition(":") for x in lines) if name.strip() == field), "")
+
+
+def surroundings(device: torch.device, precision: str) -> dict[str, Any]:
+    """What decides a result beside the configuration: hardware, precision, versions and commit."""
+    return {"hardware": hardware(device), "precision": precision, "versions": versions(), "commit": commit()}
 
 
 def versions() -> dict[str, str]:

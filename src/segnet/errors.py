@@ -1,36 +1,61 @@
-"""What an error of the user is, and how it is told in one line."""
+"""What an error of the user is, and how it is told in one line. Everything else is a fault of the code."""
 
-import re
+from urllib.error import URLError
 
-from omegaconf.errors import OmegaConfBaseException
+# What `pip install segnet-lightning[...]` adds, by the module that is missing without it.
+EXTRAS = {
+    "gradio": "demo",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "optuna": "sweep",
+}
+
+
+class UserError(ValueError):
+    """Input that cannot be used. The message is one line: key and value, the rule, and the remedy."""
 
 
 def explain(error: BaseException) -> str | None:
-    """One line for an error that the user can mend; None for one that is a fault of the code."""
+    """One line for an error that the user can mend; None for a fault of the code, which needs its traceback."""
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
-    where = ""
-    while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
-        found = re.search(r"full_key: (\S+)", str(error))
-        where = f" (in {found.group(1)})" if found else where
-        error = error.__cause__
-    user = (
-        HydraException,
-        OmegaConfBaseException,
-        ValueError,
-        TypeError,
-        OSError,
-        FloatingPointError,
-        ImportError,
-    )
-    if not (where or isinstance(error, user) or type(error).__name__ == "MisconfigurationException"):
-        return None
-    text = str(error) or f"{type(error).__name__}: a value given is not of the right kind"
-    if text.startswith("Caught "):  # a loader process died of it; the error proper is the last line
-        text = text.strip().splitlines()[-1].partition(": ")[2]
-    text = text.partition("Config search path:")[0]
-    if "To append to your config" in text:  # a misspelt key; appending it is never the remedy
-        text = text.partition("To append to your config")[0] + "No such key; --cfg job lists all keys"
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        text = f"{error.filename}: {error.strerror}"
-    return " ".join(text.split()) + where
+    match error:
+        case UserError():
+            text = str(error)
+            if text.startswith("Caught "):  # in a loader process: torch makes its traceback the message
+                text = text.strip().splitlines()[-1].removeprefix(f"{__name__}.{UserError.__name__}: ")
+        case FloatingPointError():  # training diverged
+            text = str(error)
+        case HydraException() | OmegaConfBaseException():
+            text = _configuration(error)
+        case URLError():
+            text = f"the download failed: {error.reason}"
+        case OSError() if error.filename is not None and error.strerror:
+            text = f"{error.filename}: {error.strerror}"
+        case ModuleNotFoundError() if error.name in EXTRAS:
+            text = f"{error.name} is not installed: pip install 'segnet-lightning[{EXTRAS[error.name]}]'"
+        case _:
+            return None
+    return " ".join(text.split())
+
+
+def _configuration(error: BaseException) -> str:
+    """What is wrong with an override or a configuration file, and the form that works."""
+    from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+    match error:
+        case OverrideParseException():
+            return f"{error.override}: cannot be read; write key=value, in quotes what holds spaces: 'key=\"a b\"'"
+        case MissingConfigException() if error.options:
+            group, _, option = str(error.missing_cfg_file).rpartition("/")
+            return f"{group}={option}: no such option; choose from {', '.join(error.options)}"
+        case ConfigCompositionException() if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
+            return f"{error.__cause__.full_key}: no such key; --cfg job lists all keys"
+        case MissingMandatoryValue():
+            return f"{error.full_key} is missing; give {error.full_key}=<value>"
+        case OmegaConfBaseException():
+            return f"{error.full_key}: {error.msg or error}"
+    return str(error)

@@ -1,10 +1,16 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
+from segnet.benchmark import recipe, steps
 from segnet.benchmark.reference import StockNetwork
+from segnet.benchmark.suite import PARTS, figure
 from segnet.networks.segnet import SegNet, SegNetCompact
+
+TINY = ("image_size=64", "cpu.batch_sizes=[2]", "repeats=2", "turn=0.001", "cpu.matrix=64", "cpu.copy_mb=1")
+TINY += ("cpu.loop.images=10", "cpu.loop.image_size=64", "cpu.loop.crop=32", "cpu.loop.epochs=5", "workers=[0,1]")
 
 
 @pytest.mark.parametrize("net", [SegNet(1), SegNetCompact(1)])
@@ -15,17 +21,116 @@ def test_the_baseline_computes_the_same_with_stock_operators(net):
         torch.testing.assert_close(StockNetwork(net)(x), net(x), atol=1e-4, rtol=1e-4)
 
 
-def test_runs_and_reports(run_main, tmp_path):
-    parts = "parts=[ceiling,training,index,data,inference]"
-    code, err = run_main("benchmark", tmp_path / "b", "image_size=64", "batch_size=2", "repeats=2", "images=24", parts)
+def test_every_part_runs_and_reports(run_main, tmp_path, monkeypatch):
+    whole, execute = [], steps.execute
+    monkeypatch.setattr(steps, "execute", whole.append)  # what `program` times; `loop` and `memory` run theirs
+    monkeypatch.setattr(
+        steps, "child", lambda code: whole.append(code) if code == "import torch" else execute(["-c", code])
+    )
+    code, err = run_main("benchmark", tmp_path / "b", *TINY, "device=cpu")
     assert code == 0, err
-    rows = json.loads((tmp_path / "b" / "results.json").read_text())["rows"]
-    assert {row["part"] for row in rows} >= {"matrix product", "training step", "data path", "inference, batch 8"}
-    assert all(0 < row["least"] <= row["median"] <= row["greatest"] for row in rows)
+    results = json.loads((tmp_path / "b" / "results.json").read_text())
+    parts = {row["part"] for row in results["rows"]}
+    pooling = {part for part in parts if part.startswith("pool + unpool, forward + backward, batch 2, ")}
+    assert "pool + unpool, forward + backward, batch 2, float32" in pooling
+    assert parts - pooling == {
+        "matrix product, 64³", "memory bandwidth", "training step, batch 2", "training loop, crops 32, batch 8",
+        "inference, batch 1", "inference, batch 8",
+        "image to probabilities, batch 1", "peak memory of training, batch 2", "data path",
+        "experiment=camvid, images on the device", "whole program", "an epoch of 8 steps, default network",
+    }  # fmt: skip
+    assert {command if isinstance(command, str) else command[1] for command in whole} == {
+        "import torch", "--help", "trainer=fast_dev_run",
+    }  # fmt: skip
+    assert all(0 < row["least"] <= row["median"] <= row["greatest"] for row in results["rows"])
+    first = {row["part"]: row["median"] for row in reversed(results["rows"])}
+    for row in results["rows"]:
+        better = -1 if row["unit"] in ("ms", "MB", "s") else 1
+        assert row["ratio"] == pytest.approx((row["median"] / first[row["part"]]) ** better), row
+    table = (tmp_path / "b" / "table.md").read_text()
+    assert all(f"| {row['name']} | {figure(row['median'])} |" in table for row in results["rows"])
+    assert results["versions"]["torch"] in table
+    assert results["commit"] in table
     assert (tmp_path / "b" / "speed.png").stat().st_size > 5000
 
 
-def test_unknown_part(run_main, tmp_path):
-    code, err = run_main("benchmark", tmp_path / "b", "parts=[speed]")
+def test_chosen_parts_and_a_compiled_step(run_main, tmp_path, monkeypatch):
+    modes = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode: modes.append(mode))
+    code, err = run_main(
+        "benchmark", tmp_path / "b", *TINY, "device=cpu", "parts=[training,index]", "compile=[default]"
+    )
+    assert code == 0, err
+    rows = json.loads((tmp_path / "b" / "results.json").read_text())["rows"]
+    assert {row["part"].split(",")[0] for row in rows} == {"training step", "pool + unpool"}
+    (compiled,) = [row for row in rows if row["name"].endswith("compile=default")]
+    assert "first step after" in compiled["note"]
+    assert modes == ["default"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("parts=[speed]", "parts=['speed']: unknown; choose from " + ", ".join(PARTS)),
+        ("device=tpu", "device=tpu: must be auto, cpu or cuda"),
+        ("compile=[fast]", "compile=['fast']: must be among default, reduce-overhead, max-autotune"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(run_main, tmp_path, given, said):
+    code, err = run_main("benchmark", tmp_path / "b", given)
     assert code == 1
-    assert "parts=['speed']: unknown" in err
+    assert said in err
+
+
+def test_a_step_is_torchs_own():
+    variant = steps.Variant(SegNet, fast=False)
+    cpu = torch.device("cpu")
+    step = steps.training_step(variant, cpu, 32, 2)
+    try:
+        step()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    net = variant.network(cpu)
+    masks = step.batch["mask"].float()
+    torch.nn.functional.binary_cross_entropy_with_logits(net(step.batch["image"])[:, 0], masks).backward()
+    for mine, own in zip(step.parameters, net.parameters(), strict=True):
+        torch.testing.assert_close(mine, own - 0.01 * own.grad)
+
+
+def test_only_ours_is_deterministic_and_only_a_gpu_captures():
+    on_cpu = steps.variants(torch.device("cpu"), ["default"])
+    on_gpu = steps.variants(torch.device("cuda"), ["default", "reduce-overhead"])
+    assert [v.captured for v in on_cpu.values()] == [False] * 6
+    assert [(v.captured, v.compile) for v in on_gpu.values() if v.captured or v.compile] == [
+        (True, None), (True, "default"), (False, "reduce-overhead"),
+    ]  # fmt: skip
+    determinism = [steps.training_step(v, torch.device("cpu"), 32, 1).deterministic for v in on_cpu.values()]
+    assert determinism == [False, False, True, False, True, True]
+
+
+def test_flops_by_hand():
+    # Compact at 32×32: pixels × in × out × 9 of each 3×3 convolution, twice for multiply and add.
+    forward = 32 * 32 * 9 * (3 * 32 + 32 * 32) + 16 * 16 * 9 * (32 * 64 + 64 * 64) + 8 * 8 * 9 * (64 * 128 + 128 * 128)
+    forward += 4 * 4 * 9 * (128 * 256 + 256 * 256) + 2 * 2 * (9 * 256 * 512 + 512 * 256)
+    forward += 4 * 4 * 9 * (256 * 128 + 128 * 128) + 8 * 8 * 9 * (128 * 64 + 64 * 64)
+    forward += 16 * 16 * 9 * (64 * 32 + 32 * 32) + 32 * 32 * (9 * (32 * 32 + 32 * 32) + 32)
+    first = 32 * 32 * 9 * 3 * 32  # no gradient of the image
+    assert steps.flops(SegNetCompact, 32) == 2 * (3 * forward - first)
+
+
+def test_generated_images_show_every_class(tmp_path):
+    from segnet.data.images import read_raw_mask
+
+    recipe.write(tmp_path, 2, 1, 64)
+    assert [len(list((tmp_path / name).iterdir())) for name in ("train", "trainannot", "val", "valannot")] == [
+        2,
+        2,
+        1,
+        1,
+    ]
+    mask = read_raw_mask(tmp_path / "trainannot" / "0001.png", "index")
+    assert np.unique(mask).tolist() == list(range(12))
+
+
+def test_figures_are_short():
+    assert [figure(value) for value in (0.01234, 56.78, 1234.5, 702345.6)] == ["0.0123", "56.8", "1,234", "702,346"]

@@ -1,5 +1,6 @@
 import copy
 import csv
+import os
 
 import cv2
 import numpy as np
@@ -176,6 +177,21 @@ def test_a_video_becomes_an_overlay_video(run_main, trained, tmp_path):
     assert [got for got, _ in frames] == [True] * 5 + [False]
     assert frames[0][1].shape == (48, 64, 3)
     assert len(table(tmp_path / "o")) == 1
+
+
+def test_names_that_are_no_valid_utf8(run_main, trained, tmp_path):
+    folder, odd = tmp_path / "in", os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    Image.fromarray(picture(40, 50)).save(folder / f"{odd}.png")
+    (folder / f"{odd}1.mp4").write_bytes(b"OpenCV crashes before it opens this")
+    out = tmp_path / "out"
+    code, err = run_main("predict", out, f"ckpt_path={trained}/checkpoints/best.ckpt", f"input={folder}")
+    assert code == 1
+    assert "1 of 2 files could not be read" in err
+    assert "OpenCV opens no video whose path is not valid UTF-8; rename it" in err
+    assert os.fsencode(folder / f"{odd}.png") in (out / "predictions.csv").read_bytes()
+    with Image.open(out / f"{odd}_overlay.png") as found:
+        assert found.size == (50, 40)
 
 
 @pytest.mark.parametrize(

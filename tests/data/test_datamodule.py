@@ -458,7 +458,7 @@ def test_picture_without_mask(tmp_path):
     fill(tmp_path, ["t0", "t1", "v0"])
     (tmp_path / "masks/t1.png").unlink()
     told = r"images/t1\.png: its mask .*masks/t1\.png is missing; add it, or set data\.missing_mask=empty.*defect_free"
-    with pytest.raises(FileNotFoundError, match=told):
+    with pytest.raises(ValueError, match=told):
         make(tmp_path).setup()
     for changes in ({"missing_mask": "empty"}, {"defect_free": "*/t1.*"}):
         (batch,) = epoch(ready(make(tmp_path, **changes)))
@@ -470,7 +470,7 @@ def test_picture_without_mask(tmp_path):
 def test_defect_free_excuses_no_other(tmp_path):
     fill(tmp_path, ["t0", "t1", "v0"])
     (tmp_path / "masks/t1.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"t1\.png: its mask"):
+    with pytest.raises(ValueError, match=r"t1\.png: its mask"):
         make(tmp_path, defect_free="*/t0*").setup()
 
 
@@ -590,7 +590,7 @@ def test_malformed_mask_pattern_is_named(tmp_path, masks):
 
 
 def test_missing_root(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"data\.root=.*nowhere: no such folder; set data\.root to the folder"):
+    with pytest.raises(ValueError, match=r"data\.root=.*nowhere: no such folder; set data\.root to the folder"):
         make(tmp_path / "nowhere").setup()
 
 

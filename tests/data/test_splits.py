@@ -1,5 +1,6 @@
 """Every split against the rule that the user wrote down."""
 
+import os
 from collections import Counter
 
 import pytest
@@ -109,7 +110,7 @@ def test_list_line_that_names_none_or_two(tmp_path, line):
 
 
 def test_list_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"train\.txt: list file of the split not found; correct data\.split"):
+    with pytest.raises(ValueError, match=r"train\.txt: list file of the split not found; correct data\.split"):
         LISTS(tmp_path, ["x/a.png"])
 
 
@@ -121,3 +122,9 @@ def test_list_of_images_directly_in_the_root(tmp_path):
 def test_list_full_path_wins_over_a_name(tmp_path):
     images = ["a.png", "x/a.png", "x/c.png", "x/d.png"]
     assert LISTS(lists(tmp_path, "a.png"), images)["train"] == ["a.png"]
+
+
+def test_hash_takes_names_that_are_no_valid_utf8(tmp_path):
+    images = [os.fsdecode(b"caf\xe9%d.png" % i) for i in range(50)]
+    split = ByHash(0.5, 0.25, 0.25)(tmp_path, images)
+    assert sorted(name for part in split.values() for name in part) == sorted(images)

@@ -1,6 +1,7 @@
 """Real processes, killed for real."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -81,7 +82,7 @@ def test_killed_at_twelve_moments_it_ends_with_the_same_bits(given, whole, tmp_p
     checkpoints = out / "checkpoints"
 
     def writing(name):
-        return lambda: (checkpoints / f"{name}.part").exists()
+        return lambda: (checkpoints / f"{name}.ckpt.part").exists()
 
     def after(count):
         goal = len(rows(out)) + count
@@ -96,7 +97,7 @@ def test_killed_at_twelve_moments_it_ends_with_the_same_bits(given, whole, tmp_p
         lambda: writing("last"),
         lambda: after(2),
         lambda: writing("last"),
-        lambda: lambda: (out / "metrics.part").exists() or len(rows(out)) >= EPOCHS - 4,
+        lambda: lambda: (out / "metrics.csv.part").exists() or len(rows(out)) >= EPOCHS - 4,
         lambda: after(1),
         lambda: writing("last"),
         lambda: after(1),
@@ -176,6 +177,7 @@ def test_a_run_older_than_a_setting_goes_on(short, tmp_path, capfd):
     code = call_main("train", f"resume={old}", "trainer.max_epochs=2")
     assert code == 0, capfd.readouterr().err
     assert len(rows(old)) == 2
+    assert json.loads((old / "results.json").read_text())["epochs"] == 2  # its configuration does not name the report
 
 
 @pytest.mark.parametrize(

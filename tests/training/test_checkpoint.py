@@ -180,5 +180,5 @@ def test_weights_of_another_network_are_refused(trained):
     module.net = nn.Conv2d(3, 1, 1)
     with pytest.raises(ValueError, match=r"of another network than this run's \(Missing key"):
         start_from(module, file)
-    with pytest.raises(FileNotFoundError, match=r"weights=/nowhere.ckpt: no such file"):
+    with pytest.raises(ValueError, match=r"weights=/nowhere.ckpt: no such file"):
         start_from(module, "/nowhere.ckpt")

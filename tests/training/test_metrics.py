@@ -107,3 +107,36 @@ def test_calibration_error_against_torchmetrics(classes):
     assert pixels.sum() == target.numel()
     assert (confidence.diff()[~confidence.diff().isnan()] > 0).all()
     assert ((frequency >= 0) & (frequency <= 1) | frequency.isnan()).all()
+
+
+@pytest.mark.parametrize("on", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.mark.parametrize("k", [1, 4])
+def test_a_batch_is_counted_as_numpy_counts_it(k, on):
+    """A GPU counts by another operator, which neither waits nor sorts; IGNORE is left out, NaN is in the lowest bin."""
+    rng = np.random.default_rng(0)
+    size = max(k, 2)
+    bins = rng.integers(0, BINS, (3, 1, 40, 50))
+    logits = torch.from_numpy((bins + 0.5) / BINS).logit().float() if k == 1 else torch.randn(3, k, 40, 50)
+    logits[0, 0, 0, :20] = float("nan")
+    target = rng.integers(0, size, (3, 40, 50)).astype(np.uint8)
+    target[rng.random(target.shape) < 0.2] = IGNORE
+    counts = Counts(k).to(on)
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        confusion, histogram = counts.count(logits.to(on), torch.from_numpy(target).to(on))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    guess = (logits[:, 0] > 0).long().numpy() if k == 1 else logits.argmax(1).numpy()
+    known = target != IGNORE
+    assert confusion.device.type == histogram.device.type == on
+    assert confusion.dtype == histogram.dtype == torch.int64
+    assert (confusion.cpu().numpy() == by_hand(target[known], guess[known], size)).all()
+    assert confusion.sum() == known.sum()
+    if k == 1:
+        bins[0, 0, 0, :20] = 0
+        expected = [np.bincount(bins[:, 0][known & (target == row)], minlength=BINS) for row in (0, 1)]
+        assert (histogram.cpu().numpy() == np.stack(expected)).all()
+    else:
+        assert not histogram.numel()
+    assert not counts.confusion.any()  # counting changes nothing

@@ -240,3 +240,14 @@ def test_a_checkpoint_trained_with_muon_loads(run_main, cable, tmp_path):
     best = tmp_path / "t" / "checkpoints" / "best.ckpt"
     code, err = run_main("eval", tmp_path / "e", f"ckpt_path={best}", "trainer=cpu")
     assert code == 0, err
+
+
+def test_a_loaded_state_lies_where_the_parameters_are():
+    """A checkpoint is loaded on the CPU, and the steps of AdamW's fused kernel must be on the GPU."""
+    params = parameters()
+    draw(params)
+    optimizer = Muon(params)
+    optimizer.step()
+    twin = Muon([nn.Parameter(p.detach().to("meta")) for p in params])
+    twin.load_state_dict(optimizer.state_dict())
+    assert {value.device.type for state in twin.state.values() for value in state.values()} == {"meta"}

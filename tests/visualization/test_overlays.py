@@ -1,6 +1,9 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from segnet.data.masks import IGNORE
 from segnet.visualization.overlays import (
@@ -45,11 +48,28 @@ def test_errors_show_wrong_pixels_and_no_ignored_ones(binary):
 def test_panel_and_file(tmp_path):
     picture = np.zeros((4, 5, 3), np.uint8)
     picture[..., 0] = 200  # red, to tell RGB from BGR
-    drawn = panel(picture, np.zeros((4, 5), int), np.ones((4, 5), int), palette(1))
+    drawn = panel(picture, np.zeros((4, 5), int), np.ones((4, 5), int), palette(1), binary=True)
     assert drawn.shape == (4, 4 * 5 + 3 * 8, 3)
     assert grid([drawn, drawn]).shape == (4 + 8 + 4, drawn.shape[1], 3)
     assert (drawn[:, -5:] == FALSE_ALARM).all()
     save(tmp_path / "a.png", drawn)
     assert np.array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], drawn)
-    with pytest.raises(OSError, match="could not be written"):
+    with pytest.raises(FileNotFoundError):
         save(tmp_path / "no" / "a.png", drawn)
+
+
+def test_two_classes_are_not_drawn_as_a_defect_and_its_background():
+    """Their palette may hold one colour beside black, as that of a binary task does."""
+    image = np.full((2, 2, 3), 100, np.uint8)
+    table = palette(2, [[0, 0, 0], [200, 0, 0]])
+    drawn = panel(image, np.zeros((2, 2), int), np.ones((2, 2), int), table, binary=False)
+    parts = [drawn[0, 2 * i + 8 * i].tolist() for i in range(4)]
+    assert parts == [[100] * 3, [50] * 3, [150, 50, 50], list(WRONG)]
+
+
+def test_a_name_that_is_no_valid_utf8_is_written(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    save(path, image)
+    with Image.open(path) as found:
+        assert np.array_equal(np.asarray(found), image)

@@ -1,14 +1,18 @@
-"""What the benchmark measures: training steps, loaders, an epoch with and without Lightning, child processes."""
+"""What the benchmark measures: forms of the training step, inference, pooling, child processes."""
 
+import gc
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import albumentations
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -20,46 +24,229 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import EpochSampler, collate
 from segnet.data.masks import Threshold
 from segnet.data.splits import ByHash
-from segnet.networks.segnet import SegNet, SegNetCompact
+from segnet.errors import UserError
+from segnet.networks.pooling import max_pool, max_unpool
+from segnet.networks.segnet import SegNet, SegNetCompact, UnpoolingNetwork
+from segnet.training.graph import WARM_UP, Batch, Results, StepGraph
 from segnet.training.losses import CrossEntropy
 from segnet.training.module import SegmentationModule
 
-BASELINE = "baseline: compact, NCHW, float32, stock indices"
 SOURCE = Path(__file__).resolve().parents[2]
+MODES = ("default", "reduce-overhead", "max-autotune")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A form of the network and of its training step.
+
+    Attributes:
+        net: makes the network, given the number of classes.
+        fast: channels-last in the precision that ``precision=auto`` takes; else NCHW in float32.
+        stock: torch's own pooling with int64 indices, which has no deterministic kernel; else this project's, and
+            deterministic as in ``train.py``.
+        captured: forward, loss and backward replayed from a CUDA graph, as in ``train.py``.
+        compile: mode of ``torch.compile``.
+    """
+
+    net: Callable[[int], UnpoolingNetwork]
+    fast: bool = True
+    stock: bool = False
+    captured: bool = False
+    compile: str | None = None
+
+    def network(self, device: torch.device) -> nn.Module:
+        """The network on the device, its weights always the same."""
+        torch.manual_seed(0)
+        plain = self.net(1)
+        net: nn.Module = StockNetwork(plain) if self.stock else plain
+        net = net.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
+        if self.compile is not None:
+            net.compile(mode=self.compile)
+        return net
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """Of weights and activations."""
+        return torch.channels_last if self.fast else torch.contiguous_format
+
+    def images(self, device: torch.device, size: int, batch: int) -> Tensor:
+        """A fixed batch of normalised images, float32 (N, 3, size, size)."""
+        return torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=self.layout)
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The precision."""
+        return environment.autocast(device.type, environment.fastest_precision(device.type) if self.fast else "32-true")
+
+
+def variants(device: torch.device, compile_modes: Sequence[str]) -> dict[str, Variant]:
+    """Forms of the training step by name: first the original's, last this project's."""
+    form = f"channels-last, {short(fastest(device.type))}"
+    found = {
+        "baseline: compact, NCHW, float32, stock indices": Variant(SegNetCompact, fast=False, stock=True),
+        f"compact, {form}, stock indices": Variant(SegNetCompact, stock=True),
+        f"compact, {form}": Variant(SegNetCompact),
+        f"segnet, {form}, stock indices": Variant(SegNet, stock=True),
+        f"segnet, {form}": Variant(SegNet),
+    }
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        found[f"segnet, {form}, CUDA graph"] = Variant(SegNet, captured=True)
+    for mode in compile_modes:
+        if mode not in MODES:
+            raise UserError(f"compile={list(compile_modes)}: must be among {', '.join(MODES)}")
+        # As in train.py, which leaves graphs to the modes that make their own.
+        captured = on_gpu and mode == "default"
+        found[f"segnet, {form}, compile={mode}"] = Variant(SegNet, captured=captured, compile=mode)
+    return found
 
 
 class Step:
-    """One training step: forward, loss, backward, update."""
+    """One training step on a fixed batch: forward, loss, backward, clipping, update.
 
-    def __init__(self, net: nn.Module, device: torch.device, fast: bool, size: int, batch: int) -> None:
-        layout = torch.channels_last if fast else torch.contiguous_format
-        torch.manual_seed(0)
-        self.net = net.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-        self.loss = CrossEntropy(1).to(device)
-        self.optimizer = torch.optim.SGD(net.parameters(), 0.01)
-        self.pictures = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=layout)
-        self.masks = torch.randint(0, 2, (batch, size, size), device=device)
-        self.device, self.fast = device, fast
+    Args:
+        results: loss, confusion matrix and histogram of a batch.
+        optimizer: of the network.
+        batch: on the device.
+        captured: replay ``results`` and backward from a CUDA graph, by the class that ``train.py`` does it with.
+        deterministic: as ``trainer.deterministic``.
+        clip: the greatest norm of the gradients; None for no bound.
+    """
 
-    def forward(self) -> Tensor:
-        """Logits of the fixed batch."""
-        environment.keep_freed_memory(self.fast)  # the original leaves memory to the C library
-        precision = environment.fastest_precision(self.device.type) if self.fast else "32-true"
-        with environment.autocast(self.device.type, precision):
-            out: Tensor = self.net(self.pictures)
-        return out
+    def __init__(
+        self,
+        results: Callable[[Batch], Results],
+        optimizer: torch.optim.Optimizer,
+        batch: Batch,
+        captured: bool,
+        deterministic: bool,
+        clip: float | None = None,
+    ) -> None:
+        self.results, self.optimizer, self.batch = results, optimizer, batch
+        self.deterministic, self.clip = deterministic, clip
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.graph = StepGraph(captured, results)
+        if captured:
+            self.graph.parameters, self.graph.declined = self.parameters, None
 
     def __call__(self) -> None:
         """The step."""
+        torch.use_deterministic_algorithms(self.deterministic)
         self.optimizer.zero_grad()
-        self.loss(self.forward().float(), self.masks).backward()
+        if self.graph(self.batch, 1) is None:
+            self.results(self.batch)[0].backward()  # type: ignore[no-untyped-call]
+        else:
+            self.graph.hand_over(1)
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
 
-    def flops(self) -> int:
-        """Floating-point operations of a step: the convolutions of forward and backward."""
-        with FlopCounterMode(display=False) as counter:
+    def warm_up(self) -> float:
+        """Step until there is nothing left to compile, choose or capture; the seconds of the first step.
+
+        Raises:
+            RuntimeError: the step was to be captured and was not.
+        """
+        device = self.batch["image"].device
+        seconds = seconds_of(self, device)
+        for _ in range(WARM_UP + 1 if device.type == "cuda" else 0):
             self()
-        return int(counter.get_total_flops())
+        if self.graph.wanted and not self.graph.replayed:
+            raise RuntimeError(f"no CUDA graph of the training step: {self.graph.declined}")
+        return seconds
+
+
+def training_step(variant: Variant, device: torch.device, size: int, batch: int) -> Step:
+    """A variant's step with SGD and binary cross-entropy on random images of side ``size``."""
+    net = variant.network(device)
+    loss = CrossEntropy(1).to(device)
+    nothing = torch.zeros((), device=device)  # metrics are not part of this step
+
+    def results(batch: Batch) -> Results:
+        environment.keep_freed_memory(variant.fast)  # the original leaves memory to the C library
+        with variant.autocast(device):
+            logits = net(batch["image"])
+        return loss(logits.float(), batch["mask"]), nothing, nothing
+
+    masks = torch.randint(0, 2, (batch, size, size), device=device)
+    images = {"image": variant.images(device, size, batch), "mask": masks}
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    return Step(results, optimizer, images, variant.captured, deterministic=not variant.stock)
+
+
+def inference(variant: Variant, device: torch.device, size: int, batch: int) -> Callable[[], Tensor]:
+    """A variant's forward pass in evaluation mode on a fixed batch."""
+    net, images = variant.network(device).eval(), variant.images(device, size, batch)
+
+    def forward() -> Tensor:
+        torch.use_deterministic_algorithms(False)  # as predict.py
+        environment.keep_freed_memory(variant.fast)
+        with torch.no_grad(), variant.autocast(device):
+            out: Tensor = net(images)
+        return out
+
+    return forward
+
+
+def captured(call: Callable[[], Any]) -> Callable[[], None]:
+    """The call replayed from a CUDA graph."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def pool_and_unpool(x: Tensor, stock: bool) -> None:
+    """Pool, unpool, and the gradient of both; by torch's operators or this project's."""
+    torch.use_deterministic_algorithms(not stock)
+    size = (x.shape[-2], x.shape[-1])
+    if stock:
+        pooled, index = F.max_pool2d(x, 2, return_indices=True)
+        unpooled = F.max_unpool2d(pooled, index, (2, 2), output_size=size)
+    else:
+        unpooled = max_unpool(*max_pool(x), size)
+    torch.autograd.grad(unpooled, x, x.detach())
+
+
+def flops(net: Callable[[int], UnpoolingNetwork], size: int) -> int:
+    """Floating-point operations that an image of side ``size`` takes: its convolutions, forward and backward."""
+    plain = StockNetwork(net(1)).to("meta")  # shapes without values
+    with FlopCounterMode(display=False) as counter:
+        plain(torch.zeros(1, 3, size, size, device="meta")).sum().backward()
+    return int(counter.get_total_flops())
+
+
+def image_to_probabilities(size: int, folder: Path) -> Mapping[str, Callable[[], Any]]:
+    """Forms of deployment on a CPU: uint8 image in, probabilities out; the exported program first."""
+    from segnet.deployment import exported_model
+
+    module = _module(size).eval()
+    metadata = {"classes": module.classes, "colors": None, "image_size": module.image_size}
+    exported_model.write(module, folder / "model.onnx", metadata)
+    image = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
+
+    @torch.no_grad()
+    def this(precision: str) -> None:
+        environment.keep_freed_memory()
+        with environment.autocast("cpu", precision):
+            module.probabilities(module(image))
+
+    found: dict[str, Callable[[], Any]] = {
+        "ONNX Runtime, exported program, float32": partial(exported_model.Program(folder / "model.onnx"), image)
+    }
+    for precision in dict.fromkeys(("32-true", environment.fastest_precision("cpu"))):
+        found[f"this, checkpoint, {short(environment.arithmetic(precision))}"] = partial(this, precision)
+    return found
+
+
+def _module(size: int) -> SegmentationModule:
+    sgd = partial(torch.optim.SGD, lr=0.01)
+    return SegmentationModule(SegNet(1), CrossEntropy(1), sgd, classes=["defect"], image_size=size)
 
 
 def fastest(device: str) -> torch.dtype:
@@ -72,29 +259,45 @@ def short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def nets(device: str) -> dict[str, Callable[[], tuple[nn.Module, bool]]]:
-    """Variants of the training step: network, and whether channels-last in the fastest precision; the last is ours."""
-    form = f"channels-last, {short(fastest(device))}"
-    return {
-        BASELINE: lambda: (StockNetwork(SegNetCompact(1)), False),
-        f"compact, {form}, stock indices": lambda: (StockNetwork(SegNetCompact(1)), True),
-        f"compact, {form}": lambda: (SegNetCompact(1), True),
-        f"segnet, {form}, stock indices": lambda: (StockNetwork(SegNet(1)), True),
-        f"segnet, {form}": lambda: (SegNet(1), True),
-    }
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
-def peak_memory(number: int, device: str, size: int, batch: int) -> float:
-    """MB that three steps of the variant take beyond what the process held before; called in a fresh process."""
-    make = list(nets(device).values())[number]
-    on = torch.device(device)
-    before = _resident("VmRSS")
-    step = Step(*make()[:1], on, make()[1], size, batch)
-    for _ in range(3):
+def seconds_of(call: Callable[[], Any], device: torch.device, times: int = 1) -> float:
+    """Seconds of a call, the mean of so many in a row."""
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(times):
+        call()
+    synchronize(device)
+    return (time.perf_counter() - start) / times
+
+
+def peak_memory(variant: Variant, device: torch.device, size: int, batch: int) -> float:
+    """MB that training steps of the variant take beyond what was held before; on a CPU in a fresh process only."""
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_reserved() / 1e6 if on_gpu else _resident("VmRSS")
+    step = training_step(variant, device, size, batch)
+    step.warm_up()
+    for _ in range(2):
         step()
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    return _resident("VmHWM") - before
+    return (torch.cuda.max_memory_reserved() / 1e6 if on_gpu else _resident("VmHWM")) - before
+
+
+def peak_memory_in_child(name: str, size: int, batch: int) -> float:
+    """The same of a named variant on a CPU, in a process of its own."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(SOURCE)!r}); import torch; from segnet.benchmark import steps; "
+        f"cpu = torch.device('cpu'); variant = steps.variants(cpu, [])[{name!r}]; "
+        f"print(steps.peak_memory(variant, cpu, {size}, {batch}))"
+    )
+    return float(child(code).split()[-1])
 
 
 def _resident(field: str) -> float:
@@ -117,7 +320,7 @@ def child(code: str) -> str:
 
 
 def drain(loader: DataLoader[dict[str, Tensor]]) -> int:
-    """Read a loader to its end; the number of pictures."""
+    """Read a loader to its end; the number of images."""
     return sum(len(batch["image"]) for batch in loader)
 
 
@@ -132,24 +335,20 @@ def data_module(root: Path, size: int, cache_dir: str | None) -> SegmentationDat
     return data
 
 
-def training_loader(data: SegmentationDataModule, workers: int, repeat: int) -> DataLoader[dict[str, Tensor]]:
-    """The training loader, over the split several times so that starting the workers does not count."""
+def training_loader(data: SegmentationDataModule, repeat: int) -> DataLoader[dict[str, Tensor]]:
+    """The training loader, over the split several times."""
     samples = data.samples("train")
     samples.indices = list(samples.indices) * repeat
     sampler = EpochSampler(len(samples), 0, True)
-    return DataLoader(
-        samples, 4, sampler=sampler, num_workers=workers, collate_fn=collate, persistent_workers=workers > 0  # type: ignore[arg-type]
-    )  # fmt: skip
+    return DataLoader(samples, 4, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
 
 
 def overhead(device: torch.device, size: int, batch: int) -> dict[str, Callable[[], Any]]:
     """The same eight steps on the same batches: a bare loop, and Lightning with this project's module and metrics."""
-    picture = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    image = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     mask = torch.randint(0, 2, (batch, size, size), dtype=torch.uint8)
-    batches = [{"image": picture, "mask": mask, "index": torch.arange(batch)}] * 8
-    module = SegmentationModule(
-        SegNet(1), CrossEntropy(1), partial(torch.optim.SGD, lr=0.01), classes=["defect"], image_size=size
-    ).to(device)
+    batches = [{"image": image, "mask": mask, "index": torch.arange(batch)}] * 8
+    module = _module(size).to(device)
     precision = environment.fastest_precision(device.type)
     bare = torch.optim.SGD(module.parameters(), 0.01)
 
@@ -164,7 +363,7 @@ def overhead(device: torch.device, size: int, batch: int) -> dict[str, Callable[
 
     trainer = Trainer(
         accelerator=device.type, devices=1, precision=precision, max_epochs=-1, max_steps=8, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
     )  # fmt: skip
 
     loader: DataLoader[Any] = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
@@ -172,6 +371,6 @@ def overhead(device: torch.device, size: int, batch: int) -> dict[str, Callable[
     def fit() -> None:
         trainer.fit_loop.epoch_loop.max_steps = trainer.global_step + 8
         trainer.should_stop = False
-        trainer.fit(module, loader)
+        trainer.fit(module, loader, loader)
 
     return {"bare loop": loop, "Lightning with module and metrics": fit}

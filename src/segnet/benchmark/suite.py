@@ -1,40 +1,32 @@
-"""What the benchmark measures: every method of `Bench` is a part; variants take turns, medians count."""
+"""What the benchmark measures: each part is a method of `Bench`; variants take turns, medians count."""
 
+import gc
+import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
-from omegaconf import DictConfig
-from torch import Tensor, nn
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from segnet import environment
+from segnet.benchmark import steps
+from segnet.benchmark.recipe import Recipe
 from segnet.benchmark.reference import read_batch
-from segnet.benchmark.steps import (
-    BASELINE,
-    SOURCE,
-    Step,
-    child,
-    data_module,
-    drain,
-    execute,
-    fastest,
-    nets,
-    overhead,
-    short,
-    training_loader,
-)
-from segnet.networks.pooling import max_pool, max_unpool
+from segnet.benchmark.steps import SOURCE, short
+from segnet.errors import UserError
 from segnet.synthetic import cables
+
+PARTS = ("ceiling", "training", "loop", "index", "inference", "memory", "data", "program")
 
 
 @dataclass
@@ -52,37 +44,63 @@ class Row:
 
 
 class Bench:
-    """Holds the rows; each public method below measures one part."""
+    """Measures the configured parts and holds their rows."""
 
     def __init__(self, cfg: DictConfig) -> None:
-        self.cfg = cfg
+        if cfg.device not in ("auto", "cpu", "cuda"):
+            raise UserError(f"device={cfg.device}: must be auto, cpu or cuda")
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(wanted if cfg.device == "auto" else cfg.device)
+        given = {str(key): value for key, value in cfg.items() if value is not None}
+        own = OmegaConf.to_container(cfg[self.device.type])  # what is measured on this device unless told otherwise
+        self.cfg = OmegaConf.merge(own, given)
+        if unknown := [part for part in self.cfg.parts if part not in PARTS]:
+            raise UserError(f"parts={unknown}: unknown; choose from {', '.join(PARTS)}")
         self.rows: list[Row] = []
-        self.nets = nets(self.device.type)
-        self.dtypes = list(dict.fromkeys((torch.float32, fastest(self.device.type))))
+        self.variants = steps.variants(self.device, self.cfg.compile)
+        self.dtypes = list(dict.fromkeys((torch.float32, steps.fastest(self.device.type))))
+        self.seconds = 0.0  # that measuring took
         self.peak = 0.0  # GFLOP/s of a matrix product in the fastest of them
 
-    def _sync(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+    def measure(self) -> None:
+        """Measure the parts one after the other."""
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as scratch:
+            self.scratch = Path(scratch)
+            for part in self.cfg.parts:
+                getattr(self, part)()
+                torch.use_deterministic_algorithms(False)
+                self._release()
+        self.seconds = time.perf_counter() - start
 
-    def _rounds(self, part: str, variants: Mapping[str, Callable[[], Any]], warmup: int = 1) -> dict[str, list[float]]:
-        """Seconds of every variant, in turn, so that a noisy machine favours none."""
-        for call in variants.values():
-            for _ in range(warmup):
-                call()
-        seconds: dict[str, list[float]] = {name: [] for name in variants}
+    def _release(self) -> None:
+        """Give memory back, so that no part counts an earlier one's."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @cached_property
+    def _recipe(self) -> Recipe:
+        return Recipe(self.scratch, self.cfg.loop, self.device)
+
+    def _rounds(self, part: str, calls: Mapping[str, Callable[[], Any]]) -> dict[str, list[float]]:
+        """Seconds of every call, warmed up and in turn, so that a noisy machine favours none.
+
+        Short calls are repeated in their turn until it has lasted a while, and a GPU gets them without waiting.
+        """
+        times: dict[str, int] = {}
+        for name, call in calls.items():
+            call()
+            times[name] = math.ceil(self.cfg.turn / steps.seconds_of(call, self.device))
+        seconds: dict[str, list[float]] = {name: [] for name in calls}
         for _ in tqdm(range(self.cfg.repeats), part, leave=False):
-            for name, call in variants.items():
-                self._sync()
-                start = time.perf_counter()
-                call()
-                self._sync()
-                seconds[name].append(time.perf_counter() - start)
+            for name, call in calls.items():
+                seconds[name].append(steps.seconds_of(call, self.device, times[name]))
         return seconds
 
-    def _add(self, part: str, unit: str, values: dict[str, list[float]], better: int, notes: dict[str, str]) -> None:
+    def _add(
+        self, part: str, unit: str, values: Mapping[str, Sequence[float]], better: int, notes: Mapping[str, str] = {}
+    ) -> None:
         """Rows of a part; ``better`` is 1 where greater is better, -1 where less is."""
         first = statistics.median(next(iter(values.values())))
         for name, series in values.items():
@@ -90,125 +108,169 @@ class Bench:
             ratio = (median / first) ** better
             self.rows.append(Row(part, name, unit, median, min(series), max(series), ratio, notes.get(name, "")))
 
+    # -- parts -------------------------------------------------------------------------------------
+
     def ceiling(self) -> None:
-        """Measure 2048³ matrix products in float32 and in what `precision=auto` takes here."""
-        sides = {t: torch.randn(2048, 2048, device=self.device, dtype=t) for t in self.dtypes}
-        names = {short(t): partial(torch.matmul, a, a) for t, a in sides.items()}
-        seconds = self._rounds("ceiling", names, warmup=3)
-        rate = {name: [2 * 2048**3 / s / 1e9 for s in series] for name, series in seconds.items()}
+        """Measure matrix products in float32 and in what `precision=auto` takes here, and copies in memory."""
+        side = self.cfg.matrix
+        sides = {short(dtype): torch.randn(side, side, device=self.device, dtype=dtype) for dtype in self.dtypes}
+        seconds = self._rounds("ceiling", {name: partial(torch.matmul, a, a) for name, a in sides.items()})
+        rate = {name: [2 * side**3 / s / 1e9 for s in series] for name, series in seconds.items()}
         self.peak = max(rate[short(self.dtypes[-1])])
-        self._add("matrix product", "GFLOP/s", rate, 1, {})
+        self._add(f"matrix product, {side}³", "GFLOP/s", rate, 1)
+        source = torch.zeros(self.cfg.copy_mb * 10**6, dtype=torch.uint8, device=self.device)
+        copy = self._rounds(
+            "bandwidth", {"copy, bytes read and written": partial(torch.empty_like(source).copy_, source)}
+        )
+        rate = {name: [2 * source.nbytes / s / 1e9 for s in series] for name, series in copy.items()}
+        self._add("memory bandwidth", "GB/s", rate, 1)
 
     def training(self) -> None:
         """Measure training steps, with the share of the ceiling that each reaches."""
-        size, batch = self.cfg.image_size, self.cfg.batch_size
-        steps = {name: Step(*self._net(make), size, batch) for name, make in self.nets.items()}
-        if self.cfg.compile:
-            for name in [n for n in steps if n.startswith("segnet,")]:
-                compiled = Step(*self._net(self.nets[name]), size, batch)
-                compiled.net.compile()
-                steps[f"{name}, compiled"] = compiled
-        work = {name: step.flops() for name, step in steps.items() if "compiled" not in name}
-        seconds = self._rounds("training", dict(steps), warmup=2)
-        rate = {name: [batch / s for s in series] for name, series in seconds.items()}
-        notes = {}
-        for name, flops in work.items():
-            share = flops / statistics.median(seconds[name]) / 1e9 / self.peak if self.peak else 0
-            notes[name] = f"{flops / batch / 1e9:.0f} GFLOP an image" + (
-                f", {share:.0%} of the ceiling" if share else ""
-            )
-        self._add("training step", "images/s", rate, 1, notes)
+        size = self.cfg.image_size
+        work = {net: steps.flops(net, size) for net in {variant.net for variant in self.variants.values()}}
+        for batch in self.cfg.batch_sizes:
+            torch.compiler.reset()  # else it would compile for batches of any size
+            calls = {
+                name: steps.training_step(variant, self.device, size, batch) for name, variant in self.variants.items()
+            }
+            first = {name: step.warm_up() for name, step in calls.items()}
+            seconds = self._rounds(f"training {batch}", calls)
+            rate = {name: [batch / s for s in series] for name, series in seconds.items()}
+            notes = {}
+            for name, variant in self.variants.items():
+                step, flops = statistics.median(seconds[name]), work[variant.net]
+                notes[name] = f"{step * 1e3:.3g} ms, {flops / 1e9:.0f} GFLOP an image"
+                if self.peak:
+                    notes[name] += f", {batch * flops / step / 1e9 / self.peak:.0%} of the ceiling"
+                if variant.compile is not None:
+                    notes[name] += f"; first step after {first[name]:.0f} s"
+            self._add(f"training step, batch {batch}", "images/s", rate, 1, notes)
+            del calls
+            self._release()
 
-    def _net(self, make: Callable[[], tuple[nn.Module, bool]]) -> tuple[nn.Module, torch.device, bool]:
-        net, fast = make()
-        return net, self.device, fast
+    def loop(self) -> None:
+        """Measure the training loop of ``train.py`` against the step alone on a fixed batch."""
+        trained = self._recipe.train(self.cfg.loop.epochs)
+        torch.set_float32_matmul_precision("high")  # as in train.py
+        step = self._recipe.step()
+        step.warm_up()
+        (seconds,) = self._rounds("loop", {"step": step}).values()
+        torch.set_float32_matmul_precision("highest")
+        images = len(step.batch["image"])
+        bare = "bare step, CUDA graph" if self.device.type == "cuda" else "bare step"
+        rate = {bare: [images / s for s in seconds], "src/train.py experiment=camvid": trained}
+        notes = {bare: f"{statistics.median(seconds) * 1e3:.3g} ms", "src/train.py experiment=camvid": "by epoch"}
+        self._add(f"training loop, crops {self.cfg.loop.crop}, batch {images}", "images/s", rate, 1, notes)
 
     def index(self) -> None:
         """Measure pooling and unpooling, forward and backward, against the stock operators."""
-        for dtype in self.dtypes:
-            shape = (self.cfg.batch_size, 16, self.cfg.image_size, self.cfg.image_size)
-            x = torch.randn(shape, device=self.device).relu().to(dtype).contiguous(memory_format=torch.channels_last)
-            x.requires_grad_()
+        for batch in self.cfg.batch_sizes:
+            for dtype in self.dtypes:
+                shape = (batch, 16, self.cfg.image_size, self.cfg.image_size)
+                x = torch.randn(shape, device=self.device).relu().to(dtype)
+                x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+                part = f"pool + unpool, forward + backward, batch {batch}, {short(dtype)}"
+                calls = {
+                    "stock, 8 bytes a maximum": partial(steps.pool_and_unpool, x, stock=True),
+                    "this, 1 byte a maximum": partial(steps.pool_and_unpool, x, stock=False),
+                }
+                self._add_millis(part, calls)
+                if self.device.type == "cuda":  # kernels alone, as in a training step's graph
+                    replays = {name: steps.captured(call) for name, call in calls.items()}
+                    self._add_millis(f"{part}, CUDA graph", replays)
 
-            def stock(x: Tensor = x) -> None:
-                pooled, index = F.max_pool2d(x, 2, return_indices=True)
-                torch.autograd.backward(F.max_unpool2d(pooled, index, (2, 2), output_size=x.shape[-2:]), x.detach())
-
-            def ours(x: Tensor = x) -> None:
-                pooled, code = max_pool(x)
-                torch.autograd.backward(max_unpool(pooled, code, (x.shape[-2], x.shape[-1])), x.detach())
-
-            name = short(dtype)
-            seconds = self._rounds("index", {f"stock, {name}": stock, f"this, {name}": ours}, warmup=2)
-            millis = {key: [s * 1e3 for s in series] for key, series in seconds.items()}
-            bytes_each = {f"stock, {name}": "8 bytes a maximum", f"this, {name}": "1 byte a maximum"}
-            self._add("pool + unpool, forward + backward", "ms", millis, -1, bytes_each)
-
-    def memory(self) -> None:
-        """Measure the peak memory of three training steps, each variant in a process of its own."""
-        peaks: dict[str, list[float]] = {}
-        for number, name in enumerate(tqdm(self.nets, "memory", leave=False)):
-            code = (
-                f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from segnet.benchmark.steps import peak_memory; "
-                f"print(peak_memory({number}, {self.device.type!r}, {self.cfg.image_size}, {self.cfg.batch_size}))"
-            )
-            peaks[name] = [float(child(code).split()[-1])]
-        self._add("peak memory of training", "MB", peaks, -1, {})
-
-    def data(self) -> None:
-        """Measure pictures a second: decoded in every epoch as in the original, from cache, through the loader."""
-        count, size = self.cfg.images, self.cfg.image_size
-        with tempfile.TemporaryDirectory() as scratch:
-            root = Path(scratch) / "cable"
-            cables.write(root, images=count, size=512, seed=self.cfg.seed)
-            pairs = [(p, root / "masks" / p.name) for p in sorted((root / "images").iterdir())]
-            rng = np.random.default_rng(self.cfg.seed)
-            batches = [pairs[i : i + 4] for i in range(0, count, 4)]
-            variants: dict[str, Callable[[], Any]] = {
-                "baseline: decode, resize, flip each epoch": lambda: [read_batch(b, size, rng) for b in batches]
-            }
-            samples = data_module(root, size, None).samples("train")
-            variants["this, decoding each epoch"] = lambda: [samples[i] for i in range(len(samples))]
-            cached = data_module(root, size, str(Path(scratch) / "cache"))
-            per_round = dict(zip(variants, (count, len(samples)), strict=True))
-            for workers in self.cfg.workers:
-                loader = training_loader(cached, workers, repeat=20)
-                name = f"this, cached, loader with {workers} workers"
-                variants[name] = partial(drain, loader)
-                per_round[name] = 20 * len(samples)
-            seconds = self._rounds("data", variants)
-            rate = {name: [per_round[name] / s for s in series] for name, series in seconds.items()}
-            self._add("data path", "images/s", rate, 1, {})
+    def _add_millis(self, part: str, calls: Mapping[str, Callable[[], Any]]) -> None:
+        seconds = self._rounds(part, calls)
+        self._add(part, "ms", {name: [s * 1e3 for s in series] for name, series in seconds.items()}, -1)
 
     def inference(self) -> None:
-        """Measure the latency of batch 1 and the throughput of batch 8."""
+        """Measure the latency of batch 1 and the throughput of batch 8, waiting for each result."""
+        plain = {name: variant for name, variant in self.variants.items() if variant.compile is None}
+        names = [name for name, variant in plain.items() if not variant.captured]
         for batch in (1, 8):
-            steps = {name: Step(*self._net(make), self.cfg.image_size, batch) for name, make in self.nets.items()}
-            chosen = {name: steps[name] for name in (BASELINE, list(self.nets)[-1])}
-            for step in chosen.values():
-                step.net.eval()
-            calls = {name: torch.no_grad()(step.forward) for name, step in chosen.items()}
-            seconds = self._rounds(f"inference {batch}", calls)
+            calls: dict[str, Callable[[], Any]] = {
+                name: steps.inference(plain[name], self.device, self.cfg.image_size, batch)
+                for name in (names[0], names[-1])
+            }
+            if self.device.type == "cuda":
+                calls[f"{names[-1]}, CUDA graph"] = steps.captured(calls[names[-1]])
+            seconds = self._rounds(f"inference {batch}", {name: self._awaited(call) for name, call in calls.items()})
             values = {name: [s * 1e3 if batch == 1 else batch / s for s in series] for name, series in seconds.items()}
             unit, better = ("ms", -1) if batch == 1 else ("images/s", 1)
-            self._add(f"inference, batch {batch}", unit, values, better, {})
+            self._add(f"inference, batch {batch}", unit, values, better)
+        if self.device.type == "cpu":
+            self._deployed()
+
+    def _awaited(self, call: Callable[[], Any]) -> Callable[[], None]:
+        def awaited() -> None:
+            call()
+            steps.synchronize(self.device)
+
+        return awaited
+
+    def _deployed(self) -> None:
+        """Measure what a user waits for, against ONNX Runtime."""
+        if find_spec("onnxruntime") is None:
+            print("no comparison with ONNX Runtime: pip install segnet-lightning[export]")
+            return
+        calls = steps.image_to_probabilities(self.cfg.image_size, self.scratch)
+        self._add_millis("image to probabilities, batch 1", calls)
+
+    def memory(self) -> None:
+        """Measure the peak memory of training steps; on a CPU each variant in a process of its own."""
+        plain = {name: variant for name, variant in self.variants.items() if variant.compile is None}
+        size = self.cfg.image_size
+        for batch in self.cfg.batch_sizes:
+            peaks = {}
+            for name, variant in tqdm(plain.items(), f"memory {batch}", leave=False):
+                if self.device.type == "cuda":
+                    peaks[name] = [steps.peak_memory(variant, self.device, size, batch)]
+                else:
+                    peaks[name] = [steps.peak_memory_in_child(name, size, batch)]
+            self._add(f"peak memory of training, batch {batch}", "MB", peaks, -1)
+
+    def data(self) -> None:
+        """Measure images a second: decoded in every epoch as in the original, from the cache, and on the device."""
+        count, size = self.cfg.images, self.cfg.image_size
+        root = self.scratch / "cable"
+        cables.write(root, images=count, size=512, seed=self.cfg.seed)
+        pairs = [(p, root / "masks" / p.name) for p in sorted((root / "images").iterdir())]
+        rng = np.random.default_rng(self.cfg.seed)
+        batches = [pairs[i : i + 4] for i in range(0, count, 4)]
+        samples = steps.data_module(root, size, None).samples("train")
+        loader = steps.training_loader(steps.data_module(root, size, str(self.scratch / "cache")), repeat=20)
+        calls: dict[str, Callable[[], Any]] = {
+            "baseline: decode, resize, flip each epoch": lambda: [read_batch(b, size, rng) for b in batches],
+            "this, decoding each epoch": lambda: [samples[i] for i in range(len(samples))],
+            "this, cached": partial(steps.drain, loader),
+        }
+        images = dict(zip(calls, (count, len(samples), 20 * len(samples)), strict=True))
+        seconds = self._rounds("data", calls)
+        rate = {name: [images[name] / s for s in series] for name, series in seconds.items()}
+        self._add("data path", "images/s", rate, 1)
+        calls = {f"loader with {n} workers": self._recipe.data(False, n) for n in self.cfg.workers}
+        calls["device_cache=true"] = self._recipe.data(True, 0)
+        seconds = self._rounds("data on the device", calls)
+        rate = {name: [self.cfg.loop.images / s for s in series] for name, series in seconds.items()}
+        self._add("experiment=camvid, images on the device", "images/s", rate, 1)
 
     def program(self) -> None:
         """Measure the program from outside: --help against importing torch, command to first step, the overhead."""
         script = str(SOURCE / "train.py")
-        with tempfile.TemporaryDirectory() as scratch:
-            first = [
-                script, "trainer=fast_dev_run", f"output_dir={scratch}/run", f"data.cache_dir={scratch}/cache",
-                f"data.root={scratch}/cable", "data.prepare.images=24", "data.prepare.size=64", "data.image_size=64",
-            ]  # fmt: skip
-            variants: dict[str, Callable[[], Any]] = {
-                "python -c 'import torch'": lambda: child("import torch"),
-                "src/train.py --help": lambda: execute([script, "--help"]),
-                "src/train.py trainer=fast_dev_run (fit, validate, test one batch)": lambda: execute(first),
-            }
-            self._add("whole program", "s", self._rounds("program", variants), -1, {})
-        seconds = self._rounds("overhead", overhead(self.device, self.cfg.image_size, self.cfg.batch_size))
-        self._add("an epoch of 8 steps, default network", "s", seconds, -1, {})
+        first = [
+            script, "trainer=fast_dev_run", f"output_dir={self.scratch}/first", f"data.cache_dir={self.scratch}/cache",
+            f"data.root={self.scratch}/first-cable", "data.prepare.images=24", "data.prepare.size=64",
+            "data.image_size=64",
+        ]  # fmt: skip
+        calls: dict[str, Callable[[], Any]] = {
+            "python -c 'import torch'": lambda: steps.child("import torch"),
+            "src/train.py --help": lambda: steps.execute([script, "--help"]),
+            "src/train.py trainer=fast_dev_run (fit, validate, test one batch)": lambda: steps.execute(first),
+        }
+        self._add("whole program", "s", self._rounds("program", calls), -1)
+        epochs = steps.overhead(self.device, self.cfg.image_size, self.cfg.batch_sizes[0])
+        self._add("an epoch of 8 steps, default network", "s", self._rounds("overhead", epochs), -1)
 
     # -- reports -----------------------------------------------------------------------------------
 
@@ -220,29 +282,38 @@ class Bench:
             "versions": environment.versions(),
             "commit": environment.commit(),
             "image_size": self.cfg.image_size,
-            "batch_size": self.cfg.batch_size,
+            "batch_sizes": list(self.cfg.batch_sizes),
             "repeats": self.cfg.repeats,
+            "seconds": round(self.seconds, 1),
         }
 
     def table(self) -> str:
         """Markdown."""
-        lines = [f"{environment.hardware(self.device)}; torch {torch.__version__}; median (least to greatest)", ""]
+        where = f"{environment.hardware(self.device)}; torch {torch.__version__}; commit {environment.commit()}"
+        size, rounds = f"{self.cfg.image_size}×{self.cfg.image_size}", f"{self.cfg.repeats} rounds"
+        lines = [f"{where}; {size}; median (least to greatest) of {rounds}, {self.seconds:.0f} s in all"]
         part = ""
         for row in self.rows:
             if row.part != part:
                 part = row.part
                 lines += ["", f"| {part} | {row.unit} | spread | ratio | |", "|---|---:|---:|---:|---|"]
-            shown = f"{row.median:.3g} | {row.least:.3g} to {row.greatest:.3g} | {row.ratio:.2f}× | {row.note} |"
+            spread = f"{figure(row.least)} to {figure(row.greatest)}"
+            shown = f"{figure(row.median)} | {spread} | {row.ratio:.2f}× | {row.note} |"
             lines.append(f"| {row.name} | {shown}")
         return "\n".join(lines)
 
-    def figure(self) -> Figure:
+    def bars(self) -> Figure:
         """Ratios of every part as bars."""
-        rows = [row for row in self.rows if row.ratio is not None and row.part != "matrix product"]
-        figure = Figure(figsize=(9, 1 + 0.28 * len(rows)), layout="constrained")
-        axes = figure.add_subplot()
+        rows = [row for row in self.rows if not row.part.startswith(("matrix product", "memory bandwidth"))]
+        chart = Figure(figsize=(9, 1 + 0.28 * len(rows)), layout="constrained")
+        axes = chart.add_subplot()
         axes.barh([f"{row.part}: {row.name}"[:80] for row in rows][::-1], [row.ratio or 0 for row in rows][::-1])
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set(xlabel="times the part's first row; greater is better", xscale="log")
         axes.tick_params(axis="y", labelsize=7)
-        return figure
+        return chart
+
+
+def figure(value: float) -> str:
+    """Three digits, or the whole number where it has more."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

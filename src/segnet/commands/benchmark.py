@@ -6,25 +6,29 @@ from segnet.cli import command
 
 
 def run(cfg: DictConfig) -> None:
-    """Measure the chosen parts, print the table, write results.json and speed.png."""
+    """Measure the chosen parts, print the table, write results.json, table.md and speed.png."""
     import json
+    import os
     from pathlib import Path
+
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # as trainer.deterministic=true sets it, before CUDA starts
+    import torch
 
     from segnet import environment
     from segnet.benchmark import suite
 
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as in train.py
     environment.keep_freed_memory()
     bench = suite.Bench(cfg)
-    parts = {part: getattr(bench, part, None) for part in cfg.parts}
-    if unknown := [part for part, method in parts.items() if method is None or part.startswith("_")]:
-        raise ValueError(f"parts={unknown}: unknown; choose from ceiling, training, index, memory, data, ...")
-    for method in parts.values():
-        assert method is not None
-        method()
     folder = Path(cfg.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(bench.results(), indent=2) + "\n", encoding="utf-8")
-    bench.figure().savefig(folder / "speed.png", dpi=100)
+    try:
+        bench.measure()
+    finally:  # what was measured before a part failed is kept
+        if bench.rows:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "results.json").write_text(json.dumps(bench.results(), indent=2) + "\n", encoding="utf-8")
+            (folder / "table.md").write_text(bench.table() + "\n", encoding="utf-8")
+            bench.bars().savefig(folder / "speed.png", dpi=100)
     print(bench.table())
     print(f"written to {folder}")
 

@@ -12,12 +12,11 @@ def run(cfg: DictConfig) -> None:
     import json
     from pathlib import Path
 
-    from hydra.utils import instantiate
-
+    from segnet.configuration import instantiate
     from segnet.data.splits import SPLITS
     from segnet.reports import data_audit
 
-    data = instantiate({**cfg.data, "cache_dir": None}, _convert_="all")
+    data = instantiate({**cfg.data, "cache_dir": None}, "data")
     data.prepare_data()
     data.setup()
     data.require(*SPLITS)

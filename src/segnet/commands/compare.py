@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from segnet.cli import command
+from segnet.errors import UserError
 
 
 def run(cfg: DictConfig) -> None:
@@ -13,13 +14,13 @@ def run(cfg: DictConfig) -> None:
     from segnet.visualization.figures import curves
 
     if type(cfg.resamples) is not int or cfg.resamples < 100:
-        raise ValueError(f"resamples={cfg.resamples}: must be an integer of at least 100")
+        raise UserError(f"resamples={cfg.resamples}: must be an integer of at least 100")
     runs = comparison.find([cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs))
     reference = runs[0]
     if cfg.baseline is not None:
         named = [run for run in runs if run.name == str(cfg.baseline)]
         if not named:
-            raise ValueError(f"baseline={cfg.baseline}: must be one of {', '.join(run.name for run in runs)}")
+            raise UserError(f"baseline={cfg.baseline}: must be one of {', '.join(run.name for run in runs)}")
         reference = named[0]
     others = [run for run in runs if run is not reference]
     folder = Path(cfg.output_dir)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from segnet.cli import command
+from segnet.errors import UserError
 
 if TYPE_CHECKING:
     from segnet.deployment.predictor import Predictor
@@ -20,7 +21,7 @@ def run(cfg: DictConfig) -> None:
     from segnet.deployment.predictor import Predictor, load_model
 
     if type(cfg.port) is not int or not 0 < cfg.port < 65536:
-        raise ValueError(f"port={cfg.port}: must lie in 1..65535")
+        raise UserError(f"port={cfg.port}: must lie in 1..65535")
     environment.keep_freed_memory()
     device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
     precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision
@@ -89,10 +90,13 @@ def page(predictor: "Predictor", max_pixels: int) -> Any:
 
 def launch(blocks: Any, host: str, port: int, max_upload_mb: float) -> None:
     """Serve until Ctrl-C."""
-    _, url, _ = blocks.queue(default_concurrency_limit=1).launch(
-        server_name=host, server_port=port, share=False, quiet=True, show_error=True, ssr_mode=False,
-        max_file_size=int(max_upload_mb * 1e6), prevent_thread_lock=True,
-    )  # fmt: skip
+    try:
+        _, url, _ = blocks.queue(default_concurrency_limit=1).launch(
+            server_name=host, server_port=port, share=False, quiet=True, show_error=True, ssr_mode=False,
+            max_file_size=int(max_upload_mb * 1e6), prevent_thread_lock=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise UserError(f"port={port}: cannot be served on {host} ({error}); choose another") from error
     print(f"open {url}   (Ctrl-C ends it)", flush=True)
     blocks.block_thread()
 

@@ -3,29 +3,29 @@
 from omegaconf import DictConfig
 
 from segnet.cli import command
+from segnet.errors import UserError
 
 
 def run(cfg: DictConfig) -> None:
     """Write the program and its certificate; nothing is kept where it fails its tolerance."""
     if cfg.format not in ("onnx", "pt2"):
-        raise ValueError(f"format={cfg.format}: must be onnx or pt2")
+        raise UserError(f"format={cfg.format}: must be onnx or pt2")
     if cfg.quantize not in (None, "int8"):
-        raise ValueError(f"quantize={cfg.quantize}: must be null or int8")
+        raise UserError(f"quantize={cfg.quantize}: must be null or int8")
     if cfg.quantize and cfg.format != "onnx":
-        raise ValueError(f"quantize={cfg.quantize} with format={cfg.format}: only ONNX is quantised; use format=onnx")
+        raise UserError(f"quantize={cfg.quantize} with format={cfg.format}: only ONNX is quantised; use format=onnx")
     import json
     from pathlib import Path
 
-    from hydra.utils import instantiate
-
     from segnet import environment
+    from segnet.configuration import instantiate
     from segnet.deployment import exported_model, verification
     from segnet.training.checkpoint import load_module
 
     environment.keep_freed_memory()
     module = load_module(cfg.ckpt_path)
     root = {} if cfg.data.root is None else {"root": cfg.data.root}
-    data = instantiate({**module.config["data"], **root, "cache_dir": None}, _convert_="all")
+    data = instantiate({**module.config["data"], **root, "cache_dir": None}, "data")
     data.setup()
     data.require("val", *(["train"] if cfg.quantize else []))
     folder = Path(cfg.output_dir)

@@ -12,6 +12,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 
 from segnet.cli import command
+from segnet.errors import UserError
 from segnet.runs.resume import recorded
 
 
@@ -24,7 +25,7 @@ def run(cfg: DictConfig) -> None:
         str(name) for name in cfg.runs if any(fnmatchcase(str(name), pattern) for pattern in str(cfg.only).split("|"))
     ]
     if not names:
-        raise ValueError(f"only={cfg.only}: matches none of the runs {', '.join(cfg.runs)}")
+        raise UserError(f"only={cfg.only}: matches none of the runs {', '.join(cfg.runs)}")
     extra = shlex.split(cfg.extra)
     jobs = [
         (f"{name}/{seed}", [*shlex.split(cfg.runs[name]), *extra, f"seed={seed}"])
@@ -46,22 +47,22 @@ def run(cfg: DictConfig) -> None:
         (folder / "results.md").write_text(text, encoding="utf-8")
         print(text)
     if failed:
-        raise ValueError(f"{len(failed)} of {len(todo)} runs failed, the reasons stand above: {', '.join(failed)}")
+        raise UserError(f"{len(failed)} of {len(todo)} runs failed, the reasons stand above: {', '.join(failed)}")
 
 
 def check(cfg: DictConfig) -> None:
     """Refuse what would fail later on."""
     if cfg.minutes is not None and not cfg.minutes > 0:
-        raise ValueError(f"minutes={cfg.minutes}: must be positive, or null for no limit")
+        raise UserError(f"minutes={cfg.minutes}: must be positive, or null for no limit")
     if not isinstance(cfg.seeds, ListConfig) or not cfg.seeds or any(type(seed) is not int for seed in cfg.seeds):
-        raise ValueError(f"seeds={cfg.seeds}: must be a list of integers, such as [0,1,2]")
+        raise UserError(f"seeds={cfg.seeds}: must be a list of integers, such as [0,1,2]")
 
 
 def finished(folder: Path, overrides: Sequence[str]) -> bool:
     """Whether this run is done; a folder with another run's record is refused."""
     there = [override for override in recorded(folder) if not override.startswith("output_dir=")]
     if there and there != list(overrides):
-        raise ValueError(f"{folder}: holds another run ({' '.join(there)}); delete it, or choose another output_dir")
+        raise UserError(f"{folder}: holds another run ({' '.join(there)}); delete it, or choose another output_dir")
     return (folder / "results.json").is_file()
 
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from segnet.cli import CONF_DIR
 from segnet.commands import train
-from segnet.errors import explain
+from segnet.errors import UserError, explain
 from segnet.old_names import update_targets
 
 Space = dict[str, dict[str, Any]]
@@ -40,16 +40,16 @@ def space(search: DictConfig) -> Space:
     """The search space, checked.
 
     Raises:
-        ValueError: an entry that is neither choices nor a range, or empty.
+        UserError: an entry that is neither choices nor a range, or empty.
     """
     entries: Any = OmegaConf.to_container(search, resolve=True) if search else {}
     if not entries:
-        raise ValueError("search: names nothing to vary; see conf/search/default.yaml")
+        raise UserError("search: names nothing to vary; see conf/search/default.yaml")
     for key, entry in entries.items():
         choices = isinstance(entry, dict) and set(entry) == {"choices"} and bool(entry["choices"])
         interval = isinstance(entry, dict) and {"low", "high"} <= set(entry) <= {"low", "high", "log", "step"}
         if not choices and not (interval and entry["low"] < entry["high"]):
-            raise ValueError(f"search.{key}={entry}: must be {{choices: [...]}} or {{low: a, high: b}} with a < b")
+            raise UserError(f"search.{key}={entry}: must be {{choices: [...]}} or {{low: a, high: b}} with a < b")
     return dict(entries)
 
 
@@ -120,7 +120,7 @@ def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[s
         finally:
             gc.collect()
         if value is None:
-            raise ValueError("the training made no checkpoint")
+            raise UserError("the training made no checkpoint")
         return value
 
     def enough(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -152,7 +152,7 @@ def report(study: optuna.Study, folder: Path, given: Sequence[str]) -> FrozenTri
     """Write trials.csv, best.yaml, history.png and importance.png; the best trial.
 
     Raises:
-        ValueError: not one trial was completed.
+        UserError: not one trial was completed.
     """
     trials = study.get_trials(deepcopy=False)
     keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
@@ -167,7 +167,7 @@ def report(study: optuna.Study, folder: Path, given: Sequence[str]) -> FrozenTri
         f"{states.count(TrialState.FAIL)} failed"
     )
     if TrialState.COMPLETE not in states:
-        raise ValueError(f"not one of {len(trials)} trials was completed; the reasons stand above")
+        raise UserError(f"not one of {len(trials)} trials was completed; the reasons stand above")
     best = study.best_trial
     (folder / "best.yaml").write_text(experiment(best, given), encoding="utf-8")
     history(study).savefig(folder / "history.png", dpi=110)

@@ -1,4 +1,4 @@
-"""Fit, test the best checkpoint, write the report; the value that a sweep optimises comes back."""
+"""Build, fit, test the best checkpoint; the value that a sweep optimises comes back."""
 
 import sys
 from collections.abc import Sequence
@@ -10,35 +10,59 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segnet.cli import check_entries, command
+from segnet.errors import UserError
 from segnet.runs import resume
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
+    from segnet.training.module import SegmentationModule
+
 SAFE_IN_SWEEPS = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # these start no second command line
 
 
 def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
-    """Train as configured, or go on with the run that ``resume`` names; with callbacks beside the configured ones.
+    """Train as configured, or resume the run that ``resume`` names; with callbacks beside the configured ones.
 
     Returns:
         The best value of ``monitor``; None where no checkpoint was made (debug runs).
     """
     resuming = cfg.resume is not None
     if resuming:
-        cfg = resume.saved(cfg, HydraConfig.get().overrides.task)
+        cfg = resume.saved(cfg)
     check(cfg)
     # Imported here, so that --help and errors of composition answer at once.
+    from segnet.reports.run_report import RunReport
+    from segnet.training import checkpoint
+    from segnet.training.preemption import Stopped
+
+    start = resume.checkpoint(cfg) if resuming else None
+    trainer, module, data = build(cfg)
+    weights = cfg.get("weights")  # a resumed run may be older than this setting
+    if weights is not None and start is None:
+        checkpoint.start_from(module, weights)
+    trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
+    if cfg.find is not None:
+        find(cfg, trainer, module, data)
+        return None
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        trainer.callbacks.append(RunReport(cfg))  # type: ignore[attr-defined]
+    try:
+        trainer.fit(module, data, ckpt_path=start, weights_only=True)
+    except Stopped as stop:
+        print(f"stopped by {stop}; go on with: python src/train.py resume={cfg.output_dir}", file=sys.stderr)
+        sys.exit(128 + stop.number)
+    return None if trainer.fast_dev_run else test(trainer, module, data)  # type: ignore[attr-defined]
+
+
+def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, LightningDataModule]":
+    """Trainer, module and data as configured, from the configured seed."""
     import torch
-    from hydra.utils import instantiate
     from lightning.pytorch import seed_everything
-    from lightning.pytorch.callbacks import WeightAveraging
     from lightning.pytorch.utilities import rank_zero_info
 
     from segnet import environment
-    from segnet.reports import run_report
-    from segnet.training import checkpoint
-    from segnet.training.preemption import Stopped
+    from segnet.configuration import check_arguments, instantiate
 
     environment.keep_freed_memory()
     torch.set_float32_matmul_precision("high")
@@ -47,40 +71,35 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
-    start = resume.checkpoint(cfg) if resuming else None
-    data = instantiate(cfg.data, _convert_="all")
-    module = instantiate(cfg.model, _convert_="all")
-    weights = cfg.get("weights")  # a resumed run may be older than this setting
-    if weights is not None and start is None:
-        checkpoint.start_from(module, weights)
+    for group in ("callbacks", "logger"):  # by their names; the trainer has them as lists
+        check_arguments(cfg.get(group), group)
+    data = instantiate(cfg.data, "data")
+    module = instantiate(cfg.model, "model")
     keep = {key: cfg[key] for key in ("data", "model", "seed", "monitor", "mode")}
     module.config = OmegaConf.to_container(OmegaConf.create(keep), resolve=True)
-    trainer = instantiate(cfg.trainer, _convert_="all")
+    trainer = instantiate(cfg.trainer, "trainer")
     if cfg.trainer.sync_batchnorm and trainer.strategy.root_device.type == "cpu":
-        raise ValueError("trainer.sync_batchnorm=true on a CPU: it needs GPUs; add trainer.sync_batchnorm=false")
-    trainer.callbacks[:0] = callbacks
+        raise UserError("trainer.sync_batchnorm=true on a CPU: it needs GPUs; add trainer.sync_batchnorm=false")
     rank_zero_info(
         f"precision: {trainer.precision} on {environment.hardware(trainer.strategy.root_device)}; run: {cfg.output_dir}"
     )
-    if cfg.find is not None:
-        find(cfg, trainer, module, data)
-        return None
-    run_report.begin(trainer, cfg)
-    try:
-        trainer.fit(module, data, ckpt_path=start, weights_only=True)
-    except Stopped as stop:
-        print(f"stopped by {stop}; go on with: python src/train.py resume={cfg.output_dir}", file=sys.stderr)
-        sys.exit(128 + stop.number)
-    if trainer.fast_dev_run:
-        return None
-    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
+    return trainer, module, data
+
+
+def test(trainer: "Trainer", module: "LightningModule", data: "LightningDataModule") -> float | None:
+    """Test the best checkpoint, without one the weights as they are; the best value of its monitor."""
+    import torch
+    from lightning.pytorch.callbacks import WeightAveraging
+
+    kept = trainer.checkpoint_callback
+    best: str = kept.best_model_path if kept else ""  # type: ignore[attr-defined]
     if best:
         module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
     # It would put the weights as they were last trained in place of the averaged ones that the checkpoint holds.
-    trainer.callbacks = [part for part in trainer.callbacks if not isinstance(part, WeightAveraging)]
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    trainer.callbacks = [part for part in callbacks if not isinstance(part, WeightAveraging)]  # type: ignore[attr-defined]
     trainer.test(module, data, verbose=False)
-    run_report.write(trainer, module, data, cfg)
-    return None if not best else float(trainer.checkpoint_callback.best_model_score)
+    return float(kept.best_model_score) if best else None  # type: ignore[attr-defined, union-attr]
 
 
 def find(cfg: DictConfig, trainer: "Trainer", module: "LightningModule", data: "LightningDataModule") -> None:
@@ -94,7 +113,7 @@ def find(cfg: DictConfig, trainer: "Trainer", module: "LightningModule", data: "
         assert found is not None
         suggestion = found.suggestion()
         if suggestion is None:
-            raise ValueError("find=lr: too few steps for a suggestion; raise trainer.max_epochs or use more data")
+            raise UserError("find=lr: too few steps for a suggestion; raise trainer.max_epochs or use more data")
         figure = found.plot(suggest=True)
         assert figure is not None
         figure.savefig(folder / "lr_finder.png")
@@ -109,14 +128,14 @@ def check(cfg: DictConfig) -> None:
     check_entries(cfg, "callbacks")
     check_entries(cfg, "logger")
     if cfg.find not in (None, "lr", "batch_size"):
-        raise ValueError(f"find={cfg.find}: must be null, lr or batch_size")
+        raise UserError(f"find={cfg.find}: must be null, lr or batch_size")
     if not isinstance(cfg.seed, int):
-        raise ValueError(f"seed={cfg.seed}: must be an integer")
+        raise UserError(f"seed={cfg.seed}: must be an integer")
     if not isinstance(cfg.trainer.max_epochs, int):
-        raise ValueError(f"trainer.max_epochs={cfg.trainer.max_epochs}: must be an integer, -1 for no end")
+        raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: must be an integer, -1 for no end")
     strategy = str(cfg.trainer.strategy)
     if HydraConfig.get().mode == RunMode.MULTIRUN and strategy.startswith("ddp") and strategy not in SAFE_IN_SWEEPS:
-        raise ValueError(
+        raise UserError(
             f"trainer.strategy={strategy} in a sweep: every process it starts would begin a sweep of its own; use "
             f"trainer.strategy=ddp_spawn, one job per GPU (hydra/launcher=joblib), or a cluster "
             f"(hydra/launcher=submitit_slurm)"
@@ -127,7 +146,4 @@ def check(cfg: DictConfig) -> None:
                 cfg.callbacks.pop(name, None)
 
 
-def main() -> None:
-    """The command."""
-    sys.argv[1:] = resume.arguments(sys.argv[1:])
-    command("train")(run)()
+main = command("train")(run)

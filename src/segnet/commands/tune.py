@@ -1,11 +1,10 @@
 """Search hyperparameters with Optuna: trials are ordinary trainings, pruned by the median, resumable after a kill."""
 
-import sys
-
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from segnet.cli import command
+from segnet.errors import UserError
 from segnet.runs import resume
 
 
@@ -19,10 +18,13 @@ def run(cfg: DictConfig) -> float:
 
     from segnet.commands import search
 
-    if type(cfg.trials) is not int or cfg.trials < 1:
-        raise ValueError(f"trials={cfg.trials}: must be an integer of at least 1")
     own = ("trials", "storage", "study", "prune", "search", "resume", "output_dir", "hydra")
-    given = [o for o in HydraConfig.get().overrides.task if o.lstrip("+~").split("=")[0].split(".")[0] not in own]
+    overrides = list(HydraConfig.get().overrides.task)
+    if cfg.resume is not None:
+        cfg, overrides = resume.saved_study(cfg)
+    if type(cfg.trials) is not int or cfg.trials < 1:
+        raise UserError(f"trials={cfg.trials}: must be an integer of at least 1")
+    given = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in own]
     space = search.space(cfg.search)
     found = search.open_study(cfg)
     search.search(found, cfg, space, given)
@@ -32,7 +34,4 @@ def run(cfg: DictConfig) -> float:
     return float(best.value or 0)
 
 
-def main() -> None:
-    """The command."""
-    sys.argv[1:] = resume.again(sys.argv[1:])
-    command("tune")(run)()
+main = command("tune")(run)

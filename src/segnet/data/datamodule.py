@@ -19,6 +19,7 @@ from segnet.data.decoded import Decoded
 from segnet.data.masks import Encoding, check_classes
 from segnet.data.pairs import Layout, Pair, find
 from segnet.data.splits import Split
+from segnet.errors import UserError
 from segnet.networks.segnet import SMALLEST
 
 if TYPE_CHECKING:
@@ -103,17 +104,17 @@ class SegmentationDataModule(LightningDataModule):
 
     def _check(self) -> None:
         if type(self.batch_size) is not int or self.batch_size < 1:
-            raise ValueError(f"data.batch_size={self.batch_size}: must be an integer of at least 1")
+            raise UserError(f"data.batch_size={self.batch_size}: must be an integer of at least 1")
         if self.num_workers != "auto" and (type(self.num_workers) is not int or self.num_workers < 0):
-            raise ValueError(f"data.num_workers={self.num_workers}: must be 'auto' or at least 0")
+            raise UserError(f"data.num_workers={self.num_workers}: must be 'auto' or at least 0")
         if self.device_cache != "auto" and type(self.device_cache) is not bool:
-            raise ValueError(f"data.device_cache={self.device_cache}: must be 'auto', true or false")
+            raise UserError(f"data.device_cache={self.device_cache}: must be 'auto', true or false")
         check_classes(self.classes, self.num_classes, self.colors)
         share = self.positive_share
         if share is not None and not 0 < share < 1:
-            raise ValueError(f"data.positive_share={share}: must lie between 0 and 1, or be null")
+            raise UserError(f"data.positive_share={share}: must lie between 0 and 1, or be null")
         if share is not None and self.num_classes > 1:
-            raise ValueError(
+            raise UserError(
                 f"data.positive_share={share} with {self.num_classes} classes: it is for binary tasks; set it to null"
             )
 
@@ -146,7 +147,7 @@ class SegmentationDataModule(LightningDataModule):
         """Refuse a data set that has no image for one of these splits."""
         if empty := [name for name in splits if not self.indices[name]]:
             sizes = ", ".join(f"{name} {len(indices)}" for name, indices in self.indices.items())
-            raise ValueError(f"data.split gives no image to {', '.join(empty)} ({sizes}); correct data.split")
+            raise UserError(f"data.split gives no image to {', '.join(empty)} ({sizes}); correct data.split")
 
     def _warn(self) -> None:
         """What a training can do without, but seldom should."""
@@ -180,7 +181,7 @@ class SegmentationDataModule(LightningDataModule):
         """The data set of a split; only ``train`` is augmented.
 
         Raises:
-            ValueError: the split has no image.
+            UserError: the split has no image.
         """
         self.require(split)
         transforms = self.augment if split == "train" and augment else ()
@@ -193,7 +194,7 @@ class SegmentationDataModule(LightningDataModule):
         whole.
 
         Raises:
-            ValueError: the split has fewer images than there are processes.
+            UserError: the split has fewer images than there are processes.
         """
         self.require(split)
         train, workers = split == "train", self._workers()
@@ -204,7 +205,7 @@ class SegmentationDataModule(LightningDataModule):
         count = len(self.indices[split])
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         if count < world:
-            raise ValueError(
+            raise UserError(
                 f"data.split gives {count} image(s) to {split}, fewer than the {world} processes; use fewer "
                 f"(trainer.devices, trainer.num_nodes)"
             )
@@ -246,4 +247,4 @@ def _size(value: int | Sequence[int]) -> tuple[int, int]:
     sides = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(sides) == 2 and all(type(side) is int and side >= SMALLEST for side in sides):
         return sides[0], sides[1]
-    raise ValueError(f"data.image_size={value}: must be one side or [height, width], at least {SMALLEST} pixels each")
+    raise UserError(f"data.image_size={value}: must be one side or [height, width], at least {SMALLEST} pixels each")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from segnet.data import cache
+from segnet.errors import UserError
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for news
 
@@ -61,7 +62,7 @@ class Samples(Dataset[Batch]):
             out = self.augment(image=np.ascontiguousarray(picture), mask=np.ascontiguousarray(mask))
             picture, mask = out["image"], out["mask"]
             if picture.dtype != np.uint8:
-                raise ValueError(
+                raise UserError(
                     f"data.augment makes pictures {picture.dtype}: they must stay uint8; leave out Normalize"
                 )
         # A copy: the memory map is read-only, and a tensor over it would not be.
@@ -79,12 +80,13 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         length: pictures of the split, and of an epoch.
         seed: of the order.
         shuffle: draw a new order in every epoch.
-        rank, world: this process among so many.
+        rank: of this process.
+        world: how many processes there are.
         positive: (length,) bool, which pictures are the rare ones; None draws every picture once.
         share: of rare ones in an epoch. Within a kind, no picture is drawn twice more often than another.
 
     Raises:
-        ValueError: all are rare, or none.
+        UserError: all are rare, or none.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         self.length, self.seed, self.shuffle, self.rank, self.world = length, seed, shuffle, rank, world
         self.positive, self.share = positive, share
         if positive is not None and (positive.all() or not positive.any()):
-            raise ValueError(
+            raise UserError(
                 f"data.positive_share={share}: {positive.sum()} of {length} training images show the class, so there "
                 f"is nothing to balance; set it to null"
             )

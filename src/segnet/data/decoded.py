@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from segnet.data import cache
 from segnet.data.masks import IGNORE, Encoding
 from segnet.data.pairs import Pair
+from segnet.errors import UserError
 
 
 class Decoded:
@@ -33,7 +34,7 @@ class Decoded:
         """Map the cache of these files, building it first where it is missing.
 
         Raises:
-            ValueError: a binary task whose masks are all background.
+            UserError: a binary task whose masks are all background.
         """
         files = [file for pair in self.pairs for file in (pair.image, pair.mask)]
         key = cache.key_of(files, self.size, self.encoding)
@@ -44,7 +45,7 @@ class Decoded:
                 f"decoded anew in every epoch"
             )
         elif self.num_classes == 1 and not (self.cached[1] == 1).any():
-            raise ValueError(
+            raise UserError(
                 f"data.mask={self.encoding}: not one pixel of {len(self.pairs)} masks shows the class; masks that hold "
                 f"0 and 1 need data/mask=values or data.mask.above=0"
             )
@@ -60,7 +61,7 @@ class Decoded:
         image, mask = pair.load(self.encoding, self.size)
         top = int(mask[mask != IGNORE].max(initial=0))
         if top >= max(self.num_classes, 2):
-            raise ValueError(
+            raise UserError(
                 f"{pair.mask}: holds class {top}, but data.num_classes={self.num_classes}; correct it or data.mask"
             )
         return image, mask

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from segnet.data.colour import COLOUR, NOTHING, Factors, steps_of
 from segnet.data.geometry import CROPS, GEOMETRY, RESAMPLING, Params, Size
+from segnet.errors import UserError
 
 _INTERPOLATION = {"interpolation": (cv2.INTER_LINEAR,), "mask_interpolation": (cv2.INTER_NEAREST,)}
 _BORDERS = {"border_mode": (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101)}
@@ -71,12 +72,12 @@ class DeviceTransforms:
         size: (height, width) of those that come out.
 
     Raises:
-        ValueError: a transform is not supported.
+        UserError: a transform is not supported.
     """
 
     def __init__(self, transforms: Sequence[Any], size: Size) -> None:
         if reason := supported(transforms, size):
-            raise ValueError(reason)
+            raise UserError(reason)
         import albumentations
 
         self.compose = albumentations.Compose(list(transforms), strict=True)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from segnet.errors import UserError
+
 MAX_PIXELS = 100_000_000  # 10,000 × 10,000; a larger header is refused before anything is decoded
 MaskKind = Literal["grey", "index", "rgb"]
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -24,14 +26,14 @@ def read_rgb(path: Path | str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8
     8 and 16 bit, grey and colour; an alpha channel is dropped, an EXIF rotation is applied.
 
     Raises:
-        ValueError: unreadable, truncated or larger than ``max_pixels``; the message names the file.
+        UserError: unreadable, truncated or larger than ``max_pixels``; the message names the file.
     """
     with _opened(path, max_pixels) as image:
         if image.mode.startswith("I;16"):
             grey = (np.asarray(image) >> 8).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=2)
         if image.mode in ("F", "I"):
-            raise ValueError(f"{path}: 32-bit pictures have no fixed range; save it with 8 or 16 bits")
+            raise UserError(f"{path}: 32-bit pictures have no fixed range; save it with 8 or 16 bits")
         if "transparency" in image.info:
             image = image.convert("RGBA")
         return np.asarray(image.convert("RGB"))
@@ -47,7 +49,7 @@ def read_raw_mask(path: Path | str, kind: MaskKind, max_pixels: int = MAX_PIXELS
         (H, W) grey values or indices, or uint8 (H, W, 3) RGB. A colour file whose three channels agree is grey.
 
     Raises:
-        ValueError: unreadable, too large, or in colour where a value is wanted; the message names the file.
+        UserError: unreadable, too large, or in colour where a value is wanted; the message names the file.
     """
     with _opened(path, max_pixels) as image:
         if kind == "rgb":
@@ -59,14 +61,14 @@ def read_raw_mask(path: Path | str, kind: MaskKind, max_pixels: int = MAX_PIXELS
         if image.mode in ("P", "RGB", "RGBA", "CMYK", "YCbCr"):
             rgb = np.asarray(image.convert("RGB"))
             if (rgb != rgb[..., :1]).any():
-                raise ValueError(
+                raise UserError(
                     f"{path}: the mask is in colour, but data.mask expects grey values; use data/mask=palette "
                     f"with data.mask.colors"
                 )
             return rgb[..., 0]
         values = np.asarray(image.convert("L") if image.mode == "LA" else image)
         if not np.issubdtype(values.dtype, np.integer):
-            raise ValueError(f"{path}: the mask holds floating-point values; save it with integers")
+            raise UserError(f"{path}: the mask holds floating-point values; save it with integers")
         return values
 
 
@@ -83,7 +85,7 @@ def _opened(path: Path | str, max_pixels: int) -> Iterator[Image.Image]:
             raise _unreadable(path, error) from error
     with file:
         if file.width * file.height > max_pixels:
-            raise ValueError(
+            raise UserError(
                 f"{path}: {file.width}×{file.height} pixels, more than the limit of {max_pixels:,}; "
                 f"cut it into smaller pictures"
             )
@@ -95,8 +97,8 @@ def _opened(path: Path | str, max_pixels: int) -> Iterator[Image.Image]:
         yield upright
 
 
-def _unreadable(path: Path | str, error: Exception) -> ValueError:
-    return ValueError(f"{path}: cannot be read as an image ({error}); replace or remove it")
+def _unreadable(path: Path | str, error: Exception) -> UserError:
+    return UserError(f"{path}: cannot be read as an image ({error}); replace or remove it")
 
 
 def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:

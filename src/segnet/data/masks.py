@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnet.data.images import MaskKind
+from segnet.errors import UserError
 
 IGNORE = 255
 
@@ -58,14 +59,14 @@ class Values:
         """Stored (H, W) values to class indices and `IGNORE`."""
         known = self._known()
         if raw.size and (raw.min() < 0 or raw.max() > 65535):
-            raise ValueError(f"{path}: mask values must lie in 0..65535, found {raw.min()}..{raw.max()}")
+            raise UserError(f"{path}: mask values must lie in 0..65535, found {raw.min()}..{raw.max()}")
         table = np.full(65536, -1, np.int16)
         table[known] = np.arange(len(known))
         table[list(self.ignore)] = IGNORE
         indices = table[raw]
         if (indices < 0).any():
             unknown = sorted({int(v) for v in np.unique(raw[indices < 0])})
-            raise ValueError(
+            raise UserError(
                 f"{path}: unknown mask value(s) {_some(unknown)}; known are {_some(known)}, ignored "
                 f"{list(self.ignore)}: add them to data.mask.ignore or data.mask.classes, "
                 f"or correct data.num_classes={self.num_classes}"
@@ -76,15 +77,15 @@ class Values:
         count = max(self.num_classes, 2)
         known = list(range(count)) if self.classes is None else list(self.classes)
         if len(known) != count:
-            raise ValueError(
+            raise UserError(
                 f"data.mask.classes={known}: needs {count} values for data.num_classes={self.num_classes}, "
                 f"one per class (background first in a binary task)"
             )
         if count >= IGNORE:
-            raise ValueError(f"data.num_classes={count}: must be below {IGNORE}, which marks ignored pixels")
+            raise UserError(f"data.num_classes={count}: must be below {IGNORE}, which marks ignored pixels")
         both = [*known, *self.ignore]
         if len(set(both)) != len(both) or not all(0 <= value <= 65535 for value in both):
-            raise ValueError(
+            raise UserError(
                 f"data.mask.classes={_some(known)}, data.mask.ignore={list(self.ignore)}: must be different "
                 f"values in 0..65535"
             )
@@ -107,7 +108,7 @@ class Palette:
     def __post_init__(self) -> None:
         known = [tuple(color) for color in (*self.colors, *self.ignore)]
         if any(len(c) != 3 or not all(0 <= v <= 255 for v in c) for c in known) or len(set(known)) != len(known):
-            raise ValueError(f"data.mask colours {known}: must be different [r, g, b] with values in 0..255")
+            raise UserError(f"data.mask colours {known}: must be different [r, g, b] with values in 0..255")
 
     def __call__(self, raw: NDArray[np.integer], path: Path) -> NDArray[np.uint8]:
         """Stored uint8 (H, W, 3) RGB to class indices and `IGNORE`."""
@@ -119,7 +120,7 @@ class Palette:
             out[code == _pack(np.asarray(color))] = index
         if (out < 0).any():
             unknown = [tuple(int(c) for c in v) for v in np.unique(raw[out < 0], axis=0)[:5]]
-            raise ValueError(
+            raise UserError(
                 f"{path}: unknown mask colour(s) {unknown}; add them to data.mask.colors or data.mask.ignore"
             )
         return np.asarray(out, np.uint8)
@@ -128,14 +129,14 @@ class Palette:
 def check_classes(classes: Sequence[str], num_classes: int, colors: Sequence[Sequence[int]] | None) -> None:
     """Refuse names and colours that do not agree with the number of classes, or a number that no mask can hold."""
     if type(num_classes) is not int or not 1 <= num_classes < IGNORE:
-        raise ValueError(f"data.num_classes={num_classes}: must be an integer in 1..{IGNORE - 1}")
+        raise UserError(f"data.num_classes={num_classes}: must be an integer in 1..{IGNORE - 1}")
     if len(classes) != num_classes:
-        raise ValueError(
+        raise UserError(
             f"data.num_classes={num_classes}, but data.classes names {len(classes)}: {list(classes)}; they must agree "
             f"(a binary task has one)"
         )
     if colors is not None and len(colors) != num_classes:
-        raise ValueError(f"data.colors has {len(colors)} colours for {num_classes} classes; name one for each")
+        raise UserError(f"data.colors has {len(colors)} colours for {num_classes} classes; name one for each")
 
 
 def _pack(rgb: NDArray[np.integer]) -> NDArray[np.int64]:

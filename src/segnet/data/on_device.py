@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from segnet.data.cache import Pair
 from segnet.data.dataset import Batch, seed_of
 from segnet.data.device_transforms import DeviceTransforms, supported
+from segnet.errors import UserError
 from segnet.networks.replay import Replay
 
 
@@ -101,7 +102,7 @@ def keep(
         None where the images stay with the loader's workers; with ``auto`` a line says why.
 
     Raises:
-        ValueError: they cannot be kept, and ``wanted`` is True.
+        UserError: they cannot be kept, and ``wanted`` is True.
     """
     if wanted is False or (wanted == "auto" and device.type != "cuda"):
         return None
@@ -119,7 +120,7 @@ def keep(
             return Resident(cached, indices if everything else {"train": indices["train"]}, transforms, seed, device)
         refused = f"the training split takes {train / 1e9:.3g} GB, over {part}the {free / 1e9:.3g} GB free on {device}"
     if wanted is True:
-        raise ValueError(f"data.device_cache=true: {refused}; or set data.device_cache=auto")
+        raise UserError(f"data.device_cache=true: {refused}; or set data.device_cache=auto")
     rank_zero_info(f"data.device_cache=auto: images stay with the loader's workers: {refused}")
     return None
 

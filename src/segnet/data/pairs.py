@@ -12,6 +12,7 @@ from segnet.data import cache
 from segnet.data.images import EXTENSIONS, read_raw_mask, read_rgb, resize_pair
 from segnet.data.masks import Encoding
 from segnet.data.splits import SPLITS, Split
+from segnet.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Pair:
             indices = encoding(read_raw_mask(self.mask, encoding.kind), self.mask)
         if indices.shape != image.shape[:2]:
             sizes = ["×".join(str(side) for side in array.shape[1::-1]) for array in (indices, image)]
-            raise ValueError(
+            raise UserError(
                 f"{self.mask}: mask is {sizes[0]}, its image {self.image} is {sizes[1]}; both must have one size"
             )
         return (image, indices) if size is None else resize_pair(image, indices, size)
@@ -48,34 +49,32 @@ class Layout:
 
     def __post_init__(self) -> None:
         if self.missing_mask not in ("error", "empty"):
-            raise ValueError(f"data.missing_mask={self.missing_mask}: must be 'error' or 'empty'")
+            raise UserError(f"data.missing_mask={self.missing_mask}: must be 'error' or 'empty'")
 
     def list_images(self) -> list[str]:
         """Every image by its path relative to the root, in order.
 
         Raises:
-            FileNotFoundError: there is no such folder, or no image in it.
+            UserError: there is no such folder, or no image in it.
             ValueError: a pattern leads out of it.
         """
         if not self.root.is_dir():
-            raise FileNotFoundError(
-                f"data.root={self.root}: no such folder; set data.root to the folder of the data set"
-            )
+            raise UserError(f"data.root={self.root}: no such folder; set data.root to the folder of the data set")
         found = set()
         for pattern in self.images:
             if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-                raise ValueError(f"data.images={pattern!r}: must be a pattern below data.root")
+                raise UserError(f"data.images={pattern!r}: must be a pattern below data.root")
             paths = (path for path in self.root.glob(pattern) if path.suffix.lower() in EXTENSIONS)
             found |= {path.relative_to(self.root).as_posix() for path in paths}
         if not found:
-            raise FileNotFoundError(f"data.root={self.root}: nothing matches data.images={self.images}")
+            raise UserError(f"data.root={self.root}: nothing matches data.images={self.images}")
         return sorted(found)
 
     def pair(self, image: str) -> Pair:
         """An image of `list_images` with its mask.
 
         Raises:
-            FileNotFoundError: it should have a mask and has none.
+            UserError: it should have a mask and has none.
             ValueError: the pattern of the masks has a placeholder that does not exist.
         """
         if self.defect_free is not None and fnmatchcase(image, self.defect_free):
@@ -86,14 +85,14 @@ class Layout:
                 stem=path.stem, name=path.name, dir=path.parent.as_posix(), parent=path.parent.name
             )
         except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"data.masks={self.masks!r}: wrong placeholder ({error}); use {{stem}}, {{name}}, {{dir}}, {{parent}}"
             ) from error
         mask = self.root / name
         if mask.is_file():
             return Pair(self.root / image, mask)
         if self.missing_mask == "error":
-            raise FileNotFoundError(
+            raise UserError(
                 f"{self.root / image}: its mask {mask} is missing; add it, or set data.missing_mask=empty "
                 f"(no mask means no defect) or data.defect_free=<pattern>"
             )
@@ -107,14 +106,14 @@ def find(layout: Layout, split: Callable[[Path, Sequence[str]], Split]) -> tuple
         pairs that belong to some split, in the order of their names, and of each split the indices into them.
 
     Raises:
-        ValueError: no image has a mask, or one is in the training split and in another.
+        UserError: no image has a mask, or one is in the training split and in another.
     """
     by_split = split(layout.root, layout.list_images())
     if leaked := sorted(set(by_split["train"]) & {*by_split["val"], *by_split["test"]}):
-        raise ValueError(f"data.split puts {leaked[0]} ({len(leaked)} in all) into train and val or test")
+        raise UserError(f"data.split puts {leaked[0]} ({len(leaked)} in all) into train and val or test")
     used = sorted({image for part in by_split.values() for image in part})
     pairs = [layout.pair(image) for image in used]
     if pairs and all(pair.mask is None for pair in pairs):
-        raise ValueError(f"data.masks={layout.masks!r}: not one of {len(pairs)} images has a mask; correct the pattern")
+        raise UserError(f"data.masks={layout.masks!r}: not one of {len(pairs)} images has a mask; correct the pattern")
     place = {image: i for i, image in enumerate(used)}
     return pairs, {name: [place[image] for image in by_split[name]] for name in SPLITS}

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from segnet.errors import UserError
+
 SPLITS = ("train", "val", "test")
 Split = dict[str, list[str]]
 
@@ -51,7 +53,7 @@ class ByList:
     @staticmethod
     def _read(path: Path, known: dict[str, set[str]]) -> list[str]:
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: list file of the split not found; correct data.split")
+            raise UserError(f"{path}: list file of the split not found; correct data.split")
         found: list[str] = []
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if not line.strip():
@@ -60,7 +62,7 @@ class ByList:
             tails = [line.strip(), *("/".join(parts[i:]) for i in range(len(parts)))]
             match = next((known[tail] for tail in tails if tail in known), set())
             if len(match) != 1:
-                raise ValueError(
+                raise UserError(
                     f"{path}:{number}: {line.split()[0]!r} names no image (or more than one) that "
                     f"data.images finds; write its path relative to data.root"
                 )
@@ -73,7 +75,9 @@ class ByHash:
     """Shares of the images, drawn by a hash of the name: adding images moves no other between splits.
 
     Args:
-        train, val, test: shares, together 1.
+        train: share of the images; the three shares are 1 together.
+        val: share of the images.
+        test: share of the images.
         group: regular expression on the relative path; images whose first group (or whole match) is equal
             stay together, such as all pictures of one object.
         salt: another text draws another split.
@@ -89,10 +93,10 @@ class ByHash:
         """Relative image paths by split."""
         shares = [self.train, self.val, self.test]
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-            raise ValueError(f"data.split shares {shares}: must not be negative and must add up to 1")
+            raise UserError(f"data.split shares {shares}: must not be negative and must add up to 1")
         split: Split = {name: [] for name in SPLITS}
         for image in images:
-            digest = hashlib.sha256((self.salt + self._key(image)).encode()).digest()
+            digest = hashlib.sha256((self.salt + self._key(image)).encode(errors="surrogateescape")).digest()
             draw = int.from_bytes(digest[:8], "big") / 2**64
             name = "train" if draw < shares[0] else "val" if draw < shares[0] + shares[1] else "test"
             split[name].append(image)
@@ -103,5 +107,5 @@ class ByHash:
             return image
         match = re.search(self.group, image)
         if match is None or match.group(1 if match.re.groups else 0) is None:
-            raise ValueError(f"data.split.group={self.group!r} does not match {image!r}; correct the pattern")
+            raise UserError(f"data.split.group={self.group!r} does not match {image!r}; correct the pattern")
         return match.group(1 if match.re.groups else 0)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segnet.data.images import resize_exact
+from segnet.errors import UserError
 from segnet.training.module import SegmentationModule
 
 OPSET = 20
@@ -146,27 +147,29 @@ class Program:
 
     Attributes:
         classes, colors, image_size: as in `segnet.training.module.SegmentationModule`, from the metadata.
+        device: where it takes and gives tensors without a copy; ONNX Runtime goes from the CPU to a GPU by itself.
 
     Raises:
-        ValueError: no program of this project, damaged, or asking for code beyond tensor operators.
+        UserError: no program of this project, damaged, or asking for code beyond tensor operators.
     """
 
     def __init__(self, path: str | Path, device: str = "cpu") -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise FileNotFoundError(f"ckpt_path={path}: no such file; export.py writes model.onnx or model.pt2")
-        self.device = torch.device(device)
+            raise UserError(f"ckpt_path={path}: no such file; export.py writes model.onnx or model.pt2")
+        onnx = self.path.suffix != ".pt2"
+        self.device = torch.device("cpu" if onnx else device)
         try:
-            self._call, text = (_open_pt2 if self.path.suffix == ".pt2" else _open_onnx)(self.path, self.device)
+            self._call, text = (_open_onnx if onnx else _open_pt2)(self.path, torch.device(device))
             self.metadata: dict[str, Any] = json.loads(text)
             self.classes = [str(name) for name in self.metadata["classes"]]
             self.colors = self.metadata["colors"]
             height, width = self.metadata["image_size"]
-        except ImportError as error:
-            raise ImportError(f"ckpt_path={path}: {error}; pip install segnet-lightning[export]") from error
+        except ModuleNotFoundError as error:
+            raise UserError(f"ckpt_path={path}: {error}; pip install 'segnet-lightning[export]'") from error
         except Exception as error:  # both runtimes raise many kinds for a damaged file
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"ckpt_path={path}: not a program that export.py wrote ({reason})") from error
+            raise UserError(f"ckpt_path={path}: not a program that export.py wrote ({reason})") from error
         self.image_size = (int(height), int(width))
 
     def __call__(self, pictures: Tensor) -> Tensor:

@@ -16,11 +16,15 @@ from torch import Tensor
 from segnet.data.images import resize_exact
 from segnet.deployment.exported_model import Program
 from segnet.environment import autocast
+from segnet.errors import UserError
+from segnet.networks.replay import Replay
 from segnet.networks.segnet import SMALLEST, enable_mc_dropout
 from segnet.training.checkpoint import load_module
 from segnet.training.module import SegmentationModule
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-1, -2))
+FORMS = 8  # sizes of batches whose CUDA graphs are kept: several scales, each with a last batch of its own
+SHARE = 1 / 32  # of a GPU's memory that the sums of a batch may take; adding to them takes four times as much again
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class Prediction:
 class Predictor:
     """Runs a trained network over pictures.
 
+    On a GPU the network is replayed from a CUDA graph (`segnet.networks.replay`); images go there once, and what is
+    summed over mirror images, scales, samples and tiles comes back once, unless it is too large (see `SHARE`): then the
+    sums are kept on the CPU. What fits is decided by the card, not by what is free, so a rerun decides the same.
+    One thread at a time.
+
     Args:
         model: a module in evaluation mode on its device, or an exported program.
         precision: Lightning's name; ``bf16-mixed`` and ``16-mixed`` compute in autocast.
@@ -78,19 +87,19 @@ class Predictor:
         batch_size: int = 4,
     ) -> None:
         if tile is not None and (type(tile) is not int or tile < SMALLEST):
-            raise ValueError(f"tile={tile}: must be null or a side of at least {SMALLEST} pixels")
+            raise UserError(f"tile={tile}: must be null or a side of at least {SMALLEST} pixels")
         if not 0 <= overlap < 1:
-            raise ValueError(f"overlap={overlap}: must lie in [0, 1), such as 0.25")
+            raise UserError(f"overlap={overlap}: must lie in [0, 1), such as 0.25")
         if type(batch_size) is not int or batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: must be an integer of at least 1")
+            raise UserError(f"batch_size={batch_size}: must be an integer of at least 1")
         if type(mc_samples) is not int or mc_samples < 0 or mc_samples == 1:
-            raise ValueError(f"mc_samples={mc_samples}: must be 0, or at least 2 to have a variance")
+            raise UserError(f"mc_samples={mc_samples}: must be 0, or at least 2 to have a variance")
         if not scales or min(scales) <= 0:
-            raise ValueError(f"scales={list(scales)}: must be positive factors, such as [0.75,1,1.25]")
+            raise UserError(f"scales={list(scales)}: must be positive factors, such as [0.75,1,1.25]")
         if isinstance(model, Program):
             self._check_program(model, tile, scales, mc_samples)
         elif mc_samples and enable_mc_dropout(model.net) == 0:
-            raise ValueError(
+            raise UserError(
                 f"mc_samples={mc_samples}: the network has no dropout to sample from; train with "
                 f"model=bayesian_segnet (or model.net.dropout=0.5)"
             )
@@ -98,16 +107,17 @@ class Predictor:
         self.flips = FLIPS if flips else FLIPS[:1]
         self.scales, self.mc_samples, self.batch_size = tuple(scales), mc_samples, batch_size
         self.precision = precision
+        self._logits = None if isinstance(model, Program) else Replay(lambda x: [model.logits(x)], FORMS, False, model)
 
     @staticmethod
     def _check_program(program: Program, tile: int | None, scales: Sequence[float], mc_samples: int) -> None:
         if mc_samples or tuple(scales) != (1.0,):
-            raise ValueError(
+            raise UserError(
                 f"{program.path}: an exported program knows one scale and no dropout; use a checkpoint for "
                 f"mc_samples and scales"
             )
         if tile is not None and (tile, tile) != program.image_size:
-            raise ValueError(
+            raise UserError(
                 f"tile={tile}: {program.path} takes {program.image_size[0]}×{program.image_size[1]}; set tile to "
                 f"its size or leave it out"
             )
@@ -115,23 +125,46 @@ class Predictor:
     @torch.no_grad()
     def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Predict uint8 (H, W, 3) RGB pictures."""
+        if self._logits is not None:
+            self._logits.check()
         tensors = [torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] for picture in pictures]
-        moments: list[Tensor | None] = [None] * len(tensors)
+        found: list[Prediction | None] = [None] * len(tensors)
         whole = [i for i, t in enumerate(tensors) if self.tile is None or max(t.shape[-2:]) <= self.tile]
         for start in range(0, len(whole), self.batch_size):
             part = whole[start : start + self.batch_size]
-            for i, out in zip(part, self._moments([tensors[i] for i in part], self.model.image_size), strict=True):
-                moments[i] = out
-        return [self._prediction(self._tiled(tensors[i]) if m is None else m) for i, m in enumerate(moments)]
+            given = self._given([tensors[i] for i in part])
+            for i, moments in zip(part, self._moments(given, self.model.image_size), strict=True):
+                found[i] = self._prediction(moments)
+        return [
+            self._prediction(self._tiled(*self._given([t]))) if f is None else f
+            for f, t in zip(found, tensors, strict=True)
+        ]
+
+    def _given(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Images (1, 3, H, W) on the device where their sums are kept: the GPU where they fit."""
+        device = self.model.device
+        if device.type != "cuda":
+            return tensors
+        values = sum(t.shape[-2] * t.shape[-1] for t in tensors) * self._channels
+        if 4 * values > SHARE * torch.cuda.get_device_properties(device).total_memory:
+            return tensors
+        return [t.pin_memory().to(device, non_blocking=True) for t in tensors]
+
+    @property
+    def _channels(self) -> int:
+        """Values summed for a pixel: first moments, with samples second ones too."""
+        return len(self.model.classes) * (2 if self.mc_samples else 1)
 
     def _prediction(self, moments: Tensor) -> Prediction:
         mean, *square = torch.split(moments, len(self.model.classes))
-        return Prediction(mean, (square[0] - mean.square()).clamp(min=0).mean(0) if square else None)
+        variance = (square[0] - mean.square()).clamp(min=0).mean(0).cpu() if square else None
+        return Prediction(mean.cpu(), variance)
 
     def _moments(self, tensors: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
         """First moment of the probabilities, with samples the second below it: (C or 2 C, H, W) of each (1, 3, H, W).
 
-        Pictures are resized to ``size`` (times each scale) for the network, its logits back to their own size.
+        Pictures are resized to ``size`` (times each scale) for the network, its logits back to their own size. The
+        moments are where the images are.
         """
         sums = [torch.zeros(()) for _ in tensors]
         for _ in range(max(1, self.mc_samples)):
@@ -146,18 +179,19 @@ class Predictor:
         for flip in self.flips:
             for scale in self.scales:
                 for i, p in enumerate(self._view([t.flip(flip) for t in tensors], size, scale)):
-                    sums[i] = sums[i] + p.flip(flip).cpu() / views
+                    sums[i] = sums[i] + p.flip(flip).to(tensors[i].device) / views
         return sums
 
     def _view(self, tensors: Sequence[Tensor], size: tuple[int, int], scale: float) -> list[Tensor]:
         """Probabilities (C, H, W) of pictures (1, 3, H, W) of any sizes, in one batch."""
         if isinstance(self.model, Program):
             return [self.model(t)[0] for t in tensors]
+        assert self._logits is not None
         device = self.model.device
         height, width = (max(SMALLEST, round(side * scale)) for side in size)
         batch = torch.cat([resize_exact(t.to(device), (height, width)) for t in tensors])
         with autocast(device.type, self.precision):
-            logits = self.model.logits(batch.contiguous(memory_format=torch.channels_last))
+            (logits,) = self._logits(batch.contiguous(memory_format=torch.channels_last))
         out = []
         for single, tensor in zip(torch.split(logits, 1), tensors, strict=True):
             own = (tensor.shape[-2], tensor.shape[-1])
@@ -172,9 +206,9 @@ class Predictor:
         window = (min(self.tile, height), min(self.tile, width))
         places = [(top, left) for top in self._starts(height) for left in self._starts(width)]
         ramp = torch.linspace(-1, 1, self.tile + 2)[1:-1].abs().neg().add(1)
-        weight = ramp[: window[0], None] * ramp[None, : window[1]]
-        channels = len(self.model.classes) * (2 if self.mc_samples else 1)
-        total, weights = torch.zeros(channels, height, width), torch.zeros(height, width)
+        weight = (ramp[: window[0], None] * ramp[None, : window[1]]).to(tensor.device)
+        total = torch.zeros(self._channels, height, width, device=tensor.device)
+        weights = torch.zeros(height, width, device=tensor.device)
         for start in range(0, len(places), self.batch_size):
             part = places[start : start + self.batch_size]
             windows = [tensor[..., t : t + window[0], s : s + window[1]] for t, s in part]

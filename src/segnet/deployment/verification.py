@@ -16,6 +16,7 @@ from segnet import environment
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.images import resize_pair
 from segnet.deployment.exported_model import Program
+from segnet.errors import UserError
 from segnet.networks.segnet import SMALLEST
 from segnet.training.metrics import Counts, scores
 from segnet.training.module import SegmentationModule
@@ -105,7 +106,7 @@ def check(found: dict[str, Any], tolerance: DictConfig) -> None:
     """Refuse a program outside its tolerance.
 
     Raises:
-        ValueError: naming the first figure that is out.
+        UserError: naming the first figure that is out.
     """
     for name, good in (
         ("difference", found["difference"] <= tolerance.difference),
@@ -113,7 +114,7 @@ def check(found: dict[str, Any], tolerance: DictConfig) -> None:
         ("iou", found["iou"] <= tolerance.iou),
     ):
         if not good:
-            raise ValueError(
+            raise UserError(
                 f"the program is outside its tolerance: {name} {found[name]:.6f}, allowed {tolerance[name]}; "
                 f"nothing was kept; export without quantize, or set tolerance.{name} (tolerance_int8.{name})"
             )

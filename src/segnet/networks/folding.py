@@ -22,11 +22,15 @@ ALIGNED = 8  # channels of a bfloat16 row that tensor cores load at once
 
 
 def pays(x: Tensor, layers: Iterable[nn.Module]) -> bool:
-    """Whether to fold: on a GPU, in 16 bits, even sides, odd square kernels of few channels."""
+    """Whether to fold: on a GPU, in 16 bits, even sides, odd square kernels of few channels.
+
+    Of channels between two layers there must be an even number: `convolve` pads its result, which only the last layer's
+    may be.
+    """
     if kernels_for(x) is None or x.shape[-2] % 2 or x.shape[-1] % 2 or not _in_16_bits(x):
         return False
     convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
-    return all(_foldable(conv) for conv in convs)
+    return all(_foldable(conv) for conv in convs) and all(4 * conv.out_channels % ALIGNED == 0 for conv in convs[:-1])
 
 
 def _in_16_bits(x: Tensor) -> bool:

@@ -11,9 +11,11 @@ Source: Badrinarayanan, Kendall, Cipolla, "SegNet", IEEE TPAMI 2017, section 3.1
 """
 
 import os
+import warnings
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from shutil import which
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +33,12 @@ def kernels_for(x: Tensor) -> ModuleType | None:
 
 @cache
 def _kernels() -> ModuleType | None:
-    return import_module("segnet.networks.kernels") if find_spec("triton") else None
+    if find_spec("triton") is None:
+        return None
+    if torch.cuda.is_available() and not any(map(which, ("cc", "gcc", "clang", os.environ.get("CC", "")))):
+        warnings.warn("Triton needs a C compiler and finds none: slower operators of torch are used", stacklevel=2)
+        return None
+    return import_module("segnet.networks.kernels")
 
 
 def max_pool(x: Tensor, folded: bool = False) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from itertools import chain, pairwise, zip_longest
 
 from torch import Tensor, nn
 
+from segnet.errors import UserError
 from segnet.networks import folding
 from segnet.networks.normalization import as_pixels, norm_relu
 from segnet.networks.pooling import max_pool, max_unpool
@@ -73,7 +74,7 @@ class UnpoolingNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) float to (N, num_classes, H, W) logits."""
         if min(x.shape[-2:]) < SMALLEST:
-            raise ValueError(
+            raise UserError(
                 f"picture is {x.shape[-2]}×{x.shape[-1]}: height and width must be at least {SMALLEST} "
                 f"pixels; choose a larger data.image_size"
             )
@@ -121,7 +122,7 @@ class SegNet(UnpoolingNetwork):
         _check(num_classes, dropout)
         if not isinstance(widths, Sequence) or len(widths) != len(self.CONVS) or not all(map(_positive, widths)):
             example = [16, 32, 80, 152, 184]
-            raise ValueError(f"widths={widths}: must be 5 positive channel counts, one per stage, such as {example}")
+            raise UserError(f"widths={widths}: must be 5 positive channel counts, one per stage, such as {example}")
         encoder: list[Stage] = []
         decoder: list[Stage] = []
         for level, ((into, out), convs) in enumerate(zip(pairwise((3, *widths)), self.CONVS, strict=True)):
@@ -138,7 +139,7 @@ class SegNet(UnpoolingNetwork):
     def load_vgg16(self, bias: bool, widths: Sequence[int]) -> None:
         """Copy torchvision's ``vgg16_bn`` features, layer by layer, into the encoder."""
         if not bias or tuple(widths) != (64, 128, 256, 512, 512):
-            raise ValueError(
+            raise UserError(
                 f"pretrained=true with widths={list(widths)}, bias={bias}: VGG16's weights fit widths "
                 f"[64, 128, 256, 512, 512] with bias=true only; use model=segnet_vgg16"
             )
@@ -166,7 +167,7 @@ class SegNetBasic(UnpoolingNetwork):
     def __init__(self, num_classes: int, width: int = 64, dropout: float = 0.0) -> None:
         _check(num_classes, dropout)
         if not _positive(width):
-            raise ValueError(f"width={width}: must be a positive number of channels, such as 64")
+            raise UserError(f"width={width}: must be a positive number of channels, such as 64")
         encoder = [_stage([3 if i == 0 else width, width], 7, True) for i in range(4)]
         decoder = [_stage([width, width], 7, True, relu=False) for _ in range(4)]
         super().__init__(encoder, Stage(), decoder, nn.Conv2d(width, num_classes, 1))
@@ -220,9 +221,9 @@ def _add_dropout(net: UnpoolingNetwork, p: float, stages: Sequence[int]) -> None
 
 def _check(num_classes: int, dropout: float) -> None:
     if not _positive(num_classes):
-        raise ValueError(f"num_classes={num_classes}: must be an integer of at least 1; set data.num_classes")
+        raise UserError(f"num_classes={num_classes}: must be an integer of at least 1; set data.num_classes")
     if type(dropout) not in (int, float) or not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout}: must lie in [0, 1); the Bayesian variants use 0.5")
+        raise UserError(f"dropout={dropout}: must lie in [0, 1); the Bayesian variants use 0.5")
 
 
 def _positive(value: object) -> bool:

@@ -16,6 +16,7 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.images import read_raw_mask, read_rgb
 from segnet.data.masks import IGNORE
 from segnet.data.splits import SPLITS
+from segnet.errors import UserError
 from segnet.visualization.overlays import overlay, palette, save
 
 RARE = 0.001  # share of the training pixels below which a class is called rare
@@ -35,19 +36,7 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
     split_of = {i: name for name in SPLITS for i in data.indices[name]}
     errors = [row["error"] for row in rows if row["error"]]
     warnings: list[str] = []
-    count = max(data.num_classes, 2)
-    names = ["background", *data.classes] if data.num_classes == 1 else data.classes
-    shares: dict[str, dict[str, float]] = {}
-    for split in SPLITS:
-        pixels = sum((rows[i]["pixels"] for i in data.indices[split]), np.zeros(count, np.int64))
-        shares[split] = {n: float(p) / max(int(pixels.sum()), 1) for n, p in zip(names, pixels, strict=True)}
-        for name, value in shares[split].items():
-            if value == 0:
-                held = next((rows[i]["values"] for i in data.indices[split] if rows[i]["values"]), None)
-                told = f"class {name} does not occur in {split}{guess(held) if split == 'train' else ''}"
-                (errors if split == "train" else warnings).append(told)
-            elif split == "train" and value < RARE:
-                warnings.append(f"class {name} has {value:.3%} of the training pixels; weigh it or show it more often")
+    shares = _shares(data, rows, errors, warnings)
     empty = {s: sum(not rows[i]["pixels"][1:].any() for i in data.indices[s]) for s in SPLITS}
     twins = duplicates(rows, split_of, near)
     alike = []
@@ -79,6 +68,26 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
     }
 
 
+def _shares(
+    data: SegmentationDataModule, rows: Sequence[dict[str, Any]], errors: list[str], warnings: list[str]
+) -> dict[str, dict[str, float]]:
+    """Share of each class in the pixels of each split; classes that are missing or rare are told."""
+    count = max(data.num_classes, 2)
+    names = ["background", *data.classes] if data.num_classes == 1 else data.classes
+    shares: dict[str, dict[str, float]] = {}
+    for split in SPLITS:
+        pixels = sum((rows[i]["pixels"] for i in data.indices[split]), np.zeros(count, np.int64))
+        shares[split] = {n: float(p) / max(int(pixels.sum()), 1) for n, p in zip(names, pixels, strict=True)}
+        for name, value in shares[split].items():
+            if value == 0:
+                held = next((rows[i]["values"] for i in data.indices[split] if rows[i]["values"]), None)
+                told = f"class {name} does not occur in {split}{guess(held) if split == 'train' else ''}"
+                (errors if split == "train" else warnings).append(told)
+            elif split == "train" and value < RARE:
+                warnings.append(f"class {name} has {value:.3%} of the training pixels; weigh it or show it more often")
+    return shares
+
+
 def _look(data: SegmentationDataModule, index: int) -> dict[str, Any]:
     pair = data.pairs[index]
     count = max(data.num_classes, 2)
@@ -96,7 +105,7 @@ def _look(data: SegmentationDataModule, index: int) -> dict[str, Any]:
         found = np.bincount(mask.ravel(), minlength=IGNORE + 1)
         if found[count:IGNORE].any():
             top = int(np.flatnonzero(found[:IGNORE])[-1])
-            raise ValueError(f"{pair.mask}: holds class {top}, but data.num_classes={data.num_classes}")
+            raise UserError(f"{pair.mask}: holds class {top}, but data.num_classes={data.num_classes}")
         row["pixels"] = found[:count]
     except (ValueError, OSError) as error:
         row["error"] = f"{error}{guess(row['values'])}"

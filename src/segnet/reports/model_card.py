@@ -11,7 +11,7 @@ PHOTOS = 4
 
 
 def card(results: dict[str, Any], module: SegmentationModule, data: SegmentationDataModule) -> str:
-    """Markdown from the content of results.json."""
+    """Markdown from the content of results.json; long, because most of it is the text itself."""
     parameters = results["parameters"]
     config: dict[str, Any] = module.config or {}
     model = config.get("model", {})

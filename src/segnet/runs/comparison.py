@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from segnet.errors import UserError
 from segnet.old_names import update_targets
 
 Row = dict[str, Any]
@@ -72,7 +73,7 @@ def find(given: Sequence[str]) -> list[Run]:
     """Finished training runs in and below the folders and globs, the best first.
 
     Raises:
-        FileNotFoundError: a part of ``given`` holds none.
+        UserError: a part of ``given`` holds none.
     """
     folders: set[Path] = set()
     for part in given:
@@ -80,9 +81,7 @@ def find(given: Sequence[str]) -> list[Run]:
         here = {file.parent.resolve() for root in roots for file in root.rglob("results.json")}
         here = {folder for folder in here if (folder / "metrics.csv").is_file()}
         if not here:
-            raise FileNotFoundError(
-                f"runs={part}: no finished training run there (a folder with results.json and metrics.csv)"
-            )
+            raise UserError(f"runs={part}: no finished training run there (a folder with results.json and metrics.csv)")
         folders |= here
     shared = Path(*_common([folder.parent.parts for folder in folders]))
     runs = [Run(folder, folder.relative_to(shared).as_posix()) for folder in sorted(folders)]

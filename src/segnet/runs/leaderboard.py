@@ -1,19 +1,26 @@
 """What a sweep has reached so far: a table and a plot in its folder, rewritten after every job."""
 
 import fcntl
+import io
 import json
-import math
 import os
 import tempfile
+from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from segnet.errors import explain
+from segnet.errors import UserError, explain
+from segnet.files import atomic_write
 from segnet.runs.resume import recorded
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from segnet.runs import comparison
 
 FAILURE = "failure.json"  # in the folder of a job that failed
 _claimed: list[int] = []  # locks of this process's GPU
@@ -36,11 +43,11 @@ class Leaderboard(Callback):  # type: ignore[misc]
             return
         sweep = Path(config.hydra.sweep.dir)
         if job_return.status == JobStatus.FAILED:
-            error = job_return._return_value
+            error = _failure(job_return)
             note = {"error": explain(error) or f"{type(error).__name__}: {error}"}
             folder = sweep / config.hydra.sweep.subdir
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / FAILURE).write_text(json.dumps(note) + "\n", encoding="utf-8")
+            with atomic_write(folder / FAILURE) as part:
+                part.write_text(json.dumps(note) + "\n", encoding="utf-8")
         write(sweep)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -49,6 +56,16 @@ class Leaderboard(Callback):  # type: ignore[misc]
         if (sweep / "leaderboard.md").is_file():
             print((sweep / "leaderboard.md").read_text(encoding="utf-8"))
             print(f"leaderboard {sweep / 'leaderboard.md'}")
+
+
+def _failure(job: JobReturn) -> Exception:
+    """What ended a failed job, which Hydra raises on access and says so; it says so once more at the sweep's end."""
+    with redirect_stderr(io.StringIO()):
+        try:
+            _ = job.return_value
+        except Exception as error:
+            return error
+    raise AssertionError("the job has not failed")
 
 
 def claim_gpu() -> None:
@@ -69,7 +86,7 @@ def claim_gpu() -> None:
         _claimed.append(lock)
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         return
-    raise ValueError(f"{count} GPUs, all taken by other jobs: set hydra.launcher.n_jobs={count}")
+    raise UserError(f"{count} GPUs, all taken by other jobs: set hydra.launcher.n_jobs={count}")
 
 
 def write(sweep: Path) -> None:
@@ -87,31 +104,24 @@ def write(sweep: Path) -> None:
         given = " ".join(recorded(file.parent))
         error = json.loads(file.read_text(encoding="utf-8"))["error"]
         rows.append({"job": file.parent.name, "error": f"{error} [{given}]"})
-    part = sweep / f"leaderboard.{os.getpid()}.part"  # jobs may end at the same time
-    comparison.write_csv(part, rows)
-    part.replace(sweep / "leaderboard.csv")
-    part.write_text(comparison.markdown(rows) + "\n", encoding="utf-8")
-    part.replace(sweep / "leaderboard.md")
+    # Jobs may end at the same time.
+    with atomic_write(sweep / "leaderboard.csv", shared=True) as part:
+        comparison.write_csv(part, rows)
+    with atomic_write(sweep / "leaderboard.md", shared=True) as part:
+        part.write_text(comparison.markdown(rows) + "\n", encoding="utf-8")
     if runs:
-        _plot(runs).savefig(part, format="png", dpi=110)
-        part.replace(sweep / "leaderboard.png")
+        with atomic_write(sweep / "leaderboard.png", shared=True) as part:
+            _figure(runs).savefig(part, format="png", dpi=110)
 
 
-def _plot(runs: list[Any]) -> Any:
-    """The monitor of every job as a bar, labelled with what sets the job apart."""
-    from matplotlib.figure import Figure
-
+def _figure(runs: "list[comparison.Run]") -> "Figure":
+    """The monitor of every job, labelled with what sets the job apart."""
     from segnet.runs.comparison import differing, short
+    from segnet.visualization.figures import bars
 
     keys = differing(runs)
     labels = []
     for run in runs:
         parts = [f"{name}={run.config.get(key)}" for key, name in zip(keys, short(keys), strict=True)]
         labels.append(f"{run.folder.name}: {' '.join(parts)}"[:70])
-    values = [run.metric(run.monitor) for run in runs]
-    figure = Figure(figsize=(9, 1.2 + 0.32 * len(runs)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.barh(labels[::-1], [0 if math.isnan(v) else v for v in values][::-1])
-    axes.set(xlabel=f"best {runs[0].monitor}")
-    axes.grid(alpha=0.3, axis="x")
-    return figure
+    return bars(labels, [run.metric(run.monitor) for run in runs], f"best {runs[0].monitor}")

@@ -1,12 +1,20 @@
-"""Going on where a stopped or killed run stood: in its folder, with its configuration, to the same weights."""
+"""Continuing a stopped or killed run: in its folder, with its configuration, to the same weights.
+
+``conf/train.yaml`` asks `run_folder` and `record_folder` where a run works: Hydra begins a new run in a new folder and
+writes its record there, and a resumed one in its own folder, whose record it leaves alone.
+"""
 
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from segnet.errors import UserError
+from segnet.files import atomic_write
 from segnet.old_names import update_targets
 
 CONFIG = Path(".hydra") / "config.yaml"
@@ -28,49 +36,51 @@ def recorded(folder: Path) -> list[str]:
     return [str(override) for override in content]
 
 
-def arguments(given: Sequence[str]) -> list[str]:
-    """The command line, with ``resume=<run folder>`` made to run in that folder without touching its record."""
-    folder = next((a.partition("=")[2].strip("'\"") for a in given if a.startswith("resume=")), None)
-    if folder is not None and {"-m", "--multirun"} & set(given):
-        print("error: resume goes on with one run; leave out -m", file=sys.stderr)
-        sys.exit(1)
-    if folder is None or not has_record(Path(folder)):
-        return list(given)
-    return [*given, f"output_dir='{folder}'", "hydra.output_subdir=null"]
+def run_folder(resume: str | None, fresh: str) -> str:
+    """Where the run works: in the folder to resume, if a run is there, else in a fresh one."""
+    return fresh if resume is None or not has_record(Path(str(resume))) else str(resume)
 
 
-def again(given: Sequence[str]) -> list[str]:
-    """The command line of a study, with ``resume=<folder>`` made into what it was started with there."""
-    folder = next((a.partition("=")[2].strip("'\"") for a in given if a.startswith("resume=")), None)
-    if folder is None:
-        return list(given)
-    if not has_record(Path(folder)):
-        print(f"error: resume={folder}: no whole {OVERRIDES} there; give the folder of a study", file=sys.stderr)
-        sys.exit(1)
-    return [*recorded(Path(folder)), *(a for a in given if not a.startswith("resume=")), f"output_dir='{folder}'"]
+def record_folder(resume: str | None) -> str | None:
+    """Where in it Hydra writes its record; None keeps that of a resumed run."""
+    return CONFIG.parent.name if resume is None or not has_record(Path(str(resume))) else None
 
 
-def saved(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+OmegaConf.register_new_resolver("record_folder", record_folder, replace=True)
+
+
+def _folder(cfg: DictConfig, kind: str) -> Path:
+    """The folder that ``cfg.resume`` names.
+
+    Raises:
+        UserError: no run is there, or this is a sweep.
+    """
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise UserError("resume goes on with one run; leave out -m")
+    folder = Path(str(cfg.resume))
+    if not has_record(folder):
+        raise UserError(f"resume={folder}: no whole {OVERRIDES} there; give the folder of a {kind}")
+    return folder
+
+
+def saved(cfg: DictConfig) -> DictConfig:
     """The configuration that the run of ``cfg.resume`` was started with.
 
     ``trainer.max_epochs`` may grow, which is written to the record; whatever else was given otherwise is listed and
     does not count.
 
     Raises:
-        FileNotFoundError: no run is there.
-        ValueError: fewer epochs, or more of them under a schedule that spans the run.
+        UserError: no run is there; fewer epochs, or more of them under a schedule that spans the run.
     """
-    folder = Path(cfg.resume)
-    if not has_record(folder):
-        hint = "give the folder of a run, logs/train/<time>"
-        raise FileNotFoundError(f"resume={folder}: no whole {OVERRIDES} there; {hint}")
+    folder = _folder(cfg, "run, logs/train/<time>")
     config = OmegaConf.load(folder / CONFIG)
     assert isinstance(config, DictConfig)
     update_targets(config)
     config.output_dir = cfg.output_dir
     old = recorded(folder)
     ignored = []
-    for override in overrides:
+    for override in HydraConfig.get().overrides.task:
         key, _, value = override.lstrip("+").partition("=")
         if key in ("resume", "output_dir") or override in old:
             continue
@@ -88,25 +98,42 @@ def _grow(config: DictConfig, epochs: int, folder: Path) -> None:
     if epochs == before:
         return
     if -1 < epochs < before:
-        raise ValueError(f"trainer.max_epochs={epochs}: the run has {before}; on resuming it may only grow")
+        raise UserError(f"trainer.max_epochs={epochs}: the run has {before}; on resuming it may only grow")
     if config.model.scheduler is not None:
-        from hydra.utils import instantiate
-
+        from segnet.configuration import instantiate
         from segnet.training.schedules import run_length
 
-        if run_length(instantiate(config.model.scheduler)):
-            raise ValueError(
+        if run_length(instantiate(config.model.scheduler, "model.scheduler")):
+            raise UserError(
                 f"trainer.max_epochs={epochs}: the run's schedule spans its {before} epochs and cannot be stretched; "
                 f"start a new run"
             )
     config.trainer.max_epochs = epochs
-    part = folder / CONFIG.with_suffix(".part")
-    OmegaConf.save(config, part)
-    part.replace(folder / CONFIG)
+    with atomic_write(folder / CONFIG) as part:
+        OmegaConf.save(config, part)
+
+
+def saved_study(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
+    """The configuration that the study of ``cfg.resume`` was started with, and its overrides.
+
+    What is given beside ``resume``, such as more ``trials``, counts, and goes into the record.
+
+    Raises:
+        UserError: no study is there.
+    """
+    folder = _folder(cfg, "study, logs/tune/<time>")
+    given = HydraConfig.get().overrides
+    overrides = [*recorded(folder), *(override for override in given.task if not override.startswith("resume="))]
+    config = compose("tune", [*overrides, *given.hydra])
+    update_targets(config)
+    config.output_dir = cfg.output_dir
+    with atomic_write(folder / OVERRIDES) as part:
+        OmegaConf.save(OmegaConf.create(overrides), part)
+    return config, overrides
 
 
 def checkpoint(cfg: DictConfig) -> Path | None:
-    """Where a resumed run goes on; None where it was killed before its first checkpoint and begins anew.
+    """Where a resumed run continues; None where it was killed before its first checkpoint and begins anew.
 
     TensorBoard is told to drop what the killed run logged after it.
     """

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
 
+from segnet.errors import UserError
 from segnet.synthetic.scene import ROUND, Bytes, Colour, Points, Scene, blob, photograph, pick, polar, table, vary
 
 KINDS: tuple[str, ...] = ("good", "bent", "missing", "cut", "poked", "swapped")
@@ -160,13 +161,13 @@ def _dust(scene: Scene, rng: Generator) -> None:
 
 
 def _check(kind: str, seed: int, size: int) -> None:
-    """Raise ValueError for arguments that render cannot draw."""
+    """Raise UserError for arguments that render cannot draw."""
     if kind not in KINDS:
-        raise ValueError(f"kind={kind!r} is unknown: use one of {', '.join(KINDS)}")
+        raise UserError(f"kind={kind!r} is unknown: use one of {', '.join(KINDS)}")
     if seed < 0:
-        raise ValueError(f"seed={seed} is negative: use an integer of 0 or more")
+        raise UserError(f"seed={seed} is negative: use an integer of 0 or more")
     if size < 32:
-        raise ValueError(f"size={size} is below 32 pixels: use 32 or more, such as 480")
+        raise UserError(f"size={size} is below 32 pixels: use 32 or more, such as 480")
 
 
 def render(kind: str, seed: int, size: int = 480) -> tuple[Bytes, Bytes]:
@@ -207,9 +208,9 @@ def write(root: Path | str, images: int = 240, size: int = 480, seed: int = 0) -
     root = Path(root)
     _check(KINDS[0], seed, size)
     if images < 1:
-        raise ValueError(f"images={images} is below 1: ask for 1 or more, such as 240")
+        raise UserError(f"images={images} is below 1: ask for 1 or more, such as 240")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ValueError(f"root={root} is taken, not an empty folder: remove it or name another")
+        raise UserError(f"root={root} is taken, not an empty folder: remove it or name another")
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
         build = Path(scratch) / "data"
@@ -221,9 +222,8 @@ def write(root: Path | str, images: int = 240, size: int = 480, seed: int = 0) -
             picture, mask = render(kind, int(key.generate_state(1)[0]), size)
             pair = {"images": cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), "masks": mask}
             for part, pixels in pair.items():
-                path = str(build / part / f"{kind}_{number:03d}.png")
-                if not cv2.imwrite(path, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-                    raise OSError(f"could not write {path}")
+                _, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+                (build / part / f"{kind}_{number:03d}.png").write_bytes(encoded.tobytes())
         try:
             if root.exists():
                 root.rmdir()  # empty, as checked above; Windows does not rename onto a folder

@@ -15,6 +15,8 @@ from torch.optim.swa_utils import update_bn
 
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import Batch, collate
+from segnet.errors import UserError
+from segnet.files import atomic_write
 from segnet.training.module import SegmentationModule
 from segnet.visualization.figures import confusion_figure
 from segnet.visualization.overlays import palette, panel
@@ -75,13 +77,10 @@ class EpochTable(Callback):
 
     def _write(self) -> None:
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        part = self.path.with_suffix(".part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        part.replace(self.path)
 
 
 class ReestimateBatchNorm(Callback):
@@ -108,6 +107,8 @@ class ReestimateBatchNorm(Callback):
 class Forecast(Callback):
     """Says after a few steps how fast the run is, what memory it takes and when it will end, if that is a while.
 
+    And how long the first steps took, if that is a while: there ``model.compile`` compiles.
+
     Args:
         steps: to measure over, after as many to warm up.
         minutes: shorter runs are not worth a line.
@@ -115,12 +116,16 @@ class Forecast(Callback):
 
     def __init__(self, steps: int = 10, minutes: float = 2.0) -> None:
         self.steps, self.minutes = steps, minutes
-        self._start, self._done = 0.0, 0
+        self._start, self._done, self._first = 0.0, 0, 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of the first steps."""
+        self._first = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Start the clock, and stop it."""
+        """Start the clock of the others, and stop it."""
         self._done += 1
         if self._done not in (self.steps, 2 * self.steps):
             return
@@ -128,6 +133,7 @@ class Forecast(Callback):
             torch.cuda.synchronize()
         if self._done == self.steps:
             self._start = time.perf_counter()
+            self._first = self._start - self._first
             return
         seconds = (time.perf_counter() - self._start) / self.steps
         epochs = (trainer.max_epochs or 0) - trainer.current_epoch
@@ -141,6 +147,11 @@ class Forecast(Callback):
         print(
             f"forecast: {rate:.3g} images/s, {_peak(pl_module.device):.1f} GB at most so far, {epochs} epochs of "
             f"{trainer.num_training_batches * seconds:.0f} s (validation not counted): done about {end}"
+            + (
+                f"; the first {self.steps} steps took {self._first:.0f} s"
+                if self._first > 10 * self.steps * seconds
+                else ""
+            )
         )
 
 
@@ -167,7 +178,7 @@ class Panels(Callback):
 
     def __init__(self, every_n_epochs: int = 5, pictures: int = 4) -> None:
         if every_n_epochs < 1 or pictures < 1:
-            raise ValueError(
+            raise UserError(
                 f"panels: every_n_epochs={every_n_epochs}, pictures={pictures}: both must be at least 1; "
                 f"~callbacks.panels switches them off"
             )
@@ -194,7 +205,8 @@ def draw_panels(
     """Panels of ``count`` pictures spread over a split, foreground first where a binary task has any."""
     samples = data.samples(split)
     order = list(range(len(samples)))
-    if len(module.classes) == 1:  # a picture without a defect shows little
+    binary = len(module.classes) == 1
+    if binary:  # a picture without a defect shows little
         order = [i for i in order if (samples.load(samples.indices[i])[1] == 1).any()] or order
     picks = [order[i] for i in np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
     table = palette(len(module.classes), data.colors)
@@ -206,6 +218,6 @@ def draw_panels(
         with torch.no_grad(), module.trainer.precision_plugin.forward_context():
             guess = module.decide(module.logits(batch["image"].to(module.device)))[0].cpu().numpy()
         picture = batch["image"][0].permute(1, 2, 0).numpy()
-        panels.append(panel(picture, batch["mask"][0].numpy(), guess, table))
+        panels.append(panel(picture, batch["mask"][0].numpy(), guess, table, binary))
     module.train(was_training)
     return panels

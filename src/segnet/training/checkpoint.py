@@ -9,11 +9,13 @@ from textwrap import shorten
 from typing import Any
 
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from segnet.configuration import instantiate
+from segnet.errors import UserError
 from segnet.old_names import update_targets
 from segnet.training.module import SegmentationModule
 
@@ -37,20 +39,18 @@ def read(path: str | Path, argument: str = "ckpt_path") -> dict[str, Any]:
         argument: what errors call it.
 
     Raises:
-        ValueError: no checkpoint of this project, damaged, or naming code outside the allowed modules.
+        UserError: no checkpoint of this project, damaged, or naming code outside the allowed modules.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{argument}={path}: no such file; a run keeps its checkpoints in <run folder>/checkpoints/"
-        )
+        raise UserError(f"{argument}={path}: no such file; a run keeps its checkpoints in <run folder>/checkpoints/")
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or hostile file
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{argument}={path}: cannot be loaded safely ({reason})") from error
+        raise UserError(f"{argument}={path}: cannot be loaded safely ({reason})") from error
     if not isinstance(content, dict) or not isinstance(content.get("config"), dict) or not content["config"]:
-        raise ValueError(f"{argument}={path}: not a checkpoint written by segnet (it holds no configuration)")
+        raise UserError(f"{argument}={path}: not a checkpoint written by segnet (it holds no configuration)")
     # Augmentation and downloads are on record there, but nothing rebuilds them.
     data = content["config"].get("data")
     if isinstance(data, dict):
@@ -67,11 +67,11 @@ def load_module(path: str | Path) -> SegmentationModule:
     model = OmegaConf.create({"model": config["model"]})
     if "pretrained" in model.model.net:
         model.model.net.pretrained = False  # the checkpoint has the weights; download nothing
-    module: SegmentationModule = instantiate(model.model, _convert_="all")
+    module: SegmentationModule = instantiate(model.model, "model")
     try:
         module.load_state_dict(content["state_dict"])
     except RuntimeError as error:
-        raise ValueError(f"ckpt_path={path}: weights do not fit its network ({error})") from error
+        raise UserError(f"ckpt_path={path}: weights do not fit its network ({error})") from error
     module.config = config
     return module.eval()
 
@@ -84,11 +84,11 @@ def start_from(module: SegmentationModule, weights: str | Path | Sequence[str | 
     one channel per class keep their fresh start, which is said on standard error.
 
     Raises:
-        ValueError: a checkpoint is of another network, or none is named.
+        UserError: a checkpoint is of another network, or none is named.
     """
     paths = [weights] if isinstance(weights, str | Path) else weights
     if not paths:
-        raise ValueError("weights=[]: name at least one checkpoint, or leave it out to start afresh")
+        raise UserError("weights=[]: name at least one checkpoint, or leave it out to start afresh")
     mean = AveragedModel(module.net, use_buffers=True)
     for path in paths:
         _start_from_one(module, path)
@@ -111,7 +111,7 @@ def _start_from_one(module: SegmentationModule, path: str | Path) -> None:
     except RuntimeError as error:
         reason = shorten(str(error).splitlines()[1], 150)  # torch lists every entry
         net = content["config"]["model"]["net"]
-        raise ValueError(
+        raise UserError(
             f"weights={path}: of another network than this run's ({reason}); choose its model, which is {net}"
         ) from error
     if fresh:
@@ -121,10 +121,10 @@ def _start_from_one(module: SegmentationModule, path: str | Path) -> None:
 def check_targets(config: Any, source: str) -> None:
     """Refuse interpolations and ``_target_`` entries that lead outside the allowed code."""
     if isinstance(config, str) and "${" in config:
-        raise ValueError(f"{source}: its configuration holds an interpolation {config!r}; refused")
+        raise UserError(f"{source}: its configuration holds an interpolation {config!r}; refused")
     if isinstance(config, dict):
         if "_target_" in config and not _allowed(str(config["_target_"])):
-            raise ValueError(
+            raise UserError(
                 f"{source}: names {config['_target_']!r}, which a checkpoint must not run; networks, data "
                 f"and losses of your own belong into {', '.join(ALLOWED)}"
             )

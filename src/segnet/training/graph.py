@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -18,6 +18,8 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
+
+from segnet.errors import UserError
 
 Batch = dict[str, Tensor]
 Results = tuple[Tensor, Tensor, Tensor]  # loss, confusion matrix, histogram
@@ -46,8 +48,8 @@ class StepGraph:
     """
 
     def __init__(self, wanted: bool | Literal["auto"], step: Callable[[Batch], Results]) -> None:
-        if wanted not in (True, False, "auto"):
-            raise ValueError(f"model.cuda_graph={wanted}: must be auto, true or false")
+        if wanted != "auto" and not isinstance(wanted, bool):
+            raise UserError(f"model.cuda_graph={wanted}: must be auto, true or false")
         self.wanted, self.step = wanted, step
         self.declined: str | None = "it has not begun"  # why there is no graph; None while there is or will be one
         self.replayed = False  # whether the last call did
@@ -59,7 +61,7 @@ class StepGraph:
         self._state: object = None
         self._captured: dict[object, _Captured] = {}
         self._last: _Captured | None = None
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None  # torch's handle of memory that the graphs share
 
     # -- whether -----------------------------------------------------------------------------------
 
@@ -67,20 +69,20 @@ class StepGraph:
         """Decide whether this run can have a graph, and say why not.
 
         Raises:
-            ValueError: it cannot, and ``wanted`` is True.
+            UserError: it cannot, and ``wanted`` is True.
         """
         self.forget()
         self.parameters = list(module.parameters())
-        self.declined = "model.cuda_graph=false" if self.wanted is False else _obstacle(trainer, module)
-        if self.declined is None or self.wanted is False:
-            return
-        if self.wanted is True:
-            raise ValueError(f"model.cuda_graph=true: {self.declined}; use model.cuda_graph=auto")
-        if module.device.type == "cuda":
-            self._say()
+        self.declined = "model.cuda_graph=false" if self.wanted is False else None
+        if self.declined is None and (reason := _obstacle(trainer, module)):
+            self._decline(reason, say=module.device.type == "cuda")
 
-    def _say(self) -> None:
-        rank_zero_info(f"no CUDA graph: {self.declined}")
+    def _decline(self, reason: str, say: bool = True) -> None:
+        self.declined = reason
+        if self.wanted is True:
+            raise UserError(f"model.cuda_graph=true: {reason}; use model.cuda_graph=auto")
+        if say:
+            rank_zero_info(f"no CUDA graph: {reason}")
 
     def check(self, trainer: Trainer, module: LightningModule) -> None:
         """Before an epoch: drop a graph of another state (layers frozen or thawed, statistics moved, …)."""
@@ -99,6 +101,9 @@ class StepGraph:
         """Replay the step for a batch, or None where it has to be done without the graph.
 
         The gradients are those of the loss over ``accumulate``; `hand_over` gives them to the parameters.
+
+        Raises:
+            UserError: the step cannot be captured, and ``wanted`` is True.
         """
         self.replayed = False
         shapes = tuple(batch[name].shape for name in INPUTS)
@@ -144,8 +149,12 @@ class StepGraph:
                     torch.autograd.backward(loss / accumulate)
         except Exception as error:
             torch.cuda.set_stream(stream)  # a failed capture leaves its own
-            self.declined = f"the step cannot be captured ({str(error).strip().splitlines()[0]})"
-            self._say()
+            first = error.__context__ or error  # the capture's end only says that something failed before
+            # No way back: a failed capture leaves torch 2.11's random generator and memory in the state of a capture.
+            raise UserError(
+                f"model.cuda_graph={self.wanted}: the step cannot be captured "
+                f"({str(first).strip().splitlines()[0]}); use model.cuda_graph=false"
+            ) from error
         else:
             step.graph, step.results = graph, (loss.detach(), confusion, histogram)
             step.gradients = [(p, p.grad) for p, _ in before if p.grad is not None]
@@ -159,24 +168,24 @@ class StepGraph:
         if self.declined is not None or self._last is None or self._last.warm != WARM_UP:
             yield
             return
+        mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
                 yield
             finally:
-                torch.cuda.set_sync_debug_mode("default")
+                torch.cuda.set_sync_debug_mode(mode)
         if any("called a synchronizing" in str(warning.message) for warning in said):
-            self.declined = "the step waits for the device (loss and network must not read values or pick by mask)"
-            self._say()
+            self._decline("the step waits for the device (loss and network must not read values or pick by mask)")
 
 
 def _obstacle(trainer: Trainer, module: LightningModule) -> str | None:
     """What keeps a run from having a graph; None if nothing does."""
     if module.device.type != "cuda":
         return f"the run is on {module.device.type}"
-    if not isinstance(trainer.strategy, SingleDeviceStrategy) or trainer.world_size > 1:
-        return "several processes exchange gradients while backward runs"
+    if not isinstance(trainer.strategy, SingleDeviceStrategy):
+        return f"{type(trainer.strategy).__name__} exchanges gradients between processes while backward runs"
     if isinstance(trainer.precision_plugin, MixedPrecision) and trainer.precision_plugin.scaler is not None:
         return f"trainer.precision={trainer.precision} scales the loss anew in every step"
     if torch.is_anomaly_enabled():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segnet.data.masks import IGNORE
+from segnet.errors import UserError
 
 
 class CrossEntropy(nn.Module):
@@ -32,7 +33,7 @@ class CrossEntropy(nn.Module):
         super().__init__()
         values = [1.0] * num_classes if weight is None else list(weight)
         if len(values) != num_classes or min(values) < 0:
-            raise ValueError(
+            raise UserError(
                 f"weight={values}: needs {num_classes} non-negative factor(s), one per class; see data.classes"
             )
         self.num_classes = num_classes
@@ -41,7 +42,7 @@ class CrossEntropy(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar loss; zero where every pixel is ignored."""
         if logits.shape[1] != self.num_classes:
-            raise ValueError(
+            raise UserError(
                 f"loss for num_classes={self.num_classes} got logits with {logits.shape[1]} channel(s); "
                 f"loss=bce serves binary data only, use loss=cross_entropy"
             )
@@ -68,7 +69,7 @@ class WeightedSum(nn.Module):
     def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
         super().__init__()
         if len(losses) != len(weights):
-            raise ValueError(f"weights={list(weights)}: needs {len(losses)}, one per loss")
+            raise UserError(f"weights={list(weights)}: needs {len(losses)}, one per loss")
         self.losses = nn.ModuleList(losses)
         self.weights = list(weights)
 
@@ -119,11 +120,11 @@ def set_class_weights(
         frequencies: called to count them, see `median_frequency`.
 
     Raises:
-        ValueError: no part of the loss takes weights, or these do not fit.
+        UserError: no part of the loss takes weights, or these do not fit.
     """
     targets = [part for part in loss.modules() if isinstance(part, CrossEntropy)]
     if not targets:
-        raise ValueError(
+        raise UserError(
             f"model.class_weights={weights}: loss {type(loss).__name__} takes no weights; use loss=cross_entropy or "
             f"loss=bce_dice, or model.class_weights=null"
         )
@@ -132,12 +133,10 @@ def set_class_weights(
     elif isinstance(weights, Sequence) and not isinstance(weights, str):
         values = torch.tensor(list(weights), dtype=torch.float32)
     else:
-        raise ValueError(f"model.class_weights={weights}: must be median_frequency, a list or null")
+        raise UserError(f"model.class_weights={weights}: must be median_frequency, a list or null")
     for target in targets:
         if values.shape != target.weight.shape or not (values >= 0).all():
-            raise ValueError(
-                f"model.class_weights={values.tolist()}: needs {len(target.weight)} non-negative factor(s)"
-            )
+            raise UserError(f"model.class_weights={values.tolist()}: needs {len(target.weight)} non-negative factor(s)")
         target.weight.copy_(values)
 
 
@@ -154,11 +153,11 @@ def median_frequency(frequencies: Tensor) -> Tensor:
         (K,) float32; (1,) for K = 2, the positive class's weight relative to the background's.
 
     Raises:
-        ValueError: a class does not occur.
+        UserError: a class does not occur.
     """
     if (frequencies == 0).any():
         missing = (frequencies[:, 0] == 0).nonzero().flatten().tolist()
-        raise ValueError(
+        raise UserError(
             f"model.class_weights=median_frequency: class(es) {missing} do not occur in the training split; "
             f"give model.class_weights as a list"
         )

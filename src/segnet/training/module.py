@@ -10,6 +10,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from segnet.configuration import call
+from segnet.errors import UserError
 from segnet.training.graph import StepGraph
 from segnet.training.image_counts import ImageCounts
 from segnet.training.losses import set_class_weights
@@ -33,7 +35,8 @@ class SegmentationModule(Segmenter):
             otherwise per epoch.
         classes: class names; one name is a binary task.
         image_size: (height, width) that images have in training, and get in `forward`.
-        mean, std: of the RGB channels in 0..1, for normalisation on the device.
+        mean: of the RGB channels in 0..1, for normalisation on the device.
+        std: their standard deviations.
         class_weights: factors of the loss per class (binary: of the positive class), or
             ``median_frequency`` to count them in the training split (SegNet, section 4), null for none.
         monitor: the metric that chooses the best checkpoint; plateau schedulers follow it.
@@ -68,7 +71,7 @@ class SegmentationModule(Segmenter):
             setattr(self, f"{stage}_counts", Counts(len(self.classes), calibration=stage == "test"))
             setattr(self, f"{stage}_loss", MeanLoss())
         if compile not in (None, "default", "reduce-overhead", "max-autotune"):
-            raise ValueError(f"model.compile={compile}: must be null, default, reduce-overhead or max-autotune")
+            raise UserError(f"model.compile={compile}: must be null, default, reduce-overhead or max-autotune")
         self.compile_mode = compile
         self.graph = StepGraph(cuda_graph, self._results)
         self._finite = torch.ones((), dtype=torch.bool)
@@ -77,7 +80,7 @@ class SegmentationModule(Segmenter):
         self.mc_samples = 0  # of dropout, averaged in a test
         known = [f"{stage}/{name}" for stage in ("train", "val") for name in names(self.classes)]
         if monitor not in known:
-            raise ValueError(f"monitor={monitor}: no such metric; known are {', '.join(known)}")
+            raise UserError(f"monitor={monitor}: no such metric; known are {', '.join(known)}")
 
     @property
     def pictures(self) -> list[tuple[int, Tensor]]:
@@ -93,7 +96,7 @@ class SegmentationModule(Segmenter):
         """Check that data and module agree; set or count the class weights."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if data is not None and list(data.classes) != self.classes:
-            raise ValueError(
+            raise UserError(
                 f"data.classes={data.classes}, but the model knows {self.classes}; choose data with its classes"
             )
         if stage == "fit" and self.class_weights is not None:
@@ -135,17 +138,16 @@ class SegmentationModule(Segmenter):
         loss, *counted = results
         self._finite = loss.detach().isfinite() & self._finite
         every = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
-        if loss.device.type == "cpu" or self.trainer.is_last_batch or (batch_idx + 1) % every == 0:
-            self._check_finite(batch_idx)
+        if check_is_due(loss.device, batch_idx, every, last=self.trainer.is_last_batch):
+            self._check_finite()
         return self._keep("train", loss, (counted[0], counted[1]), batch)
 
-    def _check_finite(self, batch_idx: int) -> None:
-        """Reading the loss waits for a GPU, so there it is done every few steps, and before a checkpoint is written."""
+    def _check_finite(self) -> None:
         if not self._finite:
             raise FloatingPointError(
-                f"train/loss is not finite in epoch {self.current_epoch}, step {batch_idx} or a few before: training "
-                f"diverged; lower model.optimizer.lr or set trainer.gradient_clip_val=1 (the last good checkpoint is "
-                f"kept)"
+                f"train/loss is not finite in epoch {self.current_epoch}, step {self.trainer.fit_loop.batch_idx} or a "
+                f"few before: training diverged; lower model.optimizer.lr or set trainer.gradient_clip_val=1 (the last "
+                f"good checkpoint is kept)"
             )
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -181,7 +183,7 @@ class SegmentationModule(Segmenter):
 
     def on_train_epoch_end(self) -> None:
         """Before the epoch's checkpoint; it may have ended early."""
-        self._check_finite(self.trainer.fit_loop.batch_idx)
+        self._check_finite()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the epoch's metrics before validation begins, so that one table row holds both."""
@@ -208,14 +210,21 @@ class SegmentationModule(Segmenter):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and scheduler from their factories."""
-        try:
-            optimizer = self.optimizer(self.parameters())
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"model.optimizer: {error}") from error
+        optimizer: torch.optim.Optimizer = call(self.optimizer, "model.optimizer", self.parameters())
         if self.scheduler is None:
             return optimizer
         return attach(self.scheduler, optimizer, self.trainer.estimated_stepping_batches, self.monitor)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint describe itself."""
+        """Let the checkpoint describe itself.
+
+        Raises:
+            FloatingPointError: a loss before it was not finite, so that the file before stays.
+        """
+        self._check_finite()
         checkpoint["config"] = self.config
+
+
+def check_is_due(device: torch.device, batch_idx: int, every: int, last: bool) -> bool:
+    """Whether to look after this step if the loss is finite: always on a CPU; a GPU would have to be waited for."""
+    return device.type == "cpu" or last or (batch_idx + 1) % every == 0

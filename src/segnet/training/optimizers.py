@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim.adamw import adamw
 
+from segnet.errors import UserError
 from segnet.networks.replay import Replay
 
 # Of each Newton-Schulz iteration x -> a·x + (b·xxᵀ + c·(xxᵀ)²)·x; they bring every singular value from 0..1 near 1
@@ -47,7 +48,7 @@ class Muon(torch.optim.Optimizer):
         ns_steps: Newton-Schulz iterations; beyond five, the coefficients of the fifth repeat.
 
     Raises:
-        ValueError: an option is out of its range, or a loaded state is another optimizer's.
+        UserError: an option is out of its range, or a loaded state is another optimizer's.
     """
 
     def __init__(
@@ -69,12 +70,12 @@ class Muon(torch.optim.Optimizer):
         }  # fmt: skip
         for name in ("lr", "weight_decay", "fallback_lr_scale", "eps"):
             if not 0 <= defaults[name] < inf:
-                raise ValueError(f"{name}={defaults[name]}: must be a number of at least 0")
+                raise UserError(f"{name}={defaults[name]}: must be a number of at least 0")
         for name, share in {"momentum": momentum, "betas[0]": beta1, "betas[1]": beta2}.items():
             if not 0 <= share < 1:
-                raise ValueError(f"{name}={share}: must lie in [0, 1)")
+                raise UserError(f"{name}={share}: must lie in [0, 1)")
         if ns_steps < 1:
-            raise ValueError(f"ns_steps={ns_steps}: must be at least 1")
+            raise UserError(f"ns_steps={ns_steps}: must be at least 1")
         params = list(params)
         matrices = {p for p in [p for p in params if p.ndim >= 2][:-1] if p.shape[1] > 1}
         groups = [
@@ -126,11 +127,14 @@ class Muon(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave; the state of version 0.1, which was timm's Muon, is refused."""
         if [group.get("name") for group in state_dict["param_groups"]] != [g["name"] for g in self.param_groups]:
-            raise ValueError(
+            raise UserError(
                 "the checkpoint's optimizer state is not of this Muon, which steps biases with AdamW (before: NAdamW); "
                 "resume with the version that began the run, or start a new one with weights=<checkpoint>"
             )
         super().load_state_dict(state_dict)
+        for p, state in self.state.items():
+            if "step" in state:  # torch and Lightning leave it where it was loaded; AdamW's fused kernel wants it here
+                state["step"] = state["step"].to(p.device)
 
 
 muon = Muon  # the name in configurations of version 0.1

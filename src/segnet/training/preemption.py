@@ -1,6 +1,5 @@
 """What lets a run survive being stopped: checkpoints that are whole or not there, and an orderly end on a signal."""
 
-import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -11,24 +10,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from segnet.data.dataset import Batch
+from segnet.files import atomic_write
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there: a kill leaves the old one or the new one, whole.
+    """Writes checkpoints so that a kill leaves the old one or the new one, whole.
 
     Lightning's own way goes through the system's temporary folder, from where a move may be a copy.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write, flush to the disk, rename."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_suffix(".part")
-        with part.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
+        """Write it in one piece."""
+        with atomic_write(Path(path)) as part:
+            torch.save(checkpoint, part)
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load, with the folders that `ModelCheckpoint` remembers made this one: a run folder may have been moved."""

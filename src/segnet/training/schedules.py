@@ -9,6 +9,9 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from segnet.configuration import call
+from segnet.errors import UserError
+
 # How PyTorch's schedulers call the number of steps that a schedule lasts.
 LENGTHS = ("total_steps", "T_max", "total_iters")
 
@@ -23,7 +26,7 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, 
         floor: in 0..1.
     """
     if not 0 <= warmup < 1 or not 0 <= floor <= 1:
-        raise ValueError(f"model.scheduler: warmup={warmup} must lie in [0, 1), floor={floor} in [0, 1]")
+        raise UserError(f"model.scheduler: warmup={warmup} must lie in [0, 1), floor={floor} in [0, 1]")
     rising = round(warmup * total_steps)
 
     def factor(step: int) -> float:
@@ -53,16 +56,16 @@ def attach(factory: Callable[..., Any], optimizer: Optimizer, steps: float, moni
         monitor: the metric that plateau schedules follow.
 
     Raises:
-        ValueError: the run has no end, or is too short for the schedule.
+        UserError: the run has no end, or is too short for the schedule.
     """
     length = run_length(factory)
     if length and math.isinf(steps):
-        raise ValueError("model.scheduler lasts the whole run, which has no end; set trainer.max_epochs")
+        raise UserError("model.scheduler lasts the whole run, which has no end; set trainer.max_epochs")
     extra = {length: int(steps)} if length else {}
     try:
-        scheduler = factory(optimizer, **extra)
+        scheduler = call(factory, "model.scheduler", optimizer, **extra)
     except ZeroDivisionError as error:
-        raise ValueError(f"model.scheduler: a run of {steps} step(s) is too short for it; train longer") from error
+        raise UserError(f"model.scheduler: a run of {steps} step(s) is too short for it; train longer") from error
     interval = "step" if length else "epoch"
     return {
         "optimizer": optimizer,

@@ -69,6 +69,16 @@ def reliability_figure(curve: "Tensor", error: float, classes: list[str]) -> Fig
     return figure
 
 
+def bars(labels: Sequence[str], values: Sequence[float], name: str) -> Figure:
+    """A value for each label as a horizontal bar, the first on top; nan is drawn as 0."""
+    figure = Figure(figsize=(9, 1.2 + 0.32 * len(labels)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(labels[::-1], np.nan_to_num(values)[::-1])
+    axes.set(xlabel=name)
+    axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
 def curves(runs: Mapping[str, Sequence[Mapping[str, str]]]) -> Figure:
     """Losses and validation IoU over the epochs, of the rows of metrics.csv of each run by its name."""
     figure = Figure(figsize=(15, 4.5), layout="constrained")

@@ -1,6 +1,7 @@
 """Pictures for people: masks in colour, overlays, and panels of picture, truth, prediction and errors."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -54,9 +55,10 @@ def errors(picture: Picture, truth: NDArray[np.integer], prediction: NDArray[np.
     return out
 
 
-def panel(picture: Picture, truth: NDArray[np.integer], prediction: NDArray[np.integer], table: Picture) -> Picture:
-    """Picture, truth, prediction and errors side by side with a white rule: (H, 4 W + 3·8, 3) uint8 RGB."""
-    binary = int(table[2:IGNORE].sum()) == 0
+def panel(
+    picture: Picture, truth: NDArray[np.integer], prediction: NDArray[np.integer], table: Picture, binary: bool
+) -> Picture:
+    """Image, truth, prediction and errors side by side with a white rule: (H, 4 W + 3·8, 3) uint8 RGB."""
     rule = np.full((picture.shape[0], 8, 3), 255, np.uint8)
     shown = [picture, *(overlay(picture, mask, table, binary) for mask in (truth, prediction))]
     shown.append(errors(picture, truth, prediction, binary))
@@ -69,8 +71,14 @@ def grid(panels: Sequence[Picture]) -> Picture:
     return np.concatenate([part for one in panels for part in (rule, one)][1:])
 
 
-def save(path: object, picture: Picture) -> None:
-    """Write uint8 (H, W, 3) RGB or (H, W), in the format that the suffix names."""
+def save(path: Path, picture: Picture) -> None:
+    """Write uint8 (H, W, 3) RGB or (H, W), in the format that the suffix names.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     ordered = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
-    if not cv2.imwrite(str(path), ordered):
-        raise OSError(f"{path}: could not be written")
+    done, content = cv2.imencode(path.suffix, ordered)
+    if not done:
+        raise OSError(f"{path}: an image of {picture.shape} could not be encoded")
+    path.write_bytes(content.tobytes())  # not by OpenCV, which crashes on a name that is not valid UTF-8

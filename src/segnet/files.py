@@ -1,0 +1,29 @@
+"""Writing a file so that a kill leaves the old one or the new one, whole."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: Path, shared: bool = False) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; at the end of the block it is flushed to the disk and renamed.
+
+    Args:
+        path: of the file; its folder is made.
+        shared: processes may write the same file at the same time: each gets a path of its own.
+
+    Raises:
+        OSError: the file cannot be written. After any error in the block ``path`` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part" if shared else f"{path.name}.part")
+    try:
+        yield part
+        with part.open("r+b") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

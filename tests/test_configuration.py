@@ -1,0 +1,71 @@
+"""Objects from a configuration: what is the user's mistake, and what is a fault of the code."""
+
+from functools import partial
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from segnet import configuration
+from segnet.errors import UserError
+from segnet.networks.segnet import SegNet
+from segnet.training.optimizers import Muon
+
+NET = {"_target_": "segnet.networks.segnet.SegNet", "num_classes": 1, "widths": [4, 4, 4, 4, 4]}
+
+
+def test_nested_objects_are_built_with_plain_lists_and_dicts():
+    config = OmegaConf.create({"net": {**NET, "widths": "${widths}"}, "widths": [4, 5, 6, 7, 8]})
+    net = configuration.instantiate(config.net, "net")
+    assert isinstance(net, SegNet)
+    factory = configuration.instantiate({"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1}, "optimizer")
+    assert isinstance(factory(net.parameters()), torch.optim.SGD)
+    assert (
+        type(configuration.instantiate(OmegaConf.create({"_target_": "builtins.list", "_args_": [[1]]}), "x")) is list
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {**NET, "depth": 5},
+            "model.depth=5: SegNet takes no such argument; it takes num_classes, widths, .*pretrained",
+        ),
+        ({"_target_": NET["_target_"]}, "model: SegNet needs num_classes, which is not given"),
+        (
+            {"_target_": "segnet.networks.segnet.SegNets"},
+            "model._target_=segnet.networks.segnet.SegNets: no such class",
+        ),
+        ({"_target_": "nowhere.Net"}, "model._target_=nowhere.Net: no such class or function"),
+        ({"_target_": "torch.nn.Sequential", "_args_": [{**NET, "depth": 5}]}, "model._args_.0.depth=5: "),
+        ({"_target_": "torch.optim.SGD", "_partial_": True, "speed": 1}, "model.speed=1: SGD takes no such argument"),
+        ({"_target_": "torch.nn.Dropout", "p": 2}, "model: .*between 0 and 1"),  # refused by the library
+        (
+            {"_target_": "torch.nn.Conv2d", "in_channels": "a", "out_channels": 1, "kernel_size": 1},
+            "model: .*TypeError",
+        ),
+        ({**NET, "dropout": 2}, "dropout=2: must lie in"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(config, message):
+    with pytest.raises(UserError, match=message) as found:
+        configuration.instantiate(config, "model")
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("widths", [5, ["a", "b", "c", "d", "e"]])
+def test_a_type_error_within_the_package_is_raised_as_it_is(widths):
+    with pytest.raises(TypeError):
+        configuration.instantiate({**NET, "widths": widths}, "model")
+    with pytest.raises(TypeError):
+        configuration.call(partial(SegNet, widths=widths), "model.net", 1)
+
+
+def test_a_factory_is_told_by_its_key():
+    parameters = [torch.nn.Parameter(torch.zeros(2, 2))]
+    for optimizer in (torch.optim.SGD, Muon):  # the library's check, and one of ours
+        with pytest.raises(UserError, match=r"^model\.optimizer: .*-1"):
+            configuration.call(partial(optimizer, lr=-1), "model.optimizer", parameters)
+    with pytest.raises(UserError, match=r"^model\.optimizer: .*'str'"):
+        configuration.call(partial(torch.optim.SGD, lr="abc"), "model.optimizer", parameters)

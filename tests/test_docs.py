@@ -1,0 +1,195 @@
+"""What the documentation quotes exists: links, commands with all their settings, runs, tests and make targets.
+
+Nothing is trained: a command is composed as Hydra would compose it, and its keys and options are looked up.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from helpers import ROOT
+from segnet.cli import CONF_DIR, check_keys
+
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
+COMMANDS = sorted(path.stem for path in (ROOT / "src").glob("*.py"))
+FENCE = re.compile(r"^ *```.*?\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+SETTING = re.compile(r"[a-z_]+([./][a-z_0-9]+)*=\S.*")  # not SEGNET_TRACEBACK=1
+
+
+def ids(value: object) -> str | None:
+    return str(value.relative_to(ROOT)) if isinstance(value, Path) else None
+
+
+def spans(text: str) -> list[str]:
+    """What stands in `backticks`."""
+    return re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+
+
+@cache
+def quoted() -> dict[str, tuple[str, ...]]:
+    """Every ``python src/….py …`` of all pages, and the arguments that it has."""
+    found = {}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        blocks = "\n".join(FENCE.findall(text)).replace("\\\n", " ").splitlines()
+        for line in (*blocks, *spans(text)):
+            if command := re.search(r"\bsrc/(\w+)\.py\b(.*)", line):
+                arguments = re.sub(r"<(\w+)>", r"\1", command[2])  # <run> is the reader's
+                found[f"{command[1]}{command[2]}"] = (command[1], *shlex.split(arguments, comments=True))
+    return found
+
+
+@cache
+def settings() -> dict[str, Path]:
+    """Every ``key=value`` in backticks that is not part of a command, and a page that has it."""
+    found = {}
+    for page in PAGES:
+        for span in spans(page.read_text(encoding="utf-8")):
+            if SETTING.fullmatch(span.lstrip("+~")) and not re.search(r"src/|: |<|my_", span):
+                found.update(dict.fromkeys(shlex.split(span), page))
+    return found
+
+
+# -- links -----------------------------------------------------------------------------------------
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    heads = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_relative_link_leads_somewhere(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists(), f"{target}: no such file"
+        assert not anchor or anchor in anchors(there), f"{target}: no such heading; there are {sorted(anchors(there))}"
+
+
+def test_the_site_shows_every_page():
+    entries = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(entries) == [path.relative_to(ROOT / "docs").as_posix() for path in DOCS]
+
+
+def test_every_package_has_a_page_in_the_reference():
+    packages = {path.parent.name for path in (ROOT / "src" / "segnet").glob("*/__init__.py")}
+    assert {path.stem for path in (ROOT / "docs" / "reference").glob("*.md")} == packages
+    for name in packages:
+        assert f"::: segnet.{name}\n" in (ROOT / "docs" / "reference" / f"{name}.md").read_text(encoding="utf-8")
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+def variants(arguments: list[str]) -> list[list[str]]:
+    """The overrides of one job: the first value of each that a sweep goes through."""
+    parsed = OverridesParser.create().parse_overrides(arguments)
+    sweeps = [f"{o.get_key_element()}={next(iter(o.sweep_string_iterator()))}" for o in parsed if o.is_sweep_override()]
+    return [o.input_line for o in parsed if not o.is_sweep_override() and o.input_line] + sweeps
+
+
+@pytest.mark.parametrize("command", sorted(quoted()))
+def test_a_quoted_command_composes(command):
+    name, *arguments = quoted()[command]
+    assert name in COMMANDS
+    swept = "-m" in arguments
+    given = [argument for argument in arguments if argument != "-m"]
+    if not given or given[0].startswith("-"):
+        return
+    single = variants(given)
+    assert swept or single == given, "several values need -m"
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        check_keys(compose(name, single), name)
+
+
+@cache
+def composed(name: str) -> DictConfig:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose(name, [])
+
+
+def has(cfg: DictConfig, key: str) -> bool:
+    """Whether the configuration has the key, whatever its value."""
+    node: object = cfg
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node.keys():  # noqa: SIM118 - without missing values
+            return False
+        node = None if OmegaConf.is_missing(node, part) else node[part]
+    return True
+
+
+def options(key: str) -> Iterator[str]:
+    return (path.stem for path in (CONF_DIR / key).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("setting", sorted(settings()))
+def test_a_quoted_setting_exists(setting):
+    key, _, value = setting.partition("=")
+    if (CONF_DIR / key).is_dir():
+        chosen = re.findall(r"[\w-]+", value)
+        assert set(chosen) <= set(options(key)), f"{key} has {sorted(options(key))}"
+    elif not key.startswith(("+", "hydra")):
+        data = [compose_data(name) for name in options("data/mask")]
+        assert any(has(cfg, key) for cfg in (*map(composed, COMMANDS), *data)), f"no command knows {key}"
+
+
+def test_the_table_of_options_is_that_of_the_folders():
+    rows = re.findall(r"^\| [\w ]+ `(\w+)=` \|(.*)\|$", (ROOT / "docs" / "commands.md").read_text(), re.MULTILINE)
+    assert len(rows) == 6
+    for group, row in rows:
+        assert sorted(spans(row)) == sorted(set(options(group)) - {"default"}), group
+
+
+@cache
+def compose_data(mask: str) -> DictConfig:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose("train", ["data=folder", f"data/mask={mask}"])
+
+
+# -- what else is named ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_named_options_runs_tests_files_and_targets_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
+        assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{test}"
+    for path in re.findall(r"`((?:src|conf|tests|notebooks)/[\w/]+\.(?:py|yaml|ipynb))`", text):
+        if "/my_" not in path:  # of the reader
+            assert (ROOT / path).is_file(), path
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)|`make (\w+)", text, re.MULTILINE):
+        assert f"\n{''.join(target)}:" in makefile, target
+
+
+@cache
+def runs() -> set[str]:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        found = [compose("reproduce", [f"list={name}", "camvid=/c", "magnetic_tile=/m"]) for name in options("list")]
+    return {str(name) for cfg in found for name in cfg.runs}
+
+
+@pytest.mark.parametrize("page", DOCS, ids=ids)
+def test_a_named_run_is_in_a_list(page):
+    text = page.read_text(encoding="utf-8")
+    groups = {name.partition("/")[0] for name in runs() if "/" in name}
+    named = {span for span in spans(text) if re.fullmatch(rf"(?:{'|'.join(groups)})/[\w*-]+", span)}
+    named |= {part for only in re.findall(r"only='?([^'\s]+)", text) for part in only.split("|")}
+    for pattern in named:
+        assert any(fnmatchcase(run, pattern) for run in runs()), f"{pattern}: no such run in conf/list/"

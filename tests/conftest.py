@@ -57,7 +57,7 @@ def cable(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache of decoded pictures for the whole session."""
+    """One cache of decoded images for the whole session."""
     return tmp_path_factory.mktemp("cache")
 
 

@@ -1,4 +1,4 @@
-"""Lists of runs: what is finished stays, what was stopped goes on, what failed is told."""
+"""Lists of runs: what is finished stays, what was stopped is resumed, what failed is reported."""
 
 import json
 import subprocess
@@ -62,30 +62,32 @@ def test_a_run_of_the_list_starts_from_another_of_its_seed(reproduce, tmp_path):
     done = reproduce(*chain)
     assert done.returncode == 0, done.stderr
     files = (tmp_path / "out" / name / "1" / "checkpoints" / "best.ckpt" for name in "acd")
-    first, grown, mean = (torch.load(file, weights_only=True)["state_dict"]["net.classifier.weight"] for file in files)
-    assert torch.equal(first, grown)
+    first, progressive, mean = (
+        torch.load(file, weights_only=True)["state_dict"]["net.classifier.weight"] for file in files
+    )
+    assert torch.equal(first, progressive)
     assert torch.equal(first, mean)
     again = reproduce(*chain)
     assert again.returncode == 0, again.stderr
     assert "train.py" not in again.stdout
 
 
-def test_time_that_is_up_stops_a_run_and_the_same_command_goes_on(reproduce, tmp_path):
+def test_time_that_is_up_stops_a_run_and_the_same_command_resumes_it(reproduce, tmp_path):
     begin = time.monotonic()
     stopped = reproduce("only=a", "seeds=[0]", "minutes=0.2", epochs=60)
     assert time.monotonic() - begin < 60
     assert stopped.returncode == 0, stopped.stderr
-    assert "time is up with 1 of 1 runs to finish" in stopped.stdout
+    assert "time is up, 1 of 1 runs are not finished" in stopped.stdout
     assert not (tmp_path / "out" / "a" / "0" / "results.json").exists()
     done = reproduce("only=a", "seeds=[0]", epochs=60)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "a" / "0" / "results.json").read_text())["epochs"] == 60
 
 
-def test_a_failed_run_is_told_and_the_rest_go_on(reproduce, tmp_path):
+def test_a_failed_run_is_reported_and_the_rest_continue(reproduce, tmp_path):
     done = reproduce("only=a|b", "seeds=[0]", "runs.a='model.optimizer.lr=-1'")
     assert done.returncode == 1
-    assert "1 of 2 runs failed, the reasons stand above: a/0" in done.stderr
+    assert "1 of 2 runs failed for the reasons above: a/0" in done.stderr
     assert (tmp_path / "out" / "b" / "0" / "results.json").is_file()
 
 

@@ -167,7 +167,7 @@ def test_for_other_classes_only_the_classifier_starts_afresh(trained, capfd):
     state = torch.load(file, weights_only=True)["state_dict"]
     kept = [name for name, value in module.net.state_dict().items() if value.shape != state[f"net.{name}"].shape]
     assert sorted(kept) == sorted(name for name, value in before.items() if len(value.shape) and value.shape[0] == 3)
-    assert f"weights: 1 class(es) there, 3 here; not taken: {', '.join(sorted(kept))}" in capfd.readouterr().err
+    assert f"weights: 1 class(es) there, 3 here; not loaded: {', '.join(sorted(kept))}" in capfd.readouterr().err
     for name, value in module.net.state_dict().items():
         assert torch.equal(value, before[name] if name in kept else state[f"net.{name}"])
 

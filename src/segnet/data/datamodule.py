@@ -150,11 +150,11 @@ class SegmentationDataModule(LightningDataModule):
             raise UserError(f"data.split gives no image to {', '.join(empty)} ({sizes}); correct data.split")
 
     def _warn(self) -> None:
-        """What a training can do without, but seldom should."""
+        """Warn of what a run can do without, but seldom should."""
         if self._decoded.cached is not None and self.num_classes > 1:
             absent = [n for n, (pixels, _) in zip(self.classes, self.class_frequencies(), strict=True) if pixels == 0]
             if absent:
-                rank_zero_warn(f"data: no training image shows {', '.join(absent)}; check_data.py tells more")
+                rank_zero_warn(f"data: no training image shows {', '.join(absent)}; see check_data.py")
         if not self.indices["test"]:
             rank_zero_warn("data.split gives no image to test: the run can train, but not test; correct data.split")
 

@@ -115,7 +115,7 @@ def _start_from_one(module: SegmentationModule, path: str | Path) -> None:
             f"weights={path}: of another network than this run's ({reason}); choose its model, which is {net}"
         ) from error
     if fresh:
-        print(f"weights: {before} class(es) there, {now} here; not taken: {', '.join(sorted(fresh))}", file=sys.stderr)
+        print(f"weights: {before} class(es) there, {now} here; not loaded: {', '.join(sorted(fresh))}", file=sys.stderr)
 
 
 def check_targets(config: Any, source: str) -> None:
@@ -125,8 +125,8 @@ def check_targets(config: Any, source: str) -> None:
     if isinstance(config, dict):
         if "_target_" in config and not _allowed(str(config["_target_"])):
             raise UserError(
-                f"{source}: names {config['_target_']!r}, which a checkpoint must not run; networks, data "
-                f"and losses of your own belong into {', '.join(ALLOWED)}"
+                f"{source}: names {config['_target_']!r}, which a checkpoint must not run; put your own networks, "
+                f"data and losses into {', '.join(ALLOWED)}"
             )
         for key, value in config.items():
             check_targets(key, source)

@@ -83,7 +83,7 @@ class SegmentationModule(Segmenter):
             raise UserError(f"monitor={monitor}: no such metric; known are {', '.join(known)}")
 
     @property
-    def pictures(self) -> list[tuple[int, Tensor]]:
+    def images(self) -> list[tuple[int, Tensor]]:
         """Index and confusion matrix of each image of the last test."""
         return self.image_counts.found
 

@@ -1,6 +1,8 @@
-"""Small data for every test: generated, written once a session, no network."""
+"""Small data and trained networks for every test: generated, made once a session, no network."""
 
+import fcntl
 import os
+import shutil
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -48,17 +50,34 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
 
 
 @pytest.fixture(scope="session")
-def cable(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 rendered cables of 64×64 with masks: images/, masks/."""
-    root = tmp_path_factory.mktemp("data") / "cable"
-    cables.write(root, images=24, size=64, seed=0)
-    return root
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """``shared(name, make)``: a folder that ``make`` fills once a session, for all processes that run its tests."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = base / name, base / f"{name}.done"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it: wait
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what a failure left
+                make(folder)
+                done.touch()
+        return folder
+
+    return get
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cable(shared) -> Path:
+    """24 rendered cables of 64×64 with masks: images/, masks/."""
+    return shared("cable", lambda root: cables.write(root, images=24, size=64, seed=0))
+
+
+@pytest.fixture(scope="session")
+def cache(shared) -> Path:
     """One cache of decoded images for the whole session."""
-    return tmp_path_factory.mktemp("cache")
+    return shared("cache", Path.mkdir)
 
 
 @pytest.fixture
@@ -74,45 +93,44 @@ def run_main(capfd: pytest.CaptureFixture[str], cache: Path) -> Callable[..., tu
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+def trained(shared, cache: Path) -> Path:
     """The run folder of one true training on embedded data, shared by all that need a trained network."""
-    out = tmp_path_factory.mktemp("logs") / "train" / "quick"
-    data = tmp_path_factory.mktemp("data") / "embedded"
-    code = call_main(
-        "train",
-        *SMALL,
-        "experiment=quickstart",
-        "trainer.max_epochs=20",
-        "data.prepare.images=96",
-        "data.prepare.size=64",
-        f"data.root={data}",
-        f"data.cache_dir={cache}",
-        "data.image_size=64",
-        f"output_dir={out}",
-    )
-    assert code == 0
-    return out
+
+    def train(out: Path) -> None:
+        code = call_main(
+            "train", *SMALL, "experiment=quickstart", "trainer.max_epochs=20", "data.image_size=64",
+            "data.prepare.images=96", "data.prepare.size=64", f"data.root={out.parent / 'embedded'}",
+            f"data.cache_dir={cache}", f"output_dir={out}",
+        )  # fmt: skip
+        assert code == 0
+
+    return shared("trained", train)
 
 
 @pytest.fixture(scope="session")
-def sweep(tmp_path_factory: pytest.TempPathFactory, cable: Path, cache: Path) -> Path:
+def sweep(shared, cable: Path, cache: Path) -> Path:
     """The folder of a small sweep: two learning rates with two seeds each."""
-    out = tmp_path_factory.mktemp("sweep")
-    code = call_main(
-        "train", "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "model.optimizer.lr=0.1,0.0001",
-        "seed=0,1", "~callbacks.panels", "trainer.max_epochs=2", f"output_dir={out}",
-    )  # fmt: skip
-    assert code == 0
-    return out
+
+    def train(out: Path) -> None:
+        code = call_main(
+            "train", "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "model.optimizer.lr=0.1,0.0001",
+            "seed=0,1", "~callbacks.panels", "trainer.max_epochs=2", f"output_dir={out}",
+        )  # fmt: skip
+        assert code == 0
+
+    return shared("sweep", train)
 
 
 @pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory, cable: Path, cache: Path) -> Path:
+def study(shared, cable: Path, cache: Path) -> Path:
     """The folder of a small search."""
-    out = tmp_path_factory.mktemp("study")
-    code = call_main(
-        "tune", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "~callbacks.panels", "trainer.max_epochs=2",
-        "prune.startup_trials=2", "prune.warmup_epochs=0", "trials=5", "experiment=quickstart", f"output_dir={out}",
-    )  # fmt: skip
-    assert code == 0
-    return out
+
+    def tune(out: Path) -> None:
+        code = call_main(
+            "tune", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "~callbacks.panels",
+            "trainer.max_epochs=2", "prune.startup_trials=2", "prune.warmup_epochs=0", "trials=5",
+            "experiment=quickstart", f"output_dir={out}",
+        )  # fmt: skip
+        assert code == 0
+
+    return shared("study", tune)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from segnet.benchmark import recipe, steps
+from segnet.benchmark import programs, recipe, steps
 from segnet.benchmark.reference import StockNetwork
-from segnet.benchmark.suite import PARTS, figure
+from segnet.benchmark.suite import PARTS
+from segnet.benchmark.table import figure
 from segnet.networks.segnet import SegNet, SegNetCompact
 
 TINY = ("image_size=64", "cpu.batch_sizes=[2]", "repeats=2", "turn=0.001", "cpu.matrix=64", "cpu.copy_mb=1")
@@ -22,10 +23,10 @@ def test_the_baseline_computes_the_same_with_stock_operators(net):
 
 
 def test_every_part_runs_and_reports(run_main, tmp_path, monkeypatch):
-    whole, execute = [], steps.execute
-    monkeypatch.setattr(steps, "execute", whole.append)  # what `program` times; `loop` and `memory` run theirs
+    whole, execute = [], programs.execute
+    monkeypatch.setattr(programs, "execute", whole.append)  # what `program` times; `loop` and `memory` run theirs
     monkeypatch.setattr(
-        steps, "child", lambda code: whole.append(code) if code == "import torch" else execute(["-c", code])
+        programs, "child", lambda code: whole.append(code) if code == "import torch" else execute(["-c", code])
     )
     code, err = run_main("benchmark", tmp_path / "b", *TINY, "device=cpu")
     assert code == 0, err

@@ -1,6 +1,7 @@
 """Lists of runs: what is finished stays, what was stopped is resumed, what failed is reported."""
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -13,82 +14,99 @@ from helpers import ROOT, SMALL
 from segnet.cli import CONF_DIR
 
 
-@pytest.fixture
-def reproduce(cable, cache, tmp_path):
-    """``reproduce(*overrides)``: the finished process, over two runs of the folder data."""
+@pytest.fixture(scope="module")
+def reproduce(cable, cache):
+    """``reproduce(out, *overrides)``: the finished process, over the runs a, b, c and d of the folder data."""
 
-    def run(*overrides, epochs=1):
+    def run(out, *overrides, epochs=1):
         given = (*SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "~callbacks.panels")
         small = " ".join((*given, f"trainer.max_epochs={epochs}"))
-        command = [sys.executable, ROOT / "src" / "reproduce.py", f"output_dir={tmp_path / 'out'}", f"extra='{small}'"]
-        command += ["camvid=x", "magnetic_tile=x", "+runs.a='model.optimizer.lr=0.1'", "+runs.b='loss=bce'"]
-        return subprocess.run([*command, *overrides], capture_output=True, text=True, check=False, cwd=tmp_path)
+        command = [sys.executable, ROOT / "src" / "reproduce.py", f"output_dir={out}", f"extra='{small}'"]
+        best = r"${output_dir}/%s/\${seed}/checkpoints/best.ckpt"
+        command += [
+            "camvid=x",
+            "magnetic_tile=x",
+            "+runs.a='model.optimizer.lr=-1'",
+            "+runs.b='model.optimizer.lr=0.1'",
+        ]
+        command += [f"+runs.c='model.optimizer.lr=0 weights={best % 'b'}'"]
+        command += [f"+runs.d='model.optimizer.lr=0 weights=[{best % 'b'},{best % 'c'}]'"]
+        return subprocess.run([*command, *overrides], capture_output=True, text=True, check=False)
 
     return run
 
 
-def test_a_list_is_trained_once_and_tabulated(reproduce, tmp_path):
-    first = reproduce("only=a|b", "seeds=[0,1]")
-    assert first.returncode == 0, first.stderr
-    table = (tmp_path / "out" / "results.md").read_text()
-    assert table in first.stdout
+@pytest.fixture(scope="module")
+def listed(reproduce, tmp_path_factory):
+    """A folder of runs, and the processes that trained them: a, which fails, and b; another seed of b; c and d."""
+    out = tmp_path_factory.mktemp("listed") / "out"
+    calls = [["only=a|b", "seeds=[0]"], ["only=b", "seeds=[0,1]"], ["only=[b-d]", "seeds=[1]"]]
+    return out, [reproduce(out, *overrides) for overrides in calls]
+
+
+def trained(done):
+    """Names of the runs that a process has started."""
+    return [line.split()[1].strip(":") for line in done.stdout.splitlines() if ": train.py " in line]
+
+
+def test_a_failed_run_is_reported_and_the_rest_continue(listed):
+    out, (done, *_) = listed
+    assert done.returncode == 1
+    assert trained(done) == ["a/0", "b/0"]
+    assert "1 of 2 runs failed for the reasons above: a/0" in done.stderr
+    assert (out / "b" / "0" / "results.json").is_file()
+
+
+def test_a_list_is_trained_once_and_tabulated(listed):
+    out, (_, done, _) = listed
+    assert done.returncode == 0, done.stderr
+    assert trained(done) == ["b/1"]
     values = []
     for seed in (0, 1):
-        found = json.loads((tmp_path / "out" / "a" / str(seed) / "results.json").read_text())
+        found = json.loads((out / "b" / str(seed) / "results.json").read_text())
         assert (found["seed"], "model.optimizer.lr=0.1" in found["overrides"]) == (seed, True)
         values.append(found["metrics"]["val/iou"])
-    row = next(line for line in table.splitlines() if line.startswith("| a |"))
+    row = next(line for line in done.stdout.splitlines() if line.startswith("| b |"))
     half = abs(values[0] - values[1]) / 2**0.5
     assert f"| {sum(values) / 2:.4f} ± {half:.4f} |" in row
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.ckpt")}
-    assert len(files) == 8
-    again = reproduce("only=?", "seeds=[0,1]")
-    assert again.returncode == 0
-    assert "train.py" not in again.stdout
-    assert files == {path: path.stat().st_mtime_ns for path in files}
-    other = reproduce("only=a", "seeds=[0]", "runs.a='model.optimizer.lr=0.2'")
-    assert other.returncode == 1
-    assert "holds another run" in other.stderr
 
 
-def test_a_run_of_the_list_starts_from_another_of_its_seed(reproduce, tmp_path):
-    chain = [
-        "only=?",
-        "seeds=[1]",
-        r"+runs.c='model.optimizer.lr=0 weights=${output_dir}/a/\${seed}/checkpoints/best.ckpt'",
-        r"+runs.d='model.optimizer.lr=0 weights=[${output_dir}/a/\${seed}/checkpoints/best.ckpt,"
-        r"${output_dir}/c/\${seed}/checkpoints/best.ckpt]'",
-    ]
-    done = reproduce(*chain)
+def test_a_run_of_the_list_starts_from_another_of_its_seed(listed):
+    out, (*_, done) = listed
     assert done.returncode == 0, done.stderr
-    files = (tmp_path / "out" / name / "1" / "checkpoints" / "best.ckpt" for name in "acd")
+    assert trained(done) == ["c/1", "d/1"]
+    files = (out / name / "1" / "checkpoints" / "best.ckpt" for name in "bcd")
     first, progressive, mean = (
         torch.load(file, weights_only=True)["state_dict"]["net.classifier.weight"] for file in files
     )
     assert torch.equal(first, progressive)
     assert torch.equal(first, mean)
-    again = reproduce(*chain)
+
+
+def test_what_is_finished_is_not_trained_again_and_another_run_is_refused(reproduce, listed):
+    out, _ = listed
+    files = {path: path.stat().st_mtime_ns for path in out.rglob("*.ckpt")}
+    assert len(files) == 8
+    again = reproduce(out, "only=[b-d]", "seeds=[1]")
     assert again.returncode == 0, again.stderr
-    assert "train.py" not in again.stdout
+    assert trained(again) == []
+    assert (out / "results.md").read_text() in again.stdout
+    other = reproduce(out, "only=b", "seeds=[0]", "runs.b='model.optimizer.lr=0.2'")
+    assert other.returncode == 1
+    assert "holds another run" in other.stderr
+    assert files == {path: path.stat().st_mtime_ns for path in files}
 
 
 def test_time_that_is_up_stops_a_run_and_the_same_command_resumes_it(reproduce, tmp_path):
-    begin = time.monotonic()
-    stopped = reproduce("only=a", "seeds=[0]", "minutes=0.2", epochs=60)
+    begin, out = time.monotonic(), tmp_path / "out"
+    stopped = reproduce(out, "only=b", "seeds=[0]", "minutes=0.2", epochs=60)
     assert time.monotonic() - begin < 60
     assert stopped.returncode == 0, stopped.stderr
     assert "time is up, 1 of 1 runs are not finished" in stopped.stdout
-    assert not (tmp_path / "out" / "a" / "0" / "results.json").exists()
-    done = reproduce("only=a", "seeds=[0]", epochs=60)
+    assert not (out / "b" / "0" / "results.json").exists()
+    done = reproduce(out, "only=b", "seeds=[0]", epochs=60)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "out" / "a" / "0" / "results.json").read_text())["epochs"] == 60
-
-
-def test_a_failed_run_is_reported_and_the_rest_continue(reproduce, tmp_path):
-    done = reproduce("only=a|b", "seeds=[0]", "runs.a='model.optimizer.lr=-1'")
-    assert done.returncode == 1
-    assert "1 of 2 runs failed for the reasons above: a/0" in done.stderr
-    assert (tmp_path / "out" / "b" / "0" / "results.json").is_file()
+    assert json.loads((out / "b" / "0" / "results.json").read_text())["epochs"] == 60
 
 
 @pytest.mark.parametrize(
@@ -100,8 +118,8 @@ def test_a_failed_run_is_reported_and_the_rest_continue(reproduce, tmp_path):
         (["only=a", "seeds=3"], "seeds=3: must be a list of integers"),
     ],
 )
-def test_bad_input(reproduce, overrides, message):
-    done = reproduce(*overrides)
+def test_bad_input(reproduce, tmp_path, overrides, message):
+    done = reproduce(tmp_path / "out", *overrides)
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
@@ -109,8 +127,6 @@ def test_bad_input(reproduce, overrides, message):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF_DIR / "list").glob("*.yaml")))
 def test_every_run_of_a_list_composes(name):
-    import shlex
-
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg = compose("reproduce", [f"list={name}", "camvid=/c", "magnetic_tile=/m"])
         assert cfg.runs

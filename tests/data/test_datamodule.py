@@ -6,11 +6,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from PIL import Image
 
 from segnet.cli import CONF_DIR
 from segnet.data.datamodule import SegmentationDataModule
-from segnet.data.dataset import EpochSampler
+from segnet.data.dataset import EpochSampler, Samples
 from segnet.data.masks import IGNORE_INDEX, Palette, Threshold, Values
 from segnet.data.splits import SPLITS, ByHash, ByPattern
 
@@ -536,7 +537,7 @@ def test_bad_patterns(tmp_path, changes, told):
         ("validate", "ts", r"no image to val \(train 1, val 0, test 1\)"),
         ("test", "s", None),
         ("test", "tv", r"no image to test \(train 1, val 1, test 0\)"),
-        ("fit", "tvs", None),
+        ("fit", "tv", None),
         ("fit", "vs", r"no image to train \(train 0, val 1, test 1\)"),
         ("fit", "s", r"no image to train, val \(train 0, val 0, test 1\)"),
     ],
@@ -556,12 +557,6 @@ def test_a_stage_needs_its_own_splits_only(tmp_path, stage, filled, told):
         for use in (module.samples, module.loader):
             with pytest.raises(ValueError, match=f"no image to {name}"):
                 use(name)
-
-
-def test_a_training_without_test_images_is_warned(tmp_path):
-    fill(tmp_path, ["t", "v"])
-    with pytest.warns(UserWarning, match=r"data\.split gives no image to test: the run can train, but not test"):
-        make(tmp_path, split=ByPattern("images/t.*", "images/v.*", "images/s.*")).setup("fit")
 
 
 def test_preparing_makes_the_data_and_the_cache_and_another_process_maps_it(tmp_path):
@@ -627,3 +622,19 @@ def test_overlapping_patterns_find_an_image_once(tmp_path):
 def test_no_classes(tmp_path):
     with pytest.raises(ValueError, match=r"data\.num_classes=0"):
         make(tmp_path, classes=[], num_classes=0)
+
+
+# -- augmentations of conf/augment -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF_DIR / "augment").glob("*.yaml")))
+def test_a_named_augmentation_replaces_the_experiments_and_runs(tmp_path, name):
+    side = {"crop128": 128, "crop256": 256, "camvid": 384}.get(name, 48)
+    module = configured("folder", tmp_path, tmp_path, "experiment=magnetic_tile", f"augment={name}", "data=folder")
+    own = OmegaConf.load(CONF_DIR / "augment" / f"{name}.yaml").augment
+    assert [type(transform).__name__ for transform in module.augment] == [t["_target_"].split(".")[1] for t in own]
+    image = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8) if side > 48 else noise(0, (48, 48, 3))
+    samples = Samples(lambda _: (image, image[..., 0] // 128), [0], module.augment)
+    drawn = [samples[epoch, 0, 0] for epoch in range(8)]
+    assert {tuple(sample["image"].shape) for sample in drawn} == {(side, side, 3)}
+    assert len({sample["image"].numpy().tobytes() for sample in drawn}) > 1 or name == "none"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from helpers import ROOT, SMALL, call_main
+from helpers import ROOT, SMALL, call_main, start
 from segnet.runs.resume import has_record
 
 EPOCHS = 14
@@ -37,11 +38,6 @@ def whole(given, tmp_path_factory):
     return out
 
 
-def start(*arguments):
-    command = [sys.executable, str(ROOT / "src" / "train.py"), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
 def rows(folder):
     try:
         with (folder / "metrics.csv").open() as file:
@@ -50,11 +46,11 @@ def rows(folder):
         return []
 
 
-def wait_for(what, process):
+def wait_for(what, process, log):
     end = time.monotonic() + 90
     while not what():
-        if process.poll() is not None:
-            pytest.fail(process.communicate()[1])
+        if process.exitcode is not None:
+            pytest.fail(log.read_text())
         assert time.monotonic() < end
         time.sleep(0.0005)
 
@@ -82,7 +78,7 @@ def assert_equal(folder, whole):
 
 
 def test_killed_at_twelve_moments_it_ends_with_the_same_bits(given, whole, tmp_path):
-    out = tmp_path / "run"
+    out, log = tmp_path / "run", tmp_path / "log.txt"
     checkpoints = out / "checkpoints"
 
     def writing(name):
@@ -107,28 +103,31 @@ def test_killed_at_twelve_moments_it_ends_with_the_same_bits(given, whole, tmp_p
         lambda: after(1),
     ]
     for i, moment in enumerate(moments):
-        process = start(*given, f"output_dir={out}") if i == 0 else start(f"resume={out}")
-        wait_for(moment(), process)
+        process = start("train", *([*given, f"output_dir={out}"] if i == 0 else [f"resume={out}"]), log=log)
+        wait_for(moment(), process, log)
         process.kill()
-        assert process.wait() == -signal.SIGKILL
-        process.stderr.close()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         for file in checkpoints.glob("*.ckpt"):  # never without a good one
             torch.load(file, weights_only=True)
-    process = start(f"resume={out}")
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    # The end by the command itself, in a process that shares nothing with the others.
+    command = [sys.executable, str(ROOT / "src" / "train.py"), f"resume={out}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
     assert_equal(out, whole)
 
 
 def test_signals_stop_cleanly_and_the_run_can_be_resumed(given, whole, tmp_path):
     out = tmp_path / "run"
     for i, number in enumerate((signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)):
-        process = start(*given, f"output_dir={out}") if i == 0 else start(f"resume={out}")
+        log = tmp_path / f"{i}.txt"
+        process = start("train", *([*given, f"output_dir={out}"] if i == 0 else [f"resume={out}"]), log=log)
         goal = len(rows(out)) + 1
-        wait_for(lambda goal=goal: len(rows(out)) >= goal, process)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 128 + number, err
+        wait_for(lambda goal=goal: len(rows(out)) >= goal, process, log)
+        os.kill(process.pid, number)
+        process.join(60)
+        err = log.read_text()
+        assert process.exitcode == 128 + number, err
         assert f"stopped by {number.name}; resume with: python src/train.py resume={out}" in err
         assert "Traceback" not in err
     moved = tmp_path / "moved"  # a run folder may be moved

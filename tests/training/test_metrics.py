@@ -112,7 +112,7 @@ def test_calibration_error_against_torchmetrics(classes):
 @pytest.mark.parametrize("on", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 @pytest.mark.parametrize("k", [1, 4])
 def test_a_batch_is_counted_as_numpy_counts_it(k, on):
-    """On a GPU another operator counts, without waiting or sorting; IGNORE_INDEX is left out, NaN is in the lowest bin."""
+    """A GPU counts by an operator that neither waits nor sorts; IGNORE_INDEX is left out, NaN is in the lowest bin."""
     rng = np.random.default_rng(0)
     size = max(k, 2)
     bins = rng.integers(0, BINS, (3, 1, 40, 50))

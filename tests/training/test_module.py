@@ -156,14 +156,14 @@ def test_a_test_counts_every_image_by_itself(classes, tmp_path):
     trainer = Trainer(default_root_dir=tmp_path, enable_model_summary=False, **options)
     for _ in range(2):  # a second test forgets the first
         trainer.test(model, DataLoader(batches, batch_size=None), verbose=False)
-    assert [index for index, _ in model.images] == list(range(5))
+    assert [index for index, _ in model.image_counts.found] == list(range(5))
     with torch.no_grad():
         decided = model.decide(model.logits(images)).numpy()
     size = max(len(classes), 2)
-    for index, found in model.images:
+    for index, found in model.image_counts.found:
         expected = [[((masks[index] == i) & (decided[index] == j)).sum() for j in range(size)] for i in range(size)]
         assert found.tolist() == expected
-    assert torch.equal(sum(found for _, found in model.images), model.counts["test"][0])
+    assert torch.equal(sum(found for _, found in model.image_counts.found), model.counts["test"][0])
 
 
 def test_a_configuration_is_plain():

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from segnet import environment
-from segnet.benchmark.steps import SOURCE, Step, execute
+from segnet.benchmark.programs import execute
+from segnet.benchmark.steps import SOURCE, Step
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.synthetic import cables
 from segnet.training.graph import Batch, Results

@@ -6,7 +6,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,36 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from segnet import environment
-from segnet.benchmark import steps
+from segnet.benchmark import programs, steps
 from segnet.benchmark.recipe import Recipe
 from segnet.benchmark.reference import read_batch
-from segnet.benchmark.steps import SOURCE, short
+from segnet.benchmark.steps import short
+from segnet.benchmark.table import Row, Table
 from segnet.errors import UserError
 from segnet.synthetic import cables
 
 PARTS = ("ceiling", "training", "loop", "index", "inference", "memory", "data", "program")
 
 
-@dataclass
-class Row:
-    """A measured figure: median, least and greatest of the rounds."""
-
-    part: str
-    name: str
-    unit: str
-    median: float
-    least: float
-    greatest: float
-    ratio: float | None = None  # to the part's first row; greater is better
-    note: str = ""
-
-
-class Bench:
+class Bench(Table):
     """Measures the configured parts and holds their rows."""
 
     def __init__(self, cfg: DictConfig) -> None:
@@ -214,7 +198,7 @@ class Bench:
         if find_spec("onnxruntime") is None:
             print("no comparison with ONNX Runtime: pip install segnet-lightning[export]")
             return
-        calls = steps.image_to_probabilities(self.cfg.image_size, self.scratch)
+        calls = programs.image_to_probabilities(self.cfg.image_size, self.scratch)
         self._add_millis("image to probabilities, batch 1", calls)
 
     def memory(self) -> None:
@@ -225,9 +209,9 @@ class Bench:
             peaks = {}
             for name, variant in tqdm(plain.items(), f"memory {batch}", leave=False):
                 if self.device.type == "cuda":
-                    peaks[name] = [steps.peak_memory(variant, self.device, size, batch)]
+                    peaks[name] = [programs.peak_memory(variant, self.device, size, batch)]
                 else:
-                    peaks[name] = [steps.peak_memory_in_child(name, size, batch)]
+                    peaks[name] = [programs.peak_memory_in_child(name, size, batch)]
             self._add(f"peak memory of training, batch {batch}", "MB", peaks, -1)
 
     def data(self) -> None:
@@ -238,12 +222,12 @@ class Bench:
         pairs = [(p, root / "masks" / p.name) for p in sorted((root / "images").iterdir())]
         rng = np.random.default_rng(self.cfg.seed)
         batches = [pairs[i : i + 4] for i in range(0, count, 4)]
-        samples = steps.data_module(root, size, None).samples("train")
-        loader = steps.training_loader(steps.data_module(root, size, str(self.scratch / "cache")), repeat=20)
+        samples = programs.data_module(root, size, None).samples("train")
+        loader = programs.training_loader(programs.data_module(root, size, str(self.scratch / "cache")), repeat=20)
         calls: dict[str, Callable[[], Any]] = {
             "baseline: decode, resize, flip each epoch": lambda: [read_batch(b, size, rng) for b in batches],
             "this, decoding each epoch": lambda: [samples[i] for i in range(len(samples))],
-            "this, cached": partial(steps.drain, loader),
+            "this, cached": partial(programs.drain, loader),
         }
         images = dict(zip(calls, (count, len(samples), 20 * len(samples)), strict=True))
         seconds = self._rounds("data", calls)
@@ -257,63 +241,7 @@ class Bench:
 
     def program(self) -> None:
         """Measure the program from outside: --help against importing torch, command to first step, the overhead."""
-        script = str(SOURCE / "train.py")
-        first = [
-            script, "trainer=fast_dev_run", f"output_dir={self.scratch}/first", f"data.cache_dir={self.scratch}/cache",
-            f"data.root={self.scratch}/first-cable", "data.prepare.images=24", "data.prepare.size=64",
-            "data.image_size=64",
-        ]  # fmt: skip
-        calls: dict[str, Callable[[], Any]] = {
-            "python -c 'import torch'": lambda: steps.child("import torch"),
-            "src/train.py --help": lambda: steps.execute([script, "--help"]),
-            "src/train.py trainer=fast_dev_run (fit, validate, test one batch)": lambda: steps.execute(first),
-        }
+        calls = programs.starts(self.scratch)
         self._add("whole program", "s", self._rounds("program", calls), -1)
-        epochs = steps.overhead(self.device, self.cfg.image_size, self.cfg.batch_sizes[0])
+        epochs = programs.overhead(self.device, self.cfg.image_size, self.cfg.batch_sizes[0])
         self._add("an epoch of 8 steps, default network", "s", self._rounds("overhead", epochs), -1)
-
-    # -- reports -----------------------------------------------------------------------------------
-
-    def results(self) -> dict[str, Any]:
-        """Rows and surroundings, plain."""
-        return {
-            "rows": [asdict(row) for row in self.rows],
-            "hardware": environment.hardware(self.device),
-            "versions": environment.versions(),
-            "commit": environment.commit(),
-            "image_size": self.cfg.image_size,
-            "batch_sizes": list(self.cfg.batch_sizes),
-            "repeats": self.cfg.repeats,
-            "seconds": round(self.seconds, 1),
-        }
-
-    def table(self) -> str:
-        """Markdown."""
-        where = f"{environment.hardware(self.device)}; torch {torch.__version__}; commit {environment.commit()}"
-        size, rounds = f"{self.cfg.image_size}×{self.cfg.image_size}", f"{self.cfg.repeats} rounds"
-        lines = [f"{where}; {size}; median (least to greatest) of {rounds}, {self.seconds:.0f} s in all"]
-        part = ""
-        for row in self.rows:
-            if row.part != part:
-                part = row.part
-                lines += ["", f"| {part} | {row.unit} | spread | ratio | |", "|---|---:|---:|---:|---|"]
-            spread = f"{figure(row.least)} to {figure(row.greatest)}"
-            shown = f"{figure(row.median)} | {spread} | {row.ratio:.2f}× | {row.note} |"
-            lines.append(f"| {row.name} | {shown}")
-        return "\n".join(lines)
-
-    def bars(self) -> Figure:
-        """Ratios of every part as bars."""
-        rows = [row for row in self.rows if not row.part.startswith(("matrix product", "memory bandwidth"))]
-        chart = Figure(figsize=(9, 1 + 0.28 * len(rows)), layout="constrained")
-        axes = chart.add_subplot()
-        axes.barh([f"{row.part}: {row.name}"[:80] for row in rows][::-1], [row.ratio or 0 for row in rows][::-1])
-        axes.axvline(1, color="black", linewidth=0.8)
-        axes.set(xlabel="times the part's first row; greater is better", xscale="log")
-        axes.tick_params(axis="y", labelsize=7)
-        return chart
-
-
-def figure(value: float) -> str:
-    """Three digits, or the whole number where it has more."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

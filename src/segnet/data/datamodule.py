@@ -138,7 +138,7 @@ class SegmentationDataModule(LightningDataModule):
                 self._decoded.use_cache(Path(self.cache_dir), self.cache_gb)
         self.require(*NEEDED.get(stage or "", ()))
         if stage == "fit":
-            self._warn()
+            self._warn_of_absent_classes()
             if self.trainer is not None:
                 self._resident = None  # frees an earlier one's memory first
                 self._resident = self._keep(self.trainer.strategy.root_device)
@@ -149,14 +149,11 @@ class SegmentationDataModule(LightningDataModule):
             sizes = ", ".join(f"{name} {len(indices)}" for name, indices in self.indices.items())
             raise UserError(f"data.split gives no image to {', '.join(empty)} ({sizes}); correct data.split")
 
-    def _warn(self) -> None:
-        """Warn of what a run can do without, but seldom should."""
+    def _warn_of_absent_classes(self) -> None:
         if self._decoded.cached is not None and self.num_classes > 1:
             absent = [n for n, (pixels, _) in zip(self.classes, self.class_frequencies(), strict=True) if pixels == 0]
             if absent:
                 rank_zero_warn(f"data: no training image shows {', '.join(absent)}; see check_data.py")
-        if not self.indices["test"]:
-            rank_zero_warn("data.split gives no image to test: the run can train, but not test; correct data.split")
 
     def load(self, index: int) -> cache.Pair:
         """Image uint8 (H, W, 3) and mask uint8 (H, W) of ``pairs[index]`` at ``image_size``."""

@@ -5,7 +5,8 @@ Source: PyTorch's notes on CUDA semantics, "CUDA Graphs".
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
@@ -22,6 +23,24 @@ class Recording(Protocol):
 
     def __call__(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """What the function gives for these tensors; the next call may overwrite it."""
+
+
+@contextmanager
+def noticing_waits() -> Iterator[list[str]]:
+    """Collect, one entry each, what waits for the GPU inside: no graph can hold it.
+
+    To be known before a capture, because one that fails leaves torch 2.11's random generator in the state of a capture.
+    """
+    waits: list[str] = []
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield waits
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+            waits += [str(w.message) for w in said if "called a synchronizing" in str(w.message)]
 
 
 class CudaGraph:
@@ -130,6 +149,12 @@ class Replay:
             self._forms.popitem(last=False)
         self._forms[key] = form  # the last one: used most recently
         form.calls += 1
+        if form.calls == WARM_UP and self.failed is None and kind == "cuda":
+            with noticing_waits() as waits:
+                found = self.function(*tensors)
+            if waits:
+                self._fail("it waits for the GPU")
+            return found
         if form.calls == WARM_UP + 1 and self.failed is None:
             form.recording = self._recorded(self.record[kind], tensors)
         if form.recording is None:
@@ -146,9 +171,12 @@ class Replay:
         try:
             return record(self.function, tensors, next(filter(None, beside), None))
         except Exception as error:
-            self.failed = (str(error).strip() or type(error).__name__).splitlines()[0]
-            warnings.warn(f"could not be captured as a CUDA graph and runs slower: {self.failed}", stacklevel=4)
+            self._fail((str(error).strip() or type(error).__name__).splitlines()[0])
             return None
+
+    def _fail(self, reason: str) -> None:
+        self.failed = reason
+        warnings.warn(f"could not be captured as a CUDA graph and runs slower: {reason}", stacklevel=4)
 
 
 def _autocast(kind: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
     results = {
         "metrics": shown,
         "checkpoint": str(cfg.ckpt_path),
-        "images": len(module.images),
+        "images": len(module.image_counts.found),
         "parameters": count_parameters(module.net),
         "overrides": recorded(folder),
         **surroundings(trainer.strategy.root_device, str(trainer.precision)),
@@ -61,7 +61,7 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
 def image_ious(module: SegmentationModule) -> Sequence[tuple[int, float]]:
     """Index within the split and IoU of each tested image; nan where neither truth nor prediction has a class."""
     empty = torch.zeros(2, 1)
-    return [(i, scores(confusion, empty, module.classes)["iou"].item()) for i, confusion in module.images]
+    return [(i, scores(confusion, empty, module.classes)["iou"].item()) for i, confusion in module.image_counts.found]
 
 
 def write_images(path: Path, module: SegmentationModule, data: SegmentationDataModule, split: str) -> None:
@@ -72,7 +72,7 @@ def write_images(path: Path, module: SegmentationModule, data: SegmentationDataM
     with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(header)
-        for (index, iou), (_, confusion) in zip(image_ious(module), module.images, strict=True):
+        for (index, iou), (_, confusion) in zip(image_ious(module), module.image_counts.found, strict=True):
             shown = "" if math.isnan(iou) else f"{iou:.6f}"
             writer.writerow([files[index], shown, *confusion.flatten().tolist()])
 

@@ -39,7 +39,12 @@ class RunReport(Callback):
         self.cfg, self.folder = cfg, Path(cfg.output_dir)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the configuration in TensorBoard's text tab; note machine and code, and warn where they have changed."""
+        """Show the configuration in TensorBoard's text tab; note machine and code, and warn where they have changed.
+
+        Raises:
+            UserError: there is no image to test, which would end the run without a report.
+        """
+        trainer.datamodule.require("test")  # type: ignore[attr-defined]
         text = OmegaConf.to_yaml(self.cfg, resolve=True)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

@@ -5,7 +5,6 @@ averaging and gradient hooks work as without it, and the weights come out with t
 Source: PyTorch's notes on CUDA semantics, "CUDA Graphs" (whole-network capture).
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from segnet.errors import UserError
+from segnet.networks.replay import noticing_waits
 
 Batch = dict[str, Tensor]
 Results = tuple[Tensor, Tensor, Tensor]  # loss, confusion matrix, histogram
@@ -168,15 +168,9 @@ class StepGraph:
         if self.declined is not None or self._last is None or self._last.warm != WARM_UP:
             yield
             return
-        mode = torch.cuda.get_sync_debug_mode()
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            torch.cuda.set_sync_debug_mode("warn")
-            try:
-                yield
-            finally:
-                torch.cuda.set_sync_debug_mode(mode)
-        if any("called a synchronizing" in str(warning.message) for warning in said):
+        with noticing_waits() as waits:
+            yield
+        if waits:
             self._decline("the step waits for the device (loss and network must not read values or pick by mask)")
 
 

@@ -82,11 +82,6 @@ class SegmentationModule(Segmenter):
         if monitor not in known:
             raise UserError(f"monitor={monitor}: no such metric; known are {', '.join(known)}")
 
-    @property
-    def images(self) -> list[tuple[int, Tensor]]:
-        """Index and confusion matrix of each image of the last test."""
-        return self.image_counts.found
-
     def configure_callbacks(self) -> list[Callback]:
         """Lightning's hook: a test counts every image by itself."""
         attached = self.image_counts in self.trainer.callbacks  # type: ignore[attr-defined]

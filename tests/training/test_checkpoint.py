@@ -174,7 +174,7 @@ def test_for_other_classes_only_the_classifier_starts_afresh(trained, capfd):
 
 def test_weights_of_another_network_are_refused(trained):
     file = trained / "checkpoints" / "best.ckpt"
-    with pytest.raises(ValueError, match=r"weights=.*best.ckpt: of another network than this run's \(size mismatch"):
+    with pytest.raises(ValueError, match=r"weights=.*: it belongs to another network than this run's \(size mismatch"):
         start_from(fresh(1, widths=(8, 16, 16, 16, 16)), file)
     module = fresh(1)
     module.net = nn.Conv2d(3, 1, 1)

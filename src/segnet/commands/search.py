@@ -28,7 +28,7 @@ class Prune(Callback):
         self.trial, self.monitor = trial, monitor
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report, and ask."""
+        """Report the metric; end the trial if the pruner says so."""
         value = trainer.callback_metrics.get(self.monitor)
         if value is not None:
             self.trial.report(float(value), trainer.current_epoch)

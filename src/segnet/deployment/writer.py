@@ -126,7 +126,7 @@ def _predicted(
 
 
 def _read(path: Path) -> NDArray[np.uint8] | UserError:
-    """The image, or what is wrong with it, to be told in its turn."""
+    """The image, or the error that is reported when its turn comes."""
     try:
         return read_rgb(path)
     except UserError as error:

@@ -178,7 +178,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 
 def short(keys: Sequence[str]) -> list[str]:
-    """As much of each key's end as tells it from the others: ``lr``, ``optimizer.lr``."""
+    """The shortest end of each key that no other key has: ``lr``, ``optimizer.lr``."""
     out = []
     for key in keys:
         parts = key.split(".")

@@ -36,7 +36,7 @@ def fails(run_main, tmp_path, cable):
         (["data.num_workers=-1"], "data.num_workers=-1: must be 'auto' or at least 0"),
         (["data.num_classes=2"], r"data.num_classes=2, but data.classes names 1: \['defect'\]"),
         (["lrr=0.1"], "lrr: no such key; --cfg job lists all keys"),
-        (["lrr"], "lrr: cannot be read; write key=value"),
+        (["lrr"], "lrr: cannot be parsed; write key=value"),
         (["data.root=???"], "data.root is missing; give data.root=<value>"),
         (["seed=${nope}"], "seed: Interpolation key 'nope' not found"),
         (["+lrr=0.1"], "unknown key.* lrr; known are .*seed"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import get_object
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from helpers import SMALL, call_main
@@ -53,7 +53,30 @@ def test_every_name_of_a_stored_run_is_found_today():
         assert name_after != name_before
         found = get_object(name_after)
         assert f"{found.__module__}.{found.__qualname__}" == name_after
-        assert name_after.rpartition(".")[2] == name_before.rpartition(".")[2]
+        assert name_after.rpartition(".")[2].lower() == name_before.rpartition(".")[2].lower()
+
+
+def test_renamed_arguments_of_a_stored_run_have_their_values():
+    loaded = OmegaConf.load(STORED)
+    OmegaConf.set_struct(loaded, True)
+    for config in (loaded, OmegaConf.to_container(OmegaConf.load(STORED))):
+        config["callbacks"]["panels"]["pictures"] = 7
+        update_targets(config)
+        panels = config["callbacks"]["panels"]
+        assert panels == {"_target_": "segnet.training.callbacks.Panels", "every_n_epochs": 5, "images": 7}
+        instantiate(panels)
+        update_targets(config)  # nothing is left to rename
+        assert panels["images"] == 7
+
+
+@pytest.mark.parametrize("value", ["${seed}", "???"])
+def test_renamed_arguments_are_not_resolved(value):
+    config = OmegaConf.create({"seed": 3, "panels": {"_target_": "segnet.callbacks.Panels", "pictures": value}})
+    update_targets(config)
+    assert OmegaConf.to_container(config)["panels"] == {
+        "_target_": "segnet.training.callbacks.Panels",
+        "images": value,
+    }
 
 
 def test_new_names_and_foreign_ones_stay():
@@ -107,10 +130,17 @@ def test_an_old_run_is_resumed_and_compared(cable, cache, tmp_path, capfd):
     # Killed before its first checkpoint: it begins anew, with everything that the old configuration names.
     assert call_main("train", f"resume={run}") == 0, capfd.readouterr().err
     assert json.loads((run / "results.json").read_text())["epochs"] == 1
-    # Finished, it goes on from its last checkpoint to its end at once.
+    # Finished, it resumes from its last checkpoint and ends at once.
     more = tmp_path / "more"
     shutil.copytree(run, more)
     assert call_main("train", f"resume={more}") == 0, capfd.readouterr().err
+    # The table of the test images had another name.
+    images = Run(more, "new").images
+    (run / "images.csv").rename(run / "pictures.csv")
+    before = Run(run, "old").images
+    assert before.keys() == images.keys()
+    assert all((matrix == images[file]).all() for file, matrix in before.items())
+    assert len(images) > 0
     assert Run(run, "old").config["model.net._target_"] == "segnet.networks.segnet.SegNet"
 
 

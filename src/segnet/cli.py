@@ -21,9 +21,9 @@ _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if p.is_dir())
 STARTED = time.time()
 Body = Callable[[DictConfig], float | None]
-# Nothing that a user could mend.
+# Warnings that no user could act on.
 FALSE_ALARMS = (
-    # Said in the epochs before the first validation; a wrong monitor ends in an error there.
+    # Shown in epochs before the first validation; a wrong monitor is an error there anyway.
     ".*could not find the monitored key",
     # Lightning 2.6 asks torch for a name that torch 2.13 renamed.
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
@@ -50,7 +50,7 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
                 raise
 
         def main() -> None:
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on; they are told here, in one line
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes errors on, and `_fail` prints them in one line
             try:
                 hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)(job)()
             except KeyboardInterrupt:
@@ -65,7 +65,7 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
 
 
 def _fail(error: Exception) -> None:
-    """Tell a mendable error in one line and exit with 1; raise any other, and with SEGNET_TRACEBACK=1 every one."""
+    """Print an error of the user in one line and exit with 1; raise any other, or every one with SEGNET_TRACEBACK=1."""
     message = explain(error)
     if message is None or os.environ.get("SEGNET_TRACEBACK") == "1":
         raise error
@@ -74,7 +74,7 @@ def _fail(error: Exception) -> None:
 
 
 def check_keys(cfg: DictConfig, name: str) -> None:
-    """Refuse a top-level key that no configuration file has: Hydra takes ``+typo=1`` without a word."""
+    """Refuse a top-level key that no configuration file has: Hydra accepts ``+typo=1`` silently."""
     known = _keys("base") | _keys(name)
     if unknown := sorted({str(key) for key in cfg} - known):
         valid = sorted(known & {str(key) for key in cfg})

@@ -74,7 +74,7 @@ def _check_call(node: dict[Any, Any], key: str) -> None:
         signature = inspect.signature(resolve_name(target))
     except (ImportError, AttributeError) as error:
         raise UserError(f"{key}._target_={target}: no such class or function ({error})") from error
-    except (TypeError, ValueError):  # not callable, which Hydra tells; or written in C, without a signature
+    except (TypeError, ValueError):  # not callable, which Hydra reports; or written in C, without a signature
         return
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     given = [name for name in node if name not in _HYDRA]

@@ -1,4 +1,4 @@
-"""What an error of the user is, and how it is told in one line. Everything else is a fault of the code."""
+"""Errors of the user, printed in one line. Every other error is a fault of the code and keeps its traceback."""
 
 from urllib.error import URLError
 
@@ -17,7 +17,7 @@ class UserError(ValueError):
 
 
 def explain(error: BaseException) -> str | None:
-    """One line for an error that the user can mend; None for a fault of the code, which needs its traceback."""
+    """One line for an error that the user can correct; None for a fault of the code, which needs its traceback."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -48,7 +48,7 @@ def _configuration(error: BaseException) -> str:
 
     match error:
         case OverrideParseException():
-            return f"{error.override}: cannot be read; write key=value, in quotes what holds spaces: 'key=\"a b\"'"
+            return f"{error.override}: cannot be parsed; write key=value, and quote values with spaces: 'key=\"a b\"'"
         case MissingConfigException() if error.options:
             group, _, option = str(error.missing_cfg_file).rpartition("/")
             return f"{group}={option}: no such option; choose from {', '.join(error.options)}"

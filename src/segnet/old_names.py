@@ -1,10 +1,11 @@
 """Names that checkpoints, run folders and experiments of earlier versions use, and what they are called now."""
 
+from contextlib import nullcontext
 from typing import Any
 
-from omegaconf import Container, DictConfig, ListConfig, OmegaConf
+from omegaconf import Container, DictConfig, ListConfig, OmegaConf, open_dict
 
-# Of a module, or of a single class where the module's old name is now a package's.
+# Of a module, or of a single class that moved alone or has another name.
 RENAMED = {
     "segnet.callbacks": "segnet.training.callbacks",
     "segnet.data.SegmentationDataModule": "segnet.data.datamodule.SegmentationDataModule",
@@ -15,10 +16,13 @@ RENAMED = {
     "segnet.model": "segnet.networks.segnet",
     "segnet.module": "segnet.training.module",
     "segnet.optimizers": "segnet.training.optimizers",
+    "segnet.optimizers.muon": "segnet.training.optimizers.Muon",
     "segnet.schedules": "segnet.training.schedules",
     "segnet.splits": "segnet.data.splits",
     "segnet.synthetic": "segnet.synthetic.cables",
 }
+# Old and new names of arguments, by today's name of what takes them.
+ARGUMENTS = {"segnet.training.callbacks.Panels": {"pictures": "images"}}
 
 
 def current(target: str) -> str:
@@ -30,7 +34,7 @@ def current(target: str) -> str:
 
 
 def update_targets(config: Any) -> None:
-    """Replace every old ``_target_`` in a configuration, in place; interpolations are left unresolved.
+    """Replace every old ``_target_`` and its old arguments in a configuration, in place, and resolve no interpolation.
 
     Args:
         config: plain containers or OmegaConf's, of any depth; anything else is left alone.
@@ -41,6 +45,7 @@ def update_targets(config: Any) -> None:
         keys = list(range(len(config)))
     else:
         return
+    renamed: dict[str, str] = {}
     for key in keys:
         if isinstance(config, Container) and (
             OmegaConf.is_interpolation(config, key) or OmegaConf.is_missing(config, key)
@@ -48,5 +53,18 @@ def update_targets(config: Any) -> None:
             continue
         if key == "_target_":
             config[key] = current(str(config[key]))
+            renamed = ARGUMENTS.get(config[key], {})
         else:
             update_targets(config[key])
+    if renamed:
+        _rename_arguments(config, renamed)
+
+
+def _rename_arguments(config: Any, names: dict[str, str]) -> None:
+    """Give arguments their new names; values are taken over as they are written."""
+    written: Any = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else config
+    for old, new in names.items():
+        if old in written:
+            with open_dict(config) if isinstance(config, DictConfig) else nullcontext():
+                config[new] = written[old]
+                del config[old]

@@ -10,7 +10,7 @@ from segnet.reports.data_audit import difference_hash, guess
 
 @pytest.fixture
 def root(tmp_path):
-    """Twelve pictures of noise with masks 0 and 255, split by folder."""
+    """Twelve images of noise with masks 0 and 255, split by folder."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 3), ("test", 3)):
         for kind in ("images", "masks"):
@@ -18,8 +18,8 @@ def root(tmp_path):
         for i in range(count):
             # Coarse noise: as structured as a photograph.
             coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-            picture = Image.fromarray(coarse).resize((80, 60), Image.Resampling.BICUBIC)
-            picture.save(tmp_path / "data" / "images" / split / f"{split}{i}.png")
+            image = Image.fromarray(coarse).resize((80, 60), Image.Resampling.BICUBIC)
+            image.save(tmp_path / "data" / "images" / split / f"{split}{i}.png")
             mask = np.zeros((60, 80), np.uint8)
             mask[10:30, : 20 + i] = 255
             Image.fromarray(mask).save(tmp_path / "data" / "masks" / split / f"{split}{i}.png")
@@ -61,7 +61,7 @@ def test_a_leak_is_an_error_and_a_near_one_a_warning(run_main, root, tmp_path):
     code, _, report = examine(run_main, root, tmp_path)
     assert code == 1
     assert report["errors"] == [
-        "the same picture in two splits: images/train/train0.png (train) and images/val/val0.png (val)"
+        "the same image in two splits: images/train/train0.png (train) and images/val/val0.png (val)"
     ]
     assert len(report["warnings"]) == 1
     assert "images/train/train1.png (train)" in report["warnings"][0]
@@ -69,13 +69,13 @@ def test_a_leak_is_an_error_and_a_near_one_a_warning(run_main, root, tmp_path):
 
 
 def test_bad_files_are_all_named_with_a_guess(run_main, root, tmp_path):
-    (root / "images" / "train" / "train2.png").write_bytes(b"no picture")
+    (root / "images" / "train" / "train2.png").write_bytes(b"no image")
     Image.new("L", (10, 10)).save(root / "masks" / "train" / "train3.png")
     code, _, report = examine(run_main, root, tmp_path, "data/mask=values", "data.mask.num_classes=1")
     assert code == 1
     text = "\n".join(report["errors"])
     assert "train2.png: cannot be read as an image" in text
-    assert "both must have one size" in text
+    assert "both must have the same size" in text
     assert "class defect does not occur in train (it holds 0 and 255: data/mask=threshold)" in text
 
 

@@ -33,8 +33,8 @@ def test_a_sweep_becomes_tables_means_and_curves(run_main, sweep, tmp_path):
         losses = [float(row["test/loss"]) for row in rows.values() if row["lr"] == lr]
         assert f"{np.mean(losses):.4f} ± {abs(losses[0] - losses[1]) / np.sqrt(2):.4f}" in text
     assert text.count("% of draws") == 3
-    with Image.open(tmp_path / "c" / "curves.png") as picture:
-        assert np.asarray(picture).std() > 10
+    with Image.open(tmp_path / "c" / "curves.png") as image:
+        assert np.asarray(image).std() > 10
 
 
 def test_a_baseline_is_what_the_others_are_held_against(run_main, sweep, tmp_path):

@@ -26,7 +26,7 @@ def predictor(trained):
 
 @pytest.fixture(scope="module")
 def address(trained):
-    """The true program on a free port of this machine."""
+    """The real command on a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -55,7 +55,7 @@ def ask(address, path):
         client.close()
 
 
-def test_a_picture_comes_back_as_overlay_mask_confidence_and_areas(address, predictor, cable):
+def test_an_image_comes_back_as_overlay_mask_confidence_and_areas(address, predictor, cable):
     path = sorted((cable / "images").iterdir())[0]
     overlay, mask, confidence, areas = ask(address, path)
     (expected,) = predictor([read_rgb(path)])
@@ -73,7 +73,7 @@ def test_it_listens_on_this_machine_only(address):
     ("content", "message"),
     [("large", r"large\.png: 101×100 pixels, more than the limit of 10,000"), ("heavy", "[Ss]ize|413|Payload")],
 )
-def test_large_pictures_and_uploads_are_refused(address, tmp_path, content, message):
+def test_large_images_and_uploads_are_refused(address, tmp_path, content, message):
     path = tmp_path / f"{content}.png"
     if content == "large":
         Image.new("RGB", (101, 100)).save(path)
@@ -94,7 +94,7 @@ def test_in_a_real_browser(address, cable):
         tab.goto(address)
         tab.set_input_files("input[type=file]", str(sorted((cable / "images").iterdir())[0]))
         tab.locator("text=/[0-9] %/").locator("visible=true").first.wait_for(timeout=30_000)
-        assert tab.locator("img").count() >= 4  # the picture, overlay, mask, confidence
+        assert tab.locator("img").count() >= 4  # the image, overlay, mask, confidence
         assert "defect" in tab.inner_text("body")
         browser.close()
 

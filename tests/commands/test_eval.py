@@ -17,16 +17,16 @@ def test_a_checkpoint_alone_is_enough(run_main, trained, tmp_path):
     error = found.pop("test/calibration_error")
     assert {k: v for k, v in expected.items() if k.startswith("test/")} == pytest.approx(found, abs=1e-6)
     assert 0 < error < 0.5
-    with Image.open(tmp_path / "e" / "reliability.png") as picture:
-        assert picture.width > 100
-    with Image.open(tmp_path / "e" / "confusion.png") as picture:
-        assert picture.width > 100
+    with Image.open(tmp_path / "e" / "reliability.png") as image:
+        assert image.width > 100
+    with Image.open(tmp_path / "e" / "confusion.png") as image:
+        assert image.width > 100
     worst = sorted((tmp_path / "e" / "worst").glob("*.png"))
     scores = [float(path.stem.rpartition("iou")[2]) for path in worst]
     assert len(worst) == 12
     assert scores == sorted(scores)
-    with Image.open(tmp_path / "e" / "grid.jpg") as picture:
-        assert picture.size == (4 * 64 + 3 * 8, 4 * 64 + 3 * 8)
+    with Image.open(tmp_path / "e" / "grid.jpg") as image:
+        assert image.size == (4 * 64 + 3 * 8, 4 * 64 + 3 * 8)
 
 
 def test_other_data_and_split_by_override(run_main, trained, cable, tmp_path):

@@ -12,7 +12,7 @@ from segnet.training.checkpoint import load_module
 
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
-    """One folder for each kind of program, written by the command."""
+    """One folder for each kind of model, written by the command."""
     from helpers import call_main
 
     folders = {}
@@ -42,10 +42,10 @@ def photos(trained, count, size):
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
-def test_only_the_program_and_its_certificate_are_left(exported):
+def test_only_the_model_and_its_verification_are_left(exported):
     for kind, folder in exported.items():
         files = {path.name for path in folder.iterdir() if path.is_file()}
-        assert files == {"certificate.json", "model.pt2" if kind == "pt2" else "model.onnx"}
+        assert files == {"verification.json", "model.pt2" if kind == "pt2" else "model.onnx"}
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, (64, 64)), (3, (64, 64)), (2, (97, 65)), (1, (41, 130))])
@@ -65,13 +65,13 @@ def test_onnx_runtime_equals_the_module(exported, module, trained, count, size):
 
 @pytest.mark.parametrize(("count", "size"), [(1, (64, 64)), (3, (97, 65))])
 def test_pt2_equals_the_module_without_this_project(exported, module, trained, count, size):
-    program = torch.export.load(exported["pt2"] / "model.pt2").module()
+    exported_module = torch.export.load(exported["pt2"] / "model.pt2").module()
     batch = photos(trained, count, size)
     with torch.no_grad():
-        torch.testing.assert_close(program(batch), module(batch).sigmoid(), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(exported_module(batch), module(batch).sigmoid(), atol=1e-4, rtol=1e-4)
 
 
-def test_the_metadata_describes_the_program(exported, module):
+def test_the_metadata_describes_the_model(exported, module):
     session = onnxruntime.InferenceSession(exported["onnx"] / "model.onnx")
     found = json.loads(session.get_modelmeta().custom_metadata_map["segnet.json"])
     extra = {"segnet.json": ""}
@@ -84,8 +84,8 @@ def test_the_metadata_describes_the_program(exported, module):
     assert "## Model info" in found["card"]
 
 
-def test_the_certificate_counts_what_it_says(exported, module, trained):
-    found = json.loads((exported["onnx"] / "certificate.json").read_text())
+def test_the_verification_counts_what_it_says(exported, module, trained):
+    found = json.loads((exported["onnx"] / "verification.json").read_text())
     assert found["images"] == 6
     assert found["sizes"][0]["size"] == [64, 64]
     assert any(side % 2 for row in found["sizes"] for side in row["size"])
@@ -97,14 +97,14 @@ def test_int8_is_a_quarter_of_the_size_and_close(exported, trained, module):
     sizes = [(exported[kind] / "model.onnx").stat().st_size for kind in ("onnx", "int8")]
     assert sizes[1] < 0.3 * sizes[0]
     batch = photos(trained, 8, (64, 64))
-    (found,) = onnxruntime.InferenceSession(exported["int8"] / "model.onnx").run(None, {"pictures": batch.numpy()})
+    (found,) = onnxruntime.InferenceSession(exported["int8"] / "model.onnx").run(None, {"images": batch.numpy()})
     with torch.no_grad():
         expected = module(batch).sigmoid().numpy()
     assert ((found > 0.5) == (expected > 0.5)).mean() > 0.97
     assert np.abs(found - expected).max() > 1e-3  # it is quantised
 
 
-def test_predict_runs_programs_as_it_runs_the_checkpoint(run_main, exported, trained, cable, tmp_path):
+def test_predict_runs_exported_models_as_it_runs_the_checkpoint(run_main, exported, trained, cable, tmp_path):
     masks = {}
     models = {"ckpt": trained / "checkpoints" / "best.ckpt"}
     models |= {"onnx": exported["onnx"] / "model.onnx", "pt2": exported["pt2"] / "model.pt2"}
@@ -127,7 +127,7 @@ def test_outside_its_tolerance_nothing_is_kept(run_main, trained, tmp_path):
         "tolerance_int8.difference=0",
     )  # fmt: skip
     assert code == 1
-    assert "the program is outside its tolerance: difference" in err
+    assert "the exported model is outside its tolerance: difference" in err
     assert "nothing was kept" in err
     assert not out.exists()
 

@@ -19,7 +19,7 @@ def module(trained):
     return load_module(trained / "checkpoints" / "best.ckpt")
 
 
-def picture(height, width, seed=0):
+def image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -30,16 +30,16 @@ def table(folder):
 
 @pytest.mark.parametrize("sizes", [[(64, 64)] * 3, [(50, 70), (64, 64), (130, 40), (33, 90), (64, 64)]])
 def test_equals_the_modules_forward_in_any_batch(module, sizes):
-    pictures = [picture(*size, seed=i) for i, size in enumerate(sizes)]
-    found = Predictor(module, batch_size=2)(pictures)
-    for array, prediction in zip(pictures, found, strict=True):
+    images = [image(*size, seed=i) for i, size in enumerate(sizes)]
+    found = Predictor(module, batch_size=2)(images)
+    for array, prediction in zip(images, found, strict=True):
         with torch.no_grad():
             expected = module(torch.from_numpy(array).permute(2, 0, 1)[None]).sigmoid()[0]
         torch.testing.assert_close(prediction.probabilities, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_one_tile_is_the_whole(module):
-    array = picture(64, 64)
+    array = image(64, 64)
     tiled, whole = (Predictor(module, tile=tile)([array])[0].probabilities for tile in (64, None))
     assert torch.equal(tiled, whole)
 
@@ -49,7 +49,7 @@ def test_tiles_of_a_pointwise_network_equal_the_whole_without_seams(trained, siz
     """Where a pixel's logit depends on that pixel alone, any tiling must give what one pass gives."""
     module = load_module(trained / "checkpoints" / "best.ckpt")
     module.net = nn.Conv2d(3, 1, 1)
-    array = picture(*size)
+    array = image(*size)
     found = Predictor(module, tile=64, overlap=overlap)([array])[0].probabilities
     with torch.no_grad():
         expected = module.logits(torch.from_numpy(array).permute(2, 0, 1)[None]).sigmoid()[0]
@@ -57,7 +57,7 @@ def test_tiles_of_a_pointwise_network_equal_the_whole_without_seams(trained, siz
 
 
 def test_flips_average_the_mirror_images(module):
-    array = picture(64, 64)
+    array = image(64, 64)
     found = Predictor(module, flips=True)([array])[0].probabilities
     x = torch.from_numpy(array).permute(2, 0, 1)[None]
     with torch.no_grad():
@@ -65,8 +65,8 @@ def test_flips_average_the_mirror_images(module):
     torch.testing.assert_close(found, torch.stack(parts).mean(0)[0], atol=1e-5, rtol=1e-5)
 
 
-def test_scales_average_the_picture_at_several_sizes(module):
-    array = picture(64, 64)
+def test_scales_average_the_image_at_several_sizes(module):
+    array = image(64, 64)
     found = Predictor(module, scales=[0.5, 1.5])([array])[0].probabilities
     parts = []
     for side in (32, 96):
@@ -86,7 +86,7 @@ def test_samples_of_dropout_give_mean_variance_and_entropy(trained, tile):
     nn.init.constant_(conv.bias, 1.0)
     module.net = nn.Sequential(conv, nn.Dropout(0.5))
     torch.manual_seed(0)
-    (found,) = Predictor(module, tile=tile, mc_samples=40)([picture(64, 64)])
+    (found,) = Predictor(module, tile=tile, mc_samples=40)([image(64, 64)])
     low, high = 0.5, 1 / (1 + np.exp(-2))
     middle = (low + high) / 2
     assert found.probabilities.mean().item() == pytest.approx(middle, abs=0.005)
@@ -110,7 +110,7 @@ def test_samples_write_maps_and_columns_and_repeat(run_main, tmp_path, trained):
         if stage in keys:
             ckpt["state_dict"][key.replace(stage, keys[stage], 1)] = ckpt["state_dict"].pop(key)
     torch.save(ckpt, tmp_path / "bayesian.ckpt")
-    Image.fromarray(picture(40, 50)).save(tmp_path / "a.png")
+    Image.fromarray(image(40, 50)).save(tmp_path / "a.png")
     maps = []
     for i in range(2):
         out = tmp_path / str(i)
@@ -151,8 +151,8 @@ def test_an_unreadable_file_is_passed_over_and_told_at_the_end(run_main, trained
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("a", "c"):
-        Image.fromarray(picture(40, 50)).save(folder / f"{name}.png")
-    (folder / "b.png").write_bytes(b"no picture")
+        Image.fromarray(image(40, 50)).save(folder / f"{name}.png")
+    (folder / "b.png").write_bytes(b"no image")
     out = tmp_path / "out"
     code, err = run_main("predict", out, f"ckpt_path={trained}/checkpoints/best.ckpt", f"input={folder}/*.png")
     assert code == 1
@@ -167,7 +167,7 @@ def test_a_video_becomes_an_overlay_video(run_main, trained, tmp_path):
     film = tmp_path / "film.mp4"
     writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
     for seed in range(5):
-        writer.write(picture(48, 64, seed))
+        writer.write(image(48, 64, seed))
     writer.release()
     code, err = run_main("predict", tmp_path / "o", f"ckpt_path={trained}/checkpoints/best.ckpt", f"input={film}")
     assert code == 0, err
@@ -182,13 +182,13 @@ def test_a_video_becomes_an_overlay_video(run_main, trained, tmp_path):
 def test_names_that_are_no_valid_utf8(run_main, trained, tmp_path):
     folder, odd = tmp_path / "in", os.fsdecode(b"caf\xe9")
     folder.mkdir()
-    Image.fromarray(picture(40, 50)).save(folder / f"{odd}.png")
+    Image.fromarray(image(40, 50)).save(folder / f"{odd}.png")
     (folder / f"{odd}1.mp4").write_bytes(b"OpenCV crashes before it opens this")
     out = tmp_path / "out"
     code, err = run_main("predict", out, f"ckpt_path={trained}/checkpoints/best.ckpt", f"input={folder}")
     assert code == 1
     assert "1 of 2 files could not be read" in err
-    assert "OpenCV opens no video whose path is not valid UTF-8; rename it" in err
+    assert "OpenCV cannot open a video whose path is not valid UTF-8; rename it" in err
     assert os.fsencode(folder / f"{odd}.png") in (out / "predictions.csv").read_bytes()
     with Image.open(out / f"{odd}_overlay.png") as found:
         assert found.size == (50, 40)
@@ -197,8 +197,8 @@ def test_names_that_are_no_valid_utf8(run_main, trained, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["input=/nowhere/*.png"], "input=/nowhere/\\*.png: no picture or video there"),
-        (["input={cable}", "tile=16"], "no picture or video there"),
+        (["input=/nowhere/*.png"], "input=/nowhere/\\*.png: no image or video there"),
+        (["input={cable}", "tile=16"], "no image or video there"),
         (["input={cable}/images", "tile=16"], "tile=16: must be null or a side of at least 32"),
         (["input={cable}/images", "overlap=1"], r"overlap=1: must lie in \[0, 1\)"),
         (["input={cable}/*/*.png"], "would both become"),

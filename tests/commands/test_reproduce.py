@@ -1,4 +1,4 @@
-"""Lists of runs: what is finished stays, what was stopped goes on, what failed is told."""
+"""Lists of runs: what is finished stays, what was stopped is resumed, what failed is reported."""
 
 import json
 import shlex
@@ -49,11 +49,11 @@ def trained(done):
     return [line.split()[1].strip(":") for line in done.stdout.splitlines() if ": train.py " in line]
 
 
-def test_a_failed_run_is_told_and_the_rest_go_on(listed):
+def test_a_failed_run_is_reported_and_the_rest_continue(listed):
     out, (done, *_) = listed
     assert done.returncode == 1
     assert trained(done) == ["a/0", "b/0"]
-    assert "1 of 2 runs failed, the reasons stand above: a/0" in done.stderr
+    assert "1 of 2 runs failed for the reasons above: a/0" in done.stderr
     assert (out / "b" / "0" / "results.json").is_file()
 
 
@@ -76,8 +76,10 @@ def test_a_run_of_the_list_starts_from_another_of_its_seed(listed):
     assert done.returncode == 0, done.stderr
     assert trained(done) == ["c/1", "d/1"]
     files = (out / name / "1" / "checkpoints" / "best.ckpt" for name in "bcd")
-    first, grown, mean = (torch.load(file, weights_only=True)["state_dict"]["net.classifier.weight"] for file in files)
-    assert torch.equal(first, grown)
+    first, progressive, mean = (
+        torch.load(file, weights_only=True)["state_dict"]["net.classifier.weight"] for file in files
+    )
+    assert torch.equal(first, progressive)
     assert torch.equal(first, mean)
 
 
@@ -95,12 +97,12 @@ def test_what_is_finished_is_not_trained_again_and_another_run_is_refused(reprod
     assert files == {path: path.stat().st_mtime_ns for path in files}
 
 
-def test_time_that_is_up_stops_a_run_and_the_same_command_goes_on(reproduce, tmp_path):
+def test_time_that_is_up_stops_a_run_and_the_same_command_resumes_it(reproduce, tmp_path):
     begin, out = time.monotonic(), tmp_path / "out"
     stopped = reproduce(out, "only=b", "seeds=[0]", "minutes=0.2", epochs=60)
     assert time.monotonic() - begin < 60
     assert stopped.returncode == 0, stopped.stderr
-    assert "time is up with 1 of 1 runs to finish" in stopped.stdout
+    assert "time is up, 1 of 1 runs are not finished" in stopped.stdout
     assert not (out / "b" / "0" / "results.json").exists()
     done = reproduce(out, "only=b", "seeds=[0]", epochs=60)
     assert done.returncode == 0, done.stderr

@@ -22,7 +22,7 @@ def table(folder):
 def test_the_loss_falls_and_the_iou_rises_on_the_embedded_data(trained):
     rows = table(trained)
     assert [int(row["epoch"]) for row in rows] == list(range(20))
-    # A dozen small pictures validate: how well differs with the seed, and as much with the processor's rounding.
+    # A dozen small images validate: how well differs with the seed, and as much with the processor's rounding.
     for split, fall, rise in (("train", 0.75, 0.2), ("val", 1.0, 0.05)):
         loss = [float(row[f"{split}/loss"]) for row in rows]
         iou = [float(row[f"{split}/iou"]) for row in rows]
@@ -47,8 +47,8 @@ def test_the_run_folder_tells_the_whole_story(trained):
     assert "12.349 MB" in card
     for name in ("train.png", "val.png", "photo/0.png", "photo/3.png"):
         assert name in card
-        with Image.open(trained / name) as picture:
-            assert np.asarray(picture).std() > 10
+        with Image.open(trained / name) as image:
+            assert np.asarray(image).std() > 10
     for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", ".hydra/config.yaml", ".hydra/overrides.yaml"):
         assert (trained / name).is_file()
 
@@ -67,8 +67,8 @@ def test_tensorboard_holds_curves_panels_confusion_and_hyperparameters(trained):
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 
-def test_the_worst_picture_table_adds_up_to_the_test_iou(trained):
-    with (trained / "pictures.csv").open() as file:
+def test_the_worst_image_table_adds_up_to_the_test_iou(trained):
+    with (trained / "images.csv").open() as file:
         rows = list(csv.DictReader(file))
     hit, missed, wrong = (sum(int(row[key]) for row in rows) for key in ("1>1", "1>0", "0>1"))
     results = json.loads((trained / "results.json").read_text())
@@ -157,7 +157,7 @@ def test_median_frequency_weights_by_hand_reach_the_loss_and_the_checkpoint(tmp_
     assert code == 0
     found = torch.load(out / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]["loss.weight"]
 
-    with (out / "pictures.csv").open() as file:
+    with (out / "images.csv").open() as file:
         test = {row["file"] for row in csv.DictReader(file)}
     from segnet.data.splits import ByHash
 
@@ -179,7 +179,7 @@ def test_two_processes_equal_one_on_the_same_global_batch(tmp_path, cable, cache
     given = [
         *(s for s in SMALL if s != "trainer=cpu"), f"hydra.searchpath=[file://{tmp_path}/conf]", "model=plain",
         f"data.root={cable}", f"data.cache_dir={cache}", "trainer.max_epochs=3", "model.optimizer.lr=0.5",
-        "trainer.precision=32-true", "trainer.limit_train_batches=4",  # two processes leave out an odd picture
+        "trainer.precision=32-true", "trainer.limit_train_batches=4",  # two processes leave out an odd image
     ]  # fmt: skip
     assert call_main("train", *given, "trainer=cpu", "data.batch_size=4", f"output_dir={tmp_path}/one") == 0
     ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.sync_batchnorm=false"]
@@ -195,8 +195,8 @@ def test_two_processes_equal_one_on_the_same_global_batch(tmp_path, cable, cache
     results = [json.loads((f / "results.json").read_text()) for f in folders]
     assert results[0]["metrics"] == pytest.approx(results[1]["metrics"], abs=1e-5, nan_ok=True)
     assert results[0]["images"] == results[1]["images"]
-    tables = [(f / "pictures.csv").read_text() for f in folders]
-    assert tables[0] == tables[1]  # every test picture once
+    tables = [(f / "images.csv").read_text() for f in folders]
+    assert tables[0] == tables[1]  # every test image once
 
 
 def checkpoints(folder):
@@ -235,13 +235,13 @@ def test_the_moving_average_is_what_the_checkpoint_holds(train):
 def test_the_cable_experiment_takes_the_original_layout(cable, cache, tmp_path):
     """Every third cable is a good one, which has no mask."""
     root = tmp_path / "cable"
-    for i, picture in enumerate(sorted((cable / "images").iterdir())):
+    for i, image in enumerate(sorted((cable / "images").iterdir())):
         kind, name = ("bent_wire" if i % 3 else "good"), f"{i:03}"
         for folder in (root / "data" / kind, root / "label" / kind):
             folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, root / "data" / kind / f"{name}.png")
+        shutil.copy(image, root / "data" / kind / f"{name}.png")
         if i % 3:
-            shutil.copy(cable / "masks" / picture.name, root / "label" / kind / f"{name}_mask.png")
+            shutil.copy(cable / "masks" / image.name, root / "label" / kind / f"{name}_mask.png")
     out = tmp_path / "out"
     given = [*SMALL, "experiment=cable", f"data.root={root}", f"data.cache_dir={cache}", f"output_dir={out}"]
     assert call_main("train", *given, "data.batch_size=2") == 0
@@ -275,7 +275,7 @@ def test_averaged_weights_are_the_mean_of_the_epochs_they_are_said_to_cover(trai
     torch.testing.assert_close(found["e5"]["state_dict"][key], expected, atol=1e-7, rtol=0)
 
 
-def test_batch_norm_statistics_are_those_of_the_training_pictures(train, cable, cache):
+def test_batch_norm_statistics_are_those_of_the_training_images(train, cable, cache):
     out = train("bn", "callbacks=reestimate_batchnorm", "trainer.precision=32-true", "trainer.max_epochs=2")
     states = checkpoints(out)
     from segnet.training.checkpoint import load_module

@@ -37,8 +37,8 @@ def test_a_study_leaves_trials_plots_and_the_best_configuration(study):
         if row["state"] == "COMPLETE":
             found = json.loads((study / row["number"] / "results.json").read_text())
             assert float(row["value"]) == pytest.approx(found["metrics"]["val/iou"])
-    with Image.open(study / "history.png") as picture:
-        assert np.asarray(picture).std() > 5
+    with Image.open(study / "history.png") as image:
+        assert np.asarray(image).std() > 5
 
 
 def test_the_best_configuration_is_an_experiment_that_repeats_the_trial(study, given, tmp_path):
@@ -58,7 +58,7 @@ def test_the_best_configuration_is_an_experiment_that_repeats_the_trial(study, g
     assert found == trial
 
 
-def test_a_killed_study_goes_on_and_tries_the_killed_trial_again(given, tmp_path):
+def test_a_killed_study_resumes_and_tries_the_killed_trial_again(given, tmp_path):
     out = tmp_path / "study"
     command = [sys.executable, ROOT / "src" / "tune.py", *given, "trials=4", f"output_dir={out}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -100,7 +100,7 @@ def test_failed_trials_are_counted_and_not_fatal(given, tmp_path, capfd):
     ("overrides", "message"),
     [
         (["trials=0"], "trials=0: must be an integer of at least 1"),
-        (["resume=/nowhere"], "resume=/nowhere: no whole .hydra/overrides.yaml there"),
+        (["resume=/nowhere"], "resume=/nowhere: there is no complete .hydra/overrides.yaml"),
         (["+search.seed={low: 3, high: 1}"], "search.seed={'low': 3, 'high': 1}: must be {choices: [...]} or"),
         (["trails=3"], "trails"),
     ],

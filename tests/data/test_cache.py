@@ -36,13 +36,13 @@ def names(folder):
 
 
 def test_content_is_what_was_decoded(tmp_path):
-    pictures, masks = opened(tmp_path)
+    images, masks = opened(tmp_path)
     for i in range(5):
-        assert np.array_equal(pictures[i], pair(i)[0])
+        assert np.array_equal(images[i], pair(i)[0])
         assert np.array_equal(masks[i], pair(i)[1])
-    assert (pictures.shape, masks.shape) == ((5, 8, 12, 3), (5, 8, 12))
+    assert (images.shape, masks.shape) == ((5, 8, 12, 3), (5, 8, 12))
     with pytest.raises(ValueError, match="read-only"):
-        pictures[0] = 0
+        images[0] = 0
     assert names(tmp_path) == ["k"]
 
 
@@ -140,8 +140,8 @@ def test_killed_build_is_no_cache(tmp_path):
     (left,) = names(tmp_path)
     assert left.endswith(".part")
 
-    pictures, masks = opened(tmp_path)
-    assert all(np.array_equal(pictures[i], pair(i)[0]) for i in range(5))
+    images, masks = opened(tmp_path)
+    assert all(np.array_equal(images[i], pair(i)[0]) for i in range(5))
     assert all(np.array_equal(masks[i], pair(i)[1]) for i in range(5))
     os.utime(tmp_path / left, (0, 0))  # long ago
     opened(tmp_path, "later")
@@ -160,7 +160,7 @@ def test_the_longest_unused_makes_room(tmp_path):
     assert used <= room * 1e9
 
 
-@pytest.mark.parametrize("lost", [["cache.json"], ["pictures.npy"], ["masks.npy", "pictures.npy"]])
+@pytest.mark.parametrize("lost", [["cache.json"], ["images.npy"], ["masks.npy", "images.npy"]])
 def test_half_deleted_cache_is_built_anew(tmp_path, lost):
     """What a kill leaves while a cache is being evicted, or a user with rm."""
     opened(tmp_path)

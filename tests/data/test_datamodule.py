@@ -12,7 +12,7 @@ from PIL import Image
 from segnet.cli import CONF_DIR
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import EpochSampler, Samples
-from segnet.data.masks import IGNORE, Palette, Threshold, Values
+from segnet.data.masks import IGNORE_INDEX, Palette, Threshold, Values
 from segnet.data.splits import SPLITS, ByHash, ByPattern
 
 HALVES = ByPattern("images/t*", "images/v*", "images/v*")
@@ -54,15 +54,15 @@ def put(root, name, array):
 
 
 def fill(root, names, masks="masks/{}.png", values=(0, 255), shape=(32, 32), seed=0):
-    """Noise pictures images/<name>.png and masks of the given values; what was written, by name."""
+    """Noise images images/<name>.png and masks of the given values; what was written, by name."""
     rng = np.random.default_rng(seed)
     written = {}
     for name in names:
-        picture = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
         mask = rng.choice(np.array(values, np.uint8), shape)
-        put(root, f"images/{name}.png", picture)
+        put(root, f"images/{name}.png", image)
         put(root, masks.format(name), mask)
-        written[name] = picture, mask
+        written[name] = image, mask
     return written
 
 
@@ -93,20 +93,20 @@ def test_batches_hold_the_files(tmp_path, cached):
         assert (b["image"].shape, b["mask"].shape) == ((n, 3, 32, 48), (n, 32, 48))
         assert (b["image"].dtype, b["mask"].dtype, b["index"].dtype) == (torch.uint8, torch.uint8, torch.int64)
         assert b["image"].is_contiguous(memory_format=torch.channels_last)
-        for picture, mask, i in zip(b["image"], b["mask"], b["index"].tolist(), strict=True):
-            assert np.array_equal(picture.permute(1, 2, 0), written[f"t{i}"][0])
+        for image, mask, i in zip(b["image"], b["mask"], b["index"].tolist(), strict=True):
+            assert np.array_equal(image.permute(1, 2, 0), written[f"t{i}"][0])
             assert np.array_equal(mask, written[f"t{i}"][1] // 255)
 
 
-def test_pictures_are_resized_and_masks_stay_classes(tmp_path):
+def test_images_are_resized_and_masks_stay_classes(tmp_path):
     written = fill(tmp_path, ["t0", "v0"], values=(0, 2, 255), shape=(64, 96))
     module = ready(
         make(tmp_path, mask=Values(3, ignore=[255]), classes=list("abc"), num_classes=3, image_size=[32, 48])
     )
     (batch,) = epoch(module)
-    picture, mask = written["t0"]
+    image, mask = written["t0"]
     assert np.array_equal(batch["mask"][0], mask[1::2, 1::2])  # the pixel at the centre of each 2 × 2, rounded up
-    pillow = np.asarray(Image.fromarray(picture).resize((48, 32), Image.Resampling.BILINEAR)).astype(int)
+    pillow = np.asarray(Image.fromarray(image).resize((48, 32), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(batch["image"][0].permute(1, 2, 0).numpy() - pillow).max() <= 1
 
 
@@ -122,7 +122,7 @@ def test_cache_changes_no_batch(tmp_path, cable):
         assert same(plain, batches(cache_dir=str(tmp_path / "d"), cache_gb=1e-6))
 
 
-def test_changed_picture_is_seen(tmp_path):
+def test_changed_image_is_seen(tmp_path):
     fill(tmp_path, ["t0", "v0"])
     cache = str(tmp_path / "c")
     before = epoch(ready(make(tmp_path, cache_dir=cache)))
@@ -183,7 +183,7 @@ def test_seed_changes_order_and_draws(cable):
 
 
 def ramp(root, count):
-    """Pictures whose red is the column and green the row, masks the same column's parity."""
+    """Images whose red is the column and green the row, masks the same column's parity."""
     y, x = np.mgrid[:64, :64].astype(np.uint8)
     for name in [*(f"t{i}" for i in range(count)), "v0"]:
         put(root, f"images/{name}.png", np.stack([x, y, x], 2))
@@ -260,17 +260,17 @@ def test_ranks_train_in_step_without_overlap(length, world):
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_fewer_training_pictures_than_ranks_stay_in_step(world):
+def test_fewer_training_images_than_ranks_stay_in_step(world):
     samplers = [EpochSampler(1, 0, True, rank, world) for rank in range(world)]
     assert len({len(list(sampler)) for sampler in samplers}) == 1
     assert all(len(list(sampler)) == len(sampler) for sampler in samplers)
 
 
-# -- rare pictures -----------------------------------------------------------------------------------
+# -- rare images -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.8])
-def test_rare_pictures_are_drawn_as_often_as_told_and_evenly(tmp_path, share):
+def test_rare_images_are_drawn_as_often_as_told_and_evenly(tmp_path, share):
     fill(tmp_path, ["t00", "t01", "t02"])
     fill(tmp_path, [f"t{i:02}" for i in range(3, 20)] + ["v0"], values=(0,))
     module = ready(make(tmp_path, positive_share=share, augment=[A.RandomCrop(16, 16)], batch_size=20))
@@ -284,7 +284,7 @@ def test_rare_pictures_are_drawn_as_often_as_told_and_evenly(tmp_path, share):
         assert np.ptp(drawn[:3]) <= 1
         assert np.ptp(drawn[3:]) <= 1
         crops = {image.numpy().tobytes() for image, i in zip(batch["image"], batch["index"], strict=True) if i < 3}
-        assert len(crops) > 0.8 * drawn[:3].sum()  # every draw of a picture is cropped anew
+        assert len(crops) > 0.8 * drawn[:3].sum()  # every draw of an image is cropped anew
     assert len(epoch(module, split="val")[0]["index"]) == 1
 
 
@@ -316,7 +316,7 @@ def test_class_frequencies(tmp_path, classes, values):
     expected = [
         [
             sum((mask == c).sum() for mask in masks),
-            sum((mask != IGNORE).sum() for mask in masks if (mask == c).any()),
+            sum((mask != IGNORE_INDEX).sum() for mask in masks if (mask == c).any()),
         ]
         for c in range(max(count, 2))
     ]
@@ -337,7 +337,7 @@ def blob(i):
 
 
 def expect(module, masks):
-    """Every picture of every split has the expected mask, and nothing else was found."""
+    """Every image of every split has the expected mask, and nothing else was found."""
     found = {}
     for split in SPLITS:
         for batch in epoch(module, split=split):
@@ -349,7 +349,7 @@ def expect(module, masks):
 
 
 def tree(root, good, bad, mask_of, count=15):
-    """A tree with folders of good pictures and one folder a kind of defect; expected masks by picture."""
+    """A tree with folders of good images and one folder a kind of defect; expected masks by image."""
     masks = {}
     for folder in good:
         for i in range(count):
@@ -395,7 +395,7 @@ def test_camvid(tmp_path, test):
             mask = np.random.default_rng((k, i)).integers(0, 12, (32, 64), dtype=np.uint8)
             put(tmp_path / "m", f"{split}/{i}.png", noise(i, (32, 64, 3)))
             put(tmp_path / "m", f"{split}annot/{i}.png", mask)
-            masks[f"{split}/{i}.png"] = np.where(mask == 11, IGNORE, mask)
+            masks[f"{split}/{i}.png"] = np.where(mask == 11, IGNORE_INDEX, mask)
     more = ["data.split.test=test/*"] if test else []
     module = ready(configured("camvid", tmp_path / "m", tmp_path, "data.image_size=[32,64]", "data.augment=[]", *more))
     expect(module, masks)
@@ -435,7 +435,7 @@ def test_oxford_pet(tmp_path):
         trimap = np.random.default_rng(i).integers(1, 4, (32, 32), dtype=np.uint8)  # pet, background, border
         put(tmp_path / "m", f"oxford-iiit-pet/images/Abyssinian_{i}.jpg", noise(i))
         put(tmp_path / "m", f"oxford-iiit-pet/annotations/trimaps/Abyssinian_{i}.png", trimap)
-        masks[f"oxford-iiit-pet/images/Abyssinian_{i}.jpg"] = np.array([0, 1, 0, IGNORE], np.uint8)[trimap]
+        masks[f"oxford-iiit-pet/images/Abyssinian_{i}.jpg"] = np.array([0, 1, 0, IGNORE_INDEX], np.uint8)[trimap]
     expect(ready(configured("oxford_pet", tmp_path / "m", tmp_path, "data.image_size=32", "data.augment=[]")), masks)
 
 
@@ -455,7 +455,7 @@ def test_synthetic_is_drawn_where_missing(tmp_path):
 # -- masks that are not there ----------------------------------------------------------------------
 
 
-def test_picture_without_mask(tmp_path):
+def test_image_without_mask(tmp_path):
     fill(tmp_path, ["t0", "t1", "v0"])
     (tmp_path / "masks/t1.png").unlink()
     told = r"images/t1\.png: its mask .*masks/t1\.png is missing; add it, or set data\.missing_mask=empty.*defect_free"
@@ -477,7 +477,7 @@ def test_defect_free_excuses_no_other(tmp_path):
 
 def test_no_mask_at_all(tmp_path):
     fill(tmp_path, ["t0", "t1", "v0"])
-    told = r"data\.masks='labels/\{stem\}\.png': not one of 3 images has a mask; correct the pattern"
+    told = r"data\.masks='labels/\{stem\}\.png': none of 3 images has a mask; correct the pattern"
     with pytest.raises(ValueError, match=told):
         make(tmp_path, masks="labels/{stem}.png", missing_mask="empty").setup()
 
@@ -508,7 +508,7 @@ def test_bad_settings(tmp_path, changes, told):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"images": "pictures/*"}, r"data\.root=.*: nothing matches data\.images=\['pictures/\*'\]"),
+        ({"images": "scans/*"}, r"data\.root=.*: nothing matches data\.images=\['scans/\*'\]"),
         ({"images": "*.txt"}, r"nothing matches data\.images"),
         ({"images": "../x/*"}, r"data\.images='\.\./x/\*': must be a pattern below data\.root"),
         ({"images": "/x/*"}, r"data\.images='/x/\*': must be a pattern below data\.root"),
@@ -524,7 +524,7 @@ def test_bad_settings(tmp_path, changes, told):
 )
 def test_bad_patterns(tmp_path, changes, told):
     fill(tmp_path, ["t0", "v0"])
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises((ValueError, FileNotFoundError), match=told):
         make(tmp_path, **changes).setup("fit")
 
@@ -593,7 +593,7 @@ def test_missing_root(tmp_path):
 def test_size_mismatch(tmp_path, cached):
     fill(tmp_path, ["t0", "v0"])
     put(tmp_path, "masks/t0.png", np.zeros((40, 48), np.uint8))
-    told = r"masks/t0\.png: mask is 48×40, its image .*images/t0\.png is 32×32; both must have one size"
+    told = r"masks/t0\.png: mask is 48×40, its image .*images/t0\.png is 32×32; both must have the same size"
     with pytest.raises(ValueError, match=told):
         epoch(ready(make(tmp_path, cache_dir=str(tmp_path / "c") if cached else None)))
 
@@ -613,7 +613,7 @@ def test_more_colours_than_classes(tmp_path):
         epoch(ready(make(tmp_path, mask=palette, classes=["a", "b"], num_classes=2)))
 
 
-def test_overlapping_patterns_find_a_picture_once(tmp_path):
+def test_overlapping_patterns_find_an_image_once(tmp_path):
     fill(tmp_path, ["t0", "t1", "v0"])
     module = ready(make(tmp_path, images=["images/*", "images/t*"]))
     assert {split: len(module.indices[split]) for split in SPLITS} == {"train": 2, "val": 1, "test": 1}

@@ -190,9 +190,9 @@ def test_first_of_several_pages(tmp_path, name):
     assert [str(w.message) for w in told] == []
 
 
-def test_float_pictures_are_refused(tmp_path):
+def test_float_images_are_refused(tmp_path):
     store(tmp_path / "a.tif", GREY.astype(np.float32))
-    with pytest.raises(ValueError, match=r"a\.tif: 32-bit pictures .* save it with 8 or 16 bits"):
+    with pytest.raises(ValueError, match=r"a\.tif: 32-bit images .* save it with 8 or 16 bits"):
         read_rgb(tmp_path / "a.tif")
 
 
@@ -240,11 +240,11 @@ def test_resize_to_its_own_size_changes_nothing():
 def test_pair(size):
     mask = (np.array([[0, 1, 7, 255]], np.uint8).repeat(10, 1)).repeat(24, 0)
     mask[12:] = mask[12:, ::-1]
-    picture, small = resize_pair(SMOOTH, mask, size)
+    image, small = resize_pair(SMOOTH, mask, size)
     rows = ((np.arange(size[0]) + 0.5) * 24 / size[0]).astype(int)  # the pixel under every new centre
     columns = ((np.arange(size[1]) + 0.5) * 40 / size[1]).astype(int)
     assert np.array_equal(small, mask[np.ix_(rows, columns)])
     assert set(np.unique(small)) == {0, 1, 7, 255}
     pillow = np.asarray(Image.fromarray(SMOOTH).resize(size[::-1], Image.Resampling.BILINEAR))
-    assert picture.dtype == small.dtype == np.uint8
-    assert np.abs(picture.astype(int) - pillow).max() <= 1
+    assert image.dtype == small.dtype == np.uint8
+    assert np.abs(image.astype(int) - pillow).max() <= 1

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segnet.data.images import read_raw_mask
-from segnet.data.masks import IGNORE, Palette, Threshold, Values
+from segnet.data.masks import IGNORE_INDEX, Palette, Threshold, Values
 
 FILE = Path("some/mask.png")
 RED, BLUE, BLACK = (255, 0, 0), (0, 0, 255), (0, 0, 0)
@@ -36,10 +36,10 @@ def test_threshold(above, values, expected):
     [
         (Values(3), (0, 1, 2, 2), (0, 1, 2, 2)),
         (Values(1), (0, 1, 1), (0, 1, 1)),  # binary: background and class
-        (Values(3, ignore=[255, 9]), (0, 255, 9, 2), (0, IGNORE, IGNORE, 2)),
+        (Values(3, ignore=[255, 9]), (0, 255, 9, 2), (0, IGNORE_INDEX, IGNORE_INDEX, 2)),
         (Values(3, classes=[0, 10, 20]), (20, 10, 0), (2, 1, 0)),
-        (Values(3, classes=[20, 0, 10], ignore=[1]), (20, 10, 0, 1), (0, 2, 1, IGNORE)),
-        (Values(1, classes=[2, 1], ignore=[3]), (1, 2, 3), (1, 0, IGNORE)),  # trimap
+        (Values(3, classes=[20, 0, 10], ignore=[1]), (20, 10, 0, 1), (0, 2, 1, IGNORE_INDEX)),
+        (Values(1, classes=[2, 1], ignore=[3]), (1, 2, 3), (1, 0, IGNORE_INDEX)),  # trimap
     ],
 )
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.dtype(">u2"), np.int32])
@@ -78,7 +78,7 @@ def test_values_beyond_16_bits(value):
 def test_palette():
     raw = np.array([[BLACK, RED, BLUE, (9, 9, 9), RED]], np.uint8)
     found = Palette([BLACK, RED, BLUE], ignore=[(9, 9, 9)])(raw, FILE)
-    assert found.tolist() == [[0, 1, 2, IGNORE, 1]]
+    assert found.tolist() == [[0, 1, 2, IGNORE_INDEX, 1]]
     assert found.dtype == np.uint8
 
 
@@ -119,7 +119,7 @@ def test_float_mask_is_told(tmp_path):
 
 
 def test_more_classes_than_a_byte_holds():
-    """255 is IGNORE and 256 wraps to 0: both must be refused, not learnt as another class."""
+    """255 is IGNORE_INDEX and 256 wraps to 0: both must be refused, not learnt as another class."""
     with pytest.raises(ValueError, match="255"):
         Values(300)(grey(0, 255, 256, dtype=np.uint16), FILE)
 

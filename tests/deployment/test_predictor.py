@@ -45,7 +45,7 @@ def module(request):
     return made.eval()
 
 
-def pictures(sizes=SIZES):
+def images(sizes=SIZES):
     return [np.random.default_rng(i).integers(0, 256, (*size, 3), dtype=np.uint8) for i, size in enumerate(sizes)]
 
 
@@ -115,9 +115,9 @@ def reference(module, arrays, tile=None, overlap=0.25, flips=False, scales=(1,),
 def test_on_a_cpu_it_has_the_bits_of_plain_loops(module, settings):
     found = Predictor(module, **settings)
     torch.manual_seed(5)
-    found = found(pictures())
+    found = found(images())
     torch.manual_seed(5)
-    for prediction, (mean, variance) in zip(found, reference(module, pictures(), **settings), strict=True):
+    for prediction, (mean, variance) in zip(found, reference(module, images(), **settings), strict=True):
         assert torch.equal(prediction.probabilities, mean)
         assert (prediction.variance is None) == (variance is None)
         assert variance is None or torch.equal(prediction.variance, variance)
@@ -131,10 +131,10 @@ def test_on_a_cpu_it_has_the_bits_of_plain_loops(module, settings):
 def test_sums_on_a_gpu_are_those_on_the_cpu(module, settings, monkeypatch):
     predict = Predictor(module.cuda(), **settings)
     torch.manual_seed(5)
-    found = predict(pictures())
+    found = predict(images())
     monkeypatch.setattr(predictor_module, "SHARE", 0)  # nothing fits
     torch.manual_seed(5)
-    for a, b in zip(found, predict(pictures()), strict=True):
+    for a, b in zip(found, predict(images()), strict=True):
         assert a.probabilities.device.type == "cpu"
         torch.testing.assert_close(a.probabilities, b.probabilities, atol=1e-5, rtol=0)
         if a.variance is not None:
@@ -147,10 +147,10 @@ def test_sums_on_a_gpu_are_those_on_the_cpu(module, settings, monkeypatch):
 def test_a_gpu_decides_as_the_cpu(module, settings, monkeypatch):
     """All but a few pixels: where two values of a pooling window are all but equal, rounding picks one."""
     monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
-    expected = reference(module, pictures(), **settings)
+    expected = reference(module, images(), **settings)
     predict = Predictor(copy.deepcopy(module).cuda(), **settings)
     for _ in range(4):  # plainly, captured, replayed
-        for prediction, (mean, _) in zip(predict(pictures()), expected, strict=True):
+        for prediction, (mean, _) in zip(predict(images()), expected, strict=True):
             far = (prediction.probabilities - mean).abs() > 1e-4
             assert far.float().mean() < 0.01
 
@@ -164,12 +164,12 @@ def test_graphs_change_no_bit_of_a_prediction(module, precision):
     for settings in ({"flips": True}, {"mc_samples": 3}, {"tile": 64}):
         predict = Predictor(module, precision, **settings)
         torch.manual_seed(1)
-        replayed = [predict(pictures()) for _ in range(3)]
+        replayed = [predict(images()) for _ in range(3)]
         assert any(form.recording for form in predict._logits._forms.values())
         predict._logits.record = {}
         torch.manual_seed(1)
         for first in replayed:
-            for a, b in zip(first, predict(pictures()), strict=True):
+            for a, b in zip(first, predict(images()), strict=True):
                 assert torch.equal(a.probabilities, b.probabilities)
                 assert a.variance is None or torch.equal(a.variance, b.variance)
 
@@ -178,7 +178,7 @@ def test_graphs_change_no_bit_of_a_prediction(module, precision):
 @on_cuda
 def test_weights_may_change_and_move_between_predictions(module):
     module = module.cuda()
-    predict, arrays = Predictor(module), pictures([(64, 64)] * 4)
+    predict, arrays = Predictor(module), images([(64, 64)] * 4)
     for _ in range(4):
         predict(arrays)
     with torch.no_grad():

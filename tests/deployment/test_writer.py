@@ -13,14 +13,14 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from segnet.deployment import writer
+from segnet.deployment import video, writer
+from segnet.deployment.pipeline import ahead
 from segnet.deployment.predictor import Prediction
-from segnet.deployment.writer import ahead
 from segnet.visualization.overlays import overlay, palette
 
 
-def brightness(pictures):
-    return [Prediction(torch.from_numpy(p[..., 0].copy())[None] / 255) for p in pictures]
+def brightness(images):
+    return [Prediction(torch.from_numpy(p[..., 0].copy())[None] / 255) for p in images]
 
 
 class Stub:
@@ -32,9 +32,9 @@ class Stub:
     def __init__(self, call=brightness):
         self.call, self.batches = call, []
 
-    def __call__(self, pictures):
-        self.batches.append([int(p[0, 0, 0]) for p in pictures])
-        return self.call(pictures)
+    def __call__(self, images):
+        self.batches.append([int(p[0, 0, 0]) for p in images])
+        return self.call(images)
 
 
 @pytest.fixture
@@ -79,9 +79,9 @@ LEVELS = [np.full((48, 64, 3), 8 * i, np.uint8) for i in range(30)]
 def test_rows_and_batches_come_in_the_order_of_the_files(folder, tmp_path, monkeypatch):
     real = writer.save
 
-    def slow(path, picture):  # the earlier, the slower
+    def slow(path, image):  # the earlier, the slower
         time.sleep((20 - int(path.stem[:2])) / 1000)
-        real(path, picture)
+        real(path, image)
 
     monkeypatch.setattr(writer, "save", slow)
     monkeypatch.setattr(writer, "THREADS", 4)
@@ -101,7 +101,7 @@ def test_rows_and_batches_come_in_the_order_of_the_files(folder, tmp_path, monke
 
 
 def test_unreadable_files_and_videos_among_images(folder, tmp_path):
-    (folder / "04.png").write_bytes(b"no picture")
+    (folder / "04.png").write_bytes(b"no image")
     (folder / "07b.mp4").write_bytes(b"no video")
     (folder / "13.png").write_bytes((folder / "13.png").read_bytes()[:45])
     film(folder / "09b.mp4", LEVELS)
@@ -123,13 +123,13 @@ def test_a_video_keeps_its_frames_in_order(tmp_path, monkeypatch):
         np.ascontiguousarray(overlay(frame[..., ::-1], mask, colors, True)[..., ::-1])
         for frame, mask in zip(given, masks, strict=True)
     ])  # fmt: skip
-    real = writer.overlay
+    real = video.overlay
 
-    def slow(picture, *rest):
-        time.sleep((255 - int(picture.mean())) / 20000)
-        return real(picture, *rest)
+    def slow(image, *rest):
+        time.sleep((255 - int(image.mean())) / 20000)
+        return real(image, *rest)
 
-    monkeypatch.setattr(writer, "overlay", slow)
+    monkeypatch.setattr(video, "overlay", slow)
     writer.write(Stub(), [tmp_path / "film.mp4"], settings(tmp_path))
     written = frames(tmp_path / "out" / "film_overlay.mp4")
     assert len(written) == 30
@@ -145,9 +145,9 @@ def test_memory_does_not_grow_with_the_files(folder, tmp_path, monkeypatch):
     go, reads = threading.Event(), []
     real_save, real_read = writer.save, writer.read_rgb
 
-    def save(path, picture):
+    def save(path, image):
         assert go.wait(60)
-        real_save(path, picture)
+        real_save(path, image)
 
     def read(path):
         reads.append(path)
@@ -191,10 +191,10 @@ def test_ahead_bounds_what_waits_by_number_and_bytes():
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_an_interruption_leaves_whole_files_and_the_rows_before_it(folder, tmp_path, error):
-    def call(pictures):
-        if pictures[0][0, 0, 0] == 120:  # the fifth batch
+    def call(images):
+        if images[0][0, 0, 0] == 120:  # the fifth batch
             raise error
-        return brightness(pictures)
+        return brightness(images)
 
     threads = threading.active_count()
     with pytest.raises(error):
@@ -206,7 +206,7 @@ def test_an_interruption_leaves_whole_files_and_the_rows_before_it(folder, tmp_p
 
 
 def test_a_result_that_cannot_be_written_is_an_error(folder, tmp_path, monkeypatch):
-    def save(path, picture):
+    def save(path, image):
         raise OSError(f"{path}: could not be written")
 
     monkeypatch.setattr(writer, "save", save)

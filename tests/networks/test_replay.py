@@ -131,7 +131,7 @@ def test_a_failed_recording_is_told_once_and_the_function_called():
     call = Replay(lambda x: [2 * x], record={"cpu": record})
     for _ in range(WARM_UP):
         call(torch.ones(1))
-    with pytest.warns(UserWarning, match="only slower for it: cannot be captured$") as said:
+    with pytest.warns(UserWarning, match="runs slower: cannot be captured$") as said:
         assert call(torch.ones(1))[0].item() == 2
     assert len(said) == 1
     for size in (1, 2):
@@ -245,7 +245,7 @@ def test_what_waits_for_the_gpu_is_not_captured_and_still_computed():
     call, x = Replay(lambda x: [x * x.sum().item()]), torch.ones(2, device="cuda")
     for _ in range(WARM_UP - 1):
         call(x)
-    with pytest.warns(UserWarning, match="only slower for it: it waits for the GPU"):
+    with pytest.warns(UserWarning, match="runs slower: it waits for the GPU"):
         assert call(x)[0].tolist() == [2, 2]
     for _ in range(2):
         assert call(x + 1)[0].tolist() == [8, 8]

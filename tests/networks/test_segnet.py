@@ -86,7 +86,7 @@ def test_any_size_comes_back(name, size):
 
 @pytest.mark.parametrize("size", [(31, 64), (64, 16)])
 def test_too_small_is_a_clear_error(size):
-    with pytest.raises(ValueError, match=rf"picture is {size[0]}×{size[1]}: height and width must be at least 32"):
+    with pytest.raises(ValueError, match=rf"image is {size[0]}×{size[1]}: height and width must be at least 32"):
         build("segnet")(torch.randn(1, 3, *size))
 
 
@@ -107,7 +107,7 @@ def test_a_binary_network_starts_from_rare_defects():
 
 
 def test_unpooling_uses_the_matching_stage():
-    """Zeros outside the places of the encoder's maxima, by hand for the outermost stage."""
+    """Zeros outside the positions of the encoder's maxima, by hand for the outermost stage."""
     net = build("segnet").eval()
     seen = {}
     net.encoder[0].register_forward_hook(lambda m, i, o: seen.update(encoded=o))

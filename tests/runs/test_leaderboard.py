@@ -11,7 +11,7 @@ from helpers import ROOT, SMALL, call_main
 
 
 @pytest.mark.parametrize(("launcher", "jobs"), [("basic", 4), ("joblib", 3), ("submitit_local", 3)])
-def test_a_failed_job_is_recorded_and_the_rest_go_on(launcher, jobs, cable, cache, tmp_path):
+def test_a_failed_job_is_recorded_and_the_rest_continue(launcher, jobs, cable, cache, tmp_path):
     """Nesterov and momentum, with and without, of which Nesterov without momentum is the one that PyTorch refuses."""
     given = [
         "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "~callbacks.panels", f"output_dir={tmp_path}",
@@ -40,8 +40,8 @@ def test_a_failed_job_is_recorded_and_the_rest_go_on(launcher, jobs, cable, cach
         assert float(row["test/loss"]) == found["metrics"]["test/loss"]
         assert (row.get("nesterov", "True"), row["momentum"]) != ("True", "0.0")
     assert (tmp_path / "leaderboard.md").read_text().count("\n") == jobs + 2
-    with Image.open(tmp_path / "leaderboard.png") as picture:
-        assert np.asarray(picture).std() > 10
+    with Image.open(tmp_path / "leaderboard.png") as image:
+        assert np.asarray(image).std() > 10
 
 
 def test_a_sweep_over_ddp_is_refused_with_the_way_out(cable, cache, tmp_path, capfd):

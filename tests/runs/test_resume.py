@@ -26,7 +26,7 @@ def given(cable, cache):
     return [
         *(s for s in SMALL if "max_epochs" not in s), f"data.root={cable}", f"data.cache_dir={cache}",
         "optimizer=adamw", "scheduler=onecycle", "model.net.dropout=0.5", f"trainer.max_epochs={EPOCHS}",
-        "callbacks.panels.pictures=1",
+        "callbacks.panels.images=1",
     ]  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_killed_at_twelve_moments_it_ends_with_the_same_bits(given, whole, tmp_p
     assert_equal(out, whole)
 
 
-def test_signals_stop_cleanly_and_the_run_goes_on(given, whole, tmp_path):
+def test_signals_stop_cleanly_and_the_run_can_be_resumed(given, whole, tmp_path):
     out = tmp_path / "run"
     for i, number in enumerate((signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)):
         log = tmp_path / f"{i}.txt"
@@ -128,7 +128,7 @@ def test_signals_stop_cleanly_and_the_run_goes_on(given, whole, tmp_path):
         process.join(60)
         err = log.read_text()
         assert process.exitcode == 128 + number, err
-        assert f"stopped by {number.name}; go on with: python src/train.py resume={out}" in err
+        assert f"stopped by {number.name}; resume with: python src/train.py resume={out}" in err
         assert "Traceback" not in err
     moved = tmp_path / "moved"  # a run folder may be moved
     shutil.move(out, moved)
@@ -145,19 +145,19 @@ def short(given, tmp_path_factory):
 
 
 def test_more_epochs_are_those_of_a_longer_run(given, short, tmp_path, capfd):
-    longer, grown = tmp_path / "longer", tmp_path / "grown"
+    longer, extended = tmp_path / "longer", tmp_path / "extended"
     assert call_main("train", *given, "scheduler=constant", "trainer.max_epochs=2", f"output_dir={longer}") == 0
-    shutil.copytree(short, grown)
+    shutil.copytree(short, extended)
     capfd.readouterr()
-    code = call_main("train", f"resume={grown}", "trainer.max_epochs=2", "model.optimizer.lr=0.5", "model=unet")
+    code = call_main("train", f"resume={extended}", "trainer.max_epochs=2", "model.optimizer.lr=0.5", "model=unet")
     err = capfd.readouterr().err
     assert code == 0, err
-    assert "not taken: model.optimizer.lr=0.5 (the run has 0.001), model=unet" in err
-    states = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (longer, grown)]
+    assert "ignored: model.optimizer.lr=0.5 (the run has 0.001), model=unet" in err
+    states = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (longer, extended)]
     torch.testing.assert_close(states[0]["state_dict"], states[1]["state_dict"], rtol=0, atol=0)
-    assert [row["epoch"] for row in rows(grown)] == ["0", "1"]
-    assert call_main("train", f"resume={grown}") == 0  # the larger number is on record
-    assert len(rows(grown)) == 2
+    assert [row["epoch"] for row in rows(extended)] == ["0", "1"]
+    assert call_main("train", f"resume={extended}") == 0  # the larger number is on record
+    assert len(rows(extended)) == 2
 
 
 def test_a_run_killed_while_its_record_was_written_is_no_run_yet(tmp_path, monkeypatch, capfd):
@@ -165,10 +165,10 @@ def test_a_run_killed_while_its_record_was_written_is_no_run_yet(tmp_path, monke
     (tmp_path / "run" / ".hydra").mkdir(parents=True)
     (tmp_path / "run" / ".hydra" / "overrides.yaml").touch()
     assert call_main("train", f"resume={tmp_path / 'run'}") == 1
-    assert "no whole .hydra/overrides.yaml there" in capfd.readouterr().err
+    assert "there is no complete .hydra/overrides.yaml" in capfd.readouterr().err
 
 
-def test_a_run_older_than_a_setting_goes_on(short, tmp_path, capfd):
+def test_a_run_older_than_a_setting_resumes(short, tmp_path, capfd):
     old = tmp_path / "old"
     shutil.copytree(short, old)
     config = OmegaConf.load(old / ".hydra" / "config.yaml")
@@ -183,13 +183,13 @@ def test_a_run_older_than_a_setting_goes_on(short, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["resume=/nowhere"], "resume=/nowhere: no whole .hydra/overrides.yaml there; give the folder of a run"),
+        (["resume=/nowhere"], "resume=/nowhere: there is no complete .hydra/overrides.yaml; give the folder of a run"),
         (
             ["resume={short}", "trainer.max_epochs=0"],
-            "trainer.max_epochs=0: the run has 1; on resuming it may only grow",
+            "trainer.max_epochs=0: the run has 1; a resumed run can only get more",
         ),
         (["resume={whole}", "trainer.max_epochs=99"], "the run's schedule spans its 14 epochs and cannot be stretched"),
-        (["-m", "resume={short},{whole}"], "resume goes on with one run; leave out -m"),
+        (["-m", "resume={short},{whole}"], "resume continues a single run; leave out -m"),
     ],
 )
 def test_bad_input(short, whole, capfd, overrides, message, tmp_path, monkeypatch):

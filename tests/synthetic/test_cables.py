@@ -42,10 +42,10 @@ def test_files(cable):
     assert names == sorted(f"{kind}_{n:03d}.png" for kind in KINDS for n in range(4))
     assert names == [p.name for p in sorted((cable / "masks").iterdir())]
     for name in names:
-        picture, mask = (np.asarray(Image.open(cable / part / name)) for part in ("images", "masks"))
-        assert (picture.shape, mask.shape) == ((64, 64, 3), (64, 64))
+        image, mask = (np.asarray(Image.open(cable / part / name)) for part in ("images", "masks"))
+        assert (image.shape, mask.shape) == ((64, 64, 3), (64, 64))
         assert set(np.unique(mask)) == ({0} if name.startswith("good") else {0, 255})
-        assert picture.std() > 10
+        assert image.std() > 10
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,7 +76,7 @@ def test_root_in_use_is_left_alone(tmp_path, content):
     else:
         root.mkdir()
         (root / "mine.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"taken is taken, not an empty folder: remove it or name another"):
+    with pytest.raises(ValueError, match=r"taken exists and is not an empty folder: remove it or choose another"):
         cables.write(root, images=1, size=32)
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]
     assert (root if content == "file" else root / "mine.txt").read_text() == "mine"
@@ -98,7 +98,7 @@ def test_of_two_at_once_the_first_one_stays(tmp_path, cable, seeds):
         assert failures == []
         assert contents(tmp_path / "data") == contents(cable)
     else:
-        assert [type(failure) for failure in failures] == [OSError]  # neither overwrites the other's pictures
+        assert [type(failure) for failure in failures] == [OSError]  # neither overwrites the other's images
         assert len(contents(tmp_path / "data")) == 48
 
 

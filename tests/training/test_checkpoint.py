@@ -167,14 +167,14 @@ def test_for_other_classes_only_the_classifier_starts_afresh(trained, capfd):
     state = torch.load(file, weights_only=True)["state_dict"]
     kept = [name for name, value in module.net.state_dict().items() if value.shape != state[f"net.{name}"].shape]
     assert sorted(kept) == sorted(name for name, value in before.items() if len(value.shape) and value.shape[0] == 3)
-    assert f"weights: 1 class(es) there, 3 here; not taken: {', '.join(sorted(kept))}" in capfd.readouterr().err
+    assert f"weights: 1 class(es) there, 3 here; not loaded: {', '.join(sorted(kept))}" in capfd.readouterr().err
     for name, value in module.net.state_dict().items():
         assert torch.equal(value, before[name] if name in kept else state[f"net.{name}"])
 
 
 def test_weights_of_another_network_are_refused(trained):
     file = trained / "checkpoints" / "best.ckpt"
-    with pytest.raises(ValueError, match=r"weights=.*best.ckpt: of another network than this run's \(size mismatch"):
+    with pytest.raises(ValueError, match=r"weights=.*: it belongs to another network than this run's \(size mismatch"):
         start_from(fresh(1, widths=(8, 16, 16, 16, 16)), file)
     module = fresh(1)
     module.net = nn.Conv2d(3, 1, 1)

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segnet.data.masks import IGNORE
+from segnet.data.masks import IGNORE_INDEX
 from segnet.training.losses import (
     CrossEntropy,
     WeightedSum,
@@ -20,14 +20,14 @@ def sample(num_classes, ignored=False):
     logits = torch.randn(2, num_classes, 6, 7, requires_grad=True)
     target = torch.randint(0, max(num_classes, 2), (2, 6, 7))
     if ignored:
-        target[:, 2:4] = IGNORE
+        target[:, 2:4] = IGNORE_INDEX
     return logits, target
 
 
 @pytest.mark.parametrize("weight", [None, [4.0]])
 def test_binary_is_bce_over_the_counted_pixels(weight):
     logits, target = sample(1, ignored=True)
-    known = target != IGNORE
+    known = target != IGNORE_INDEX
     expected = F.binary_cross_entropy_with_logits(
         logits[:, 0][known], target[known].float(), pos_weight=torch.tensor(weight or [1.0])
     )
@@ -38,7 +38,7 @@ def test_binary_is_bce_over_the_counted_pixels(weight):
 def test_multiclass_is_softmax_cross_entropy(weight):
     logits, target = sample(3, ignored=True)
     w = None if weight is None else torch.tensor(weight)
-    expected = F.cross_entropy(logits, target, w, ignore_index=IGNORE)
+    expected = F.cross_entropy(logits, target, w, ignore_index=IGNORE_INDEX)
     torch.testing.assert_close(CrossEntropy(3, weight)(logits, target), expected)
 
 
@@ -61,7 +61,7 @@ def test_ignored_pixels_change_nothing(make, num_classes):
 @pytest.mark.parametrize("num_classes", [1, 3])
 def test_a_batch_without_a_counted_pixel_is_zero_not_nan(num_classes):
     logits, target = sample(num_classes)
-    loss = CrossEntropy(num_classes)(logits, torch.full_like(target, IGNORE))
+    loss = CrossEntropy(num_classes)(logits, torch.full_like(target, IGNORE_INDEX))
     loss.backward()
     assert loss == 0
     assert logits.grad.abs().sum() == 0

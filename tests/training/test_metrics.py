@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
-from segnet.data.masks import IGNORE
+from segnet.data.masks import IGNORE_INDEX
 from segnet.training.metrics import BINS, Counts, calibration, calibration_error, names, scores
 
 
@@ -25,11 +25,11 @@ def test_counts_and_scores_against_numpy(classes):
     k = max(len(classes), 2)
     logits = torch.randn(6, len(classes), 9, 8)
     target = torch.randint(0, k, (6, 9, 8)).to(torch.uint8)
-    target[0, :3] = IGNORE
+    target[0, :3] = IGNORE_INDEX
     confusion, histogram = run(logits, target, classes, batches=3)
 
     guess = (logits[:, 0] > 0).long() if len(classes) == 1 else logits.argmax(1)
-    known = (target != IGNORE).numpy()
+    known = (target != IGNORE_INDEX).numpy()
     matrix = by_hand(target.numpy()[known], guess.numpy()[known], k)
     assert (confusion.numpy() == matrix).all()
 
@@ -44,8 +44,8 @@ def test_counts_and_scores_against_numpy(classes):
     assert found["class_accuracy"].item() == pytest.approx((hit / truth).mean())
 
 
-def test_counts_span_the_split_and_not_single_pictures():
-    """Two pictures: 10 of 10 right, then 0 of 1 right. Over pixels 10/12, over pictures the mean would be 1/2."""
+def test_counts_span_the_split_and_not_single_images():
+    """Two images: 10 of 10 right, then 0 of 1 right. Over pixels 10/12, over images the mean would be 1/2."""
     logits = torch.full((2, 1, 4, 4), -5.0)
     target = torch.zeros(2, 4, 4, dtype=torch.uint8)
     logits[0, 0].view(-1)[:10] = 5
@@ -112,14 +112,14 @@ def test_calibration_error_against_torchmetrics(classes):
 @pytest.mark.parametrize("on", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 @pytest.mark.parametrize("k", [1, 4])
 def test_a_batch_is_counted_as_numpy_counts_it(k, on):
-    """A GPU counts by another operator, which neither waits nor sorts; IGNORE is left out, NaN is in the lowest bin."""
+    """A GPU counts by an operator that neither waits nor sorts; IGNORE_INDEX is left out, NaN is in the lowest bin."""
     rng = np.random.default_rng(0)
     size = max(k, 2)
     bins = rng.integers(0, BINS, (3, 1, 40, 50))
     logits = torch.from_numpy((bins + 0.5) / BINS).logit().float() if k == 1 else torch.randn(3, k, 40, 50)
     logits[0, 0, 0, :20] = float("nan")
     target = rng.integers(0, size, (3, 40, 50)).astype(np.uint8)
-    target[rng.random(target.shape) < 0.2] = IGNORE
+    target[rng.random(target.shape) < 0.2] = IGNORE_INDEX
     counts = Counts(k).to(on)
 
     torch.use_deterministic_algorithms(True)
@@ -128,7 +128,7 @@ def test_a_batch_is_counted_as_numpy_counts_it(k, on):
     finally:
         torch.use_deterministic_algorithms(False)
     guess = (logits[:, 0] > 0).long().numpy() if k == 1 else logits.argmax(1).numpy()
-    known = target != IGNORE
+    known = target != IGNORE_INDEX
     assert confusion.device.type == histogram.device.type == on
     assert confusion.dtype == histogram.dtype == torch.int64
     assert (confusion.cpu().numpy() == by_hand(target[known], guess[known], size)).all()

@@ -25,14 +25,14 @@ def module(classes=("defect",), scheduler=None, **options):
     return SegmentationModule(net, CrossEntropy(len(classes)), sgd, scheduler, classes=classes, **options).eval()
 
 
-def pictures(height, width):
+def noise(height, width):
     torch.manual_seed(1)
     return torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
 
 
 def test_forward_normalises_uint8_as_numpy_would():
     model = module()
-    x = pictures(64, 64)
+    x = noise(64, 64)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     normal = (x.permute(0, 2, 3, 1).numpy() / 255 - mean) / std
     with torch.no_grad():
@@ -45,7 +45,7 @@ def test_forward_takes_any_size_and_resizes_as_the_data_path_does(size):
     from segnet.data.images import resize_exact, resize_pair
 
     model = module()
-    x = pictures(*size)
+    x = noise(*size)
     small = resize_exact(x, (64, 64))
     cached, _ = resize_pair(x[0].permute(1, 2, 0).numpy(), np.zeros(size, np.uint8), (64, 64))
     assert np.abs(small[0].permute(1, 2, 0).numpy() - cached).max() <= 1  # the data path rounds
@@ -105,7 +105,7 @@ def test_that_list_holds_what_torch_would_choose():
 @pytest.mark.parametrize("classes", [("defect",), ("a", "b", "c")])
 def test_a_step_and_its_metrics_have_deterministic_kernels_on_a_gpu(classes):
     model = module(classes).train()
-    batch = {"image": pictures(64, 64), "mask": torch.randint(0, 2, (2, 64, 64), dtype=torch.uint8)}
+    batch = {"image": noise(64, 64), "mask": torch.randint(0, 2, (2, 64, 64), dtype=torch.uint8)}
     with WithoutDeterministicKernel() as refused:
         loss, *counted = model._results(batch)
         model._keep("train", loss, counted, batch)
@@ -149,7 +149,7 @@ def test_a_test_counts_every_image_by_itself(classes, tmp_path):
     rng = np.random.default_rng(0)
     masks = rng.integers(0, max(len(classes), 2), (5, 64, 64)).astype(np.uint8)
     masks[1, :9] = 255
-    images = torch.cat([pictures(64, 64), pictures(64, 64).flip(1), pictures(64, 64)[:1] // 2])
+    images = torch.cat([noise(64, 64), noise(64, 64).flip(1), noise(64, 64)[:1] // 2])
     parts = [slice(0, 3), slice(3, 5)]
     batches = [{"image": images[p], "mask": torch.from_numpy(masks)[p], "index": torch.arange(5)[p]} for p in parts]
     options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_checkpointing": False}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segnet.data.masks import IGNORE
+from segnet.data.masks import IGNORE_INDEX
 from segnet.visualization.overlays import (
     DEFECT,
     FALSE_ALARM,
@@ -30,25 +30,25 @@ def test_palette_is_distinct_and_takes_given_colours():
 @pytest.mark.parametrize("binary", [True, False])
 def test_overlay_blends_half_and_half(binary):
     table = palette(1 if binary else 3)
-    picture = np.full((2, 3, 3), 101, np.uint8)
-    mask = np.array([[0, 1, IGNORE], [1, 0, 0]])
-    found = overlay(picture, mask, table, binary)
+    image = np.full((2, 3, 3), 101, np.uint8)
+    mask = np.array([[0, 1, IGNORE_INDEX], [1, 0, 0]])
+    found = overlay(image, mask, table, binary)
     assert found[0, 1].tolist() == [(101 + int(c)) // 2 for c in table[1]]
     assert found[0, 0].tolist() == ([101] * 3 if binary else [(101 + int(c)) // 2 for c in table[0]])
 
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_errors_show_wrong_pixels_and_no_ignored_ones(binary):
-    picture = np.full((1, 5, 3), 100, np.uint8)
-    truth, guess = np.array([[0, 1, 0, 1, IGNORE]]), np.array([[0, 1, 1, 0, 1]])
+    image = np.full((1, 5, 3), 100, np.uint8)
+    truth, guess = np.array([[0, 1, 0, 1, IGNORE_INDEX]]), np.array([[0, 1, 1, 0, 1]])
     expected = [[50] * 3, [50] * 3, FALSE_ALARM if binary else WRONG, MISSED if binary else WRONG, [50] * 3]
-    assert errors(picture, truth, guess, binary)[0].tolist() == [list(color) for color in expected]
+    assert errors(image, truth, guess, binary)[0].tolist() == [list(color) for color in expected]
 
 
 def test_panel_and_file(tmp_path):
-    picture = np.zeros((4, 5, 3), np.uint8)
-    picture[..., 0] = 200  # red, to tell RGB from BGR
-    drawn = panel(picture, np.zeros((4, 5), int), np.ones((4, 5), int), palette(1), binary=True)
+    image = np.zeros((4, 5, 3), np.uint8)
+    image[..., 0] = 200  # red, to tell RGB from BGR
+    drawn = panel(image, np.zeros((4, 5), int), np.ones((4, 5), int), palette(1), binary=True)
     assert drawn.shape == (4, 4 * 5 + 3 * 8, 3)
     assert grid([drawn, drawn]).shape == (4 + 8 + 4, drawn.shape[1], 3)
     assert (drawn[:, -5:] == FALSE_ALARM).all()

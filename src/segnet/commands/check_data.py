@@ -8,7 +8,7 @@ from segnet.cli import command
 
 
 def run(cfg: DictConfig) -> None:
-    """Write and print the report; exit code 1 where training would fail or deceive."""
+    """Write and print the report; exit code 1 if training would fail or be misled."""
     import json
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Compare runs: tables, means over seeds, paired bootstrap over the test pictures, curves."""
+"""Compare runs: tables, means over seeds, paired bootstrap over the test images, curves."""
 
 from omegaconf import DictConfig
 
@@ -30,8 +30,8 @@ def run(cfg: DictConfig) -> None:
     parts = ["## Runs", comparison.markdown(rows)]
     if seeds := comparison.over_seeds(runs):
         parts += ["## Over seeds, mean ± standard deviation", comparison.markdown(seeds)]
-    if duels := comparison.duels([reference, *others], cfg.resamples, cfg.seed):
-        parts += [f"## Is {reference.name} better? Test IoU, paired bootstrap", comparison.markdown(duels)]
+    if paired := comparison.paired_bootstraps([reference, *others], cfg.resamples, cfg.seed):
+        parts += [f"## Is {reference.name} better? Test IoU, paired bootstrap", comparison.markdown(paired)]
     text = "\n\n".join([*parts, "![curves](curves.png)"]) + "\n"
     (folder / "comparison.md").write_text(text, encoding="utf-8")
     curves({run.name: run.epochs for run in runs}).savefig(folder / "curves.png", dpi=110)

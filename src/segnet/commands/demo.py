@@ -1,4 +1,4 @@
-"""A local web page where one drops a picture and sees what a trained network makes of it."""
+"""A local web page: drop an image and see what a trained network predicts."""
 
 import os
 from collections.abc import Callable
@@ -34,13 +34,13 @@ def run(cfg: DictConfig) -> None:
 
 
 def answer(predictor: "Predictor", max_pixels: int) -> Callable[[str | None], list[Any]]:
-    """What a dropped file leads to: overlay, mask, confidence and uncertainty as uint8 RGB, and a table of areas."""
+    """What the page shows for a file: overlay, mask, confidence and uncertainty as uint8 RGB, and a table of areas."""
     import cv2
     import gradio
     import numpy as np
 
     from segnet.data.images import read_rgb
-    from segnet.deployment.writer import areas, grey
+    from segnet.deployment.measures import areas, grey
     from segnet.visualization.overlays import overlay, palette
 
     model = predictor.model
@@ -50,16 +50,16 @@ def answer(predictor: "Predictor", max_pixels: int) -> Callable[[str | None], li
         if path is None:
             return [None] * (5 if predictor.mc_samples else 4)
         try:
-            picture = read_rgb(path, max_pixels)
+            image = read_rgb(path, max_pixels)
         except (ValueError, OSError) as error:
             raise gradio.Error(str(error).replace(path, os.path.basename(path))) from error  # noqa: PTH119 (text)
-        (found,) = predictor([picture])
+        (found,) = predictor([image])
         mask = found.mask()
 
         def heat(values: Any) -> Any:
             return cv2.applyColorMap(grey(values), cv2.COLORMAP_VIRIDIS)[..., ::-1]
 
-        maps = [overlay(picture, mask, table, len(model.classes) == 1), table[mask], heat(found.confidence())]
+        maps = [overlay(image, mask, table, len(model.classes) == 1), table[mask], heat(found.confidence())]
         if found.variance is not None:
             maps.append(heat(found.entropy()))
         shares = areas(mask, len(model.classes))[1::2]
@@ -77,10 +77,10 @@ def page(predictor: "Predictor", max_pixels: int) -> Any:
     height, width = model.image_size
     about = f"{', '.join(model.classes)} · trained at {height}×{width}"
     with gradio.Blocks(title="SegNet", analytics_enabled=False) as blocks:
-        gradio.Markdown(f"# SegNet\nDrop a picture. {about}")
+        gradio.Markdown(f"# SegNet\nDrop an image. {about}")
         with gradio.Row():
-            # A path, not an array: gradio would decode it before its size is looked at.
-            given = gradio.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="picture")
+            # A path, not an array: gradio would decode it before its size is checked.
+            given = gradio.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="image")
             names = ["overlay", "mask", "confidence", *(["uncertainty"] if predictor.mc_samples else [])]
             shown = [gradio.Image(label=name, format="png", interactive=False) for name in names]
         areas = gradio.Dataframe(headers=["class", "area"], label="areas", interactive=False)
@@ -97,7 +97,7 @@ def launch(blocks: Any, host: str, port: int, max_upload_mb: float) -> None:
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"port={port}: cannot be served on {host} ({error}); choose another") from error
-    print(f"open {url}   (Ctrl-C ends it)", flush=True)
+    print(f"open {url}   (Ctrl-C stops it)", flush=True)
     blocks.block_thread()
 
 

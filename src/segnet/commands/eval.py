@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on a split: metrics, confusion matrix, the worst pictures."""
+"""Evaluate a checkpoint on a split: metrics, confusion matrix, the worst images."""
 
 from omegaconf import DictConfig
 

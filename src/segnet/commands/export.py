@@ -1,4 +1,4 @@
-"""Export a checkpoint as an ONNX or pt2 program, with a certificate of how closely it follows the checkpoint."""
+"""Export a checkpoint as an ONNX or pt2 model, and verify how closely it follows the checkpoint."""
 
 from omegaconf import DictConfig
 
@@ -7,7 +7,7 @@ from segnet.errors import UserError
 
 
 def run(cfg: DictConfig) -> None:
-    """Write the program and its certificate; nothing is kept where it fails its tolerance."""
+    """Write the model and its verification; nothing is kept if it is outside its tolerance."""
     if cfg.format not in ("onnx", "pt2"):
         raise UserError(f"format={cfg.format}: must be onnx or pt2")
     if cfg.quantize not in (None, "int8"):
@@ -37,11 +37,11 @@ def run(cfg: DictConfig) -> None:
         exported_model.write(module, draft, verification.metadata(module, Path(cfg.ckpt_path)))
         if cfg.quantize:
             draft.rename(plain)
-            pictures = verification.pictures(data, "train", cfg.calibration)
-            exported_model.quantize(plain, draft, (picture.transpose(2, 0, 1) for picture, _ in pictures))
-        found = verification.compare(module, exported_model.Program(draft), data, cfg.images)
+            pairs = verification.pairs(data, "train", cfg.calibration)
+            exported_model.quantize(plain, draft, (image.transpose(2, 0, 1) for image, _ in pairs))
+        found = verification.compare(module, exported_model.ExportedModel(draft), data, cfg.images)
         verification.check(found, cfg.tolerance_int8 if cfg.quantize else cfg.tolerance)
-        (folder / "certificate.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        (folder / "verification.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         draft.rename(target)
     finally:
         for file in (draft, plain):

@@ -6,7 +6,7 @@ from segnet.cli import command
 
 
 def run(cfg: DictConfig) -> None:
-    """Predict ``input``; unreadable files are told, passed over, and make the exit code 1."""
+    """Predict ``input``; unreadable files are skipped, listed at the end, and make the exit code 1."""
     import torch
 
     from segnet import environment

@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> None:
         print(f"[{i + 1}/{len(todo)}] {name}: train.py {' '.join(overrides)}", flush=True)
         code = train(folder / name, overrides, end)
         if code is None:
-            print(f"time is up with {len(todo) - i} of {len(jobs)} runs to finish; the same command goes on")
+            print(f"time is up, {len(todo) - i} of {len(jobs)} runs are not finished; the same command resumes them")
             break
         if code:
             failed.append(name)
@@ -47,11 +47,11 @@ def run(cfg: DictConfig) -> None:
         (folder / "results.md").write_text(text, encoding="utf-8")
         print(text)
     if failed:
-        raise UserError(f"{len(failed)} of {len(todo)} runs failed, the reasons stand above: {', '.join(failed)}")
+        raise UserError(f"{len(failed)} of {len(todo)} runs failed for the reasons above: {', '.join(failed)}")
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse what would fail later on."""
+    """Refuse what would fail later."""
     if cfg.minutes is not None and not cfg.minutes > 0:
         raise UserError(f"minutes={cfg.minutes}: must be positive, or null for no limit")
     if not isinstance(cfg.seeds, ListConfig) or not cfg.seeds or any(type(seed) is not int for seed in cfg.seeds):
@@ -67,9 +67,9 @@ def finished(folder: Path, overrides: Sequence[str]) -> bool:
 
 
 def train(folder: Path, overrides: Sequence[str], end: float) -> int | None:
-    """Start a run or go on with it, until ``end``; its exit code, None where time was up.
+    """Start or resume a run, until ``end``; its exit code, None if time was up.
 
-    A run that is stopped loses the epoch in hand and goes on to the same weights.
+    A run that is stopped repeats the interrupted epoch when it is resumed and ends with the same weights.
     """
     given = [f"resume={folder}"] if recorded(folder) else [*overrides, f"output_dir={folder}"]
     here = Path(sys.argv[0])  # src/reproduce.py beside src/train.py, segnet-reproduce beside segnet-train
@@ -83,7 +83,7 @@ def train(folder: Path, overrides: Sequence[str], end: float) -> int | None:
         process.wait()
         return None
     except KeyboardInterrupt:
-        process.wait()  # the terminal told it too
+        process.wait()  # it got Ctrl-C from the terminal too
         raise
 
 

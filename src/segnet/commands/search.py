@@ -28,7 +28,7 @@ class Prune(Callback):
         self.trial, self.monitor = trial, monitor
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report, and ask."""
+        """Report the metric; end the trial if the pruner says so."""
         value = trainer.callback_metrics.get(self.monitor)
         if value is not None:
             self.trial.report(float(value), trainer.current_epoch)
@@ -69,7 +69,7 @@ def suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
 
 
 def open_study(cfg: DictConfig) -> optuna.Study:
-    """Create the study or go on with it; a trial that was killed is counted as failed and tried once more."""
+    """Create or resume the study; a trial that was killed is counted as failed and tried once more."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def open_study(cfg: DictConfig) -> optuna.Study:
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(cfg.prune.startup_trials, cfg.prune.warmup_epochs),
     )
-    # A study that goes on must not draw its first trials once more.
+    # A resumed study must not draw its first trials once more.
     found.sampler = optuna.samplers.TPESampler(seed=cfg.seed + len(found.get_trials(deepcopy=False)))
     if own:
         for trial in found.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -100,7 +100,7 @@ def _storage(url: str) -> optuna.storages.BaseStorage:
 
 
 def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[str]) -> None:
-    """Train trial after trial; a failed one is told and counted, and the study goes on."""
+    """Train trial after trial; a failed one is reported and counted, and the study continues."""
 
     def objective(trial: optuna.Trial) -> float:
         overrides = [*given, *_overrides(suggest(trial, space))]
@@ -152,7 +152,7 @@ def report(study: optuna.Study, folder: Path, given: Sequence[str]) -> FrozenTri
     """Write trials.csv, best.yaml, history.png and importance.png; the best trial.
 
     Raises:
-        UserError: not one trial was completed.
+        UserError: no trial was completed.
     """
     trials = study.get_trials(deepcopy=False)
     keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
@@ -167,7 +167,7 @@ def report(study: optuna.Study, folder: Path, given: Sequence[str]) -> FrozenTri
         f"{states.count(TrialState.FAIL)} failed"
     )
     if TrialState.COMPLETE not in states:
-        raise UserError(f"not one of {len(trials)} trials was completed; the reasons stand above")
+        raise UserError(f"none of {len(trials)} trials was completed; the reasons are above")
     best = study.best_trial
     (folder / "best.yaml").write_text(experiment(best, given), encoding="utf-8")
     history(study).savefig(folder / "history.png", dpi=110)

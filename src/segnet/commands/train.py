@@ -50,7 +50,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
     except Stopped as stop:
-        print(f"stopped by {stop}; go on with: python src/train.py resume={cfg.output_dir}", file=sys.stderr)
+        print(f"stopped by {stop}; resume with: python src/train.py resume={cfg.output_dir}", file=sys.stderr)
         sys.exit(128 + stop.number)
     return None if trainer.fast_dev_run else test(trainer, module, data)  # type: ignore[attr-defined]
 
@@ -95,7 +95,7 @@ def test(trainer: "Trainer", module: "LightningModule", data: "LightningDataModu
     best: str = kept.best_model_path if kept else ""  # type: ignore[attr-defined]
     if best:
         module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
-    # It would put the weights as they were last trained in place of the averaged ones that the checkpoint holds.
+    # It would replace the averaged weights, which the checkpoint holds, by those trained last.
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     trainer.callbacks = [part for part in callbacks if not isinstance(part, WeightAveraging)]  # type: ignore[attr-defined]
     trainer.test(module, data, verbose=False)
@@ -124,7 +124,7 @@ def find(cfg: DictConfig, trainer: "Trainer", module: "LightningModule", data: "
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse what would only fail, or go wrong unseen, later on."""
+    """Refuse what would fail later, or go wrong silently."""
     check_entries(cfg, "callbacks")
     check_entries(cfg, "logger")
     if cfg.find not in (None, "lr", "batch_size"):
@@ -140,7 +140,7 @@ def check(cfg: DictConfig) -> None:
             f"trainer.strategy=ddp_spawn, one job per GPU (hydra/launcher=joblib), or a cluster "
             f"(hydra/launcher=submitit_slurm)"
         )
-    if cfg.trainer.fast_dev_run:  # ModelCheckpoint would write last.ckpt all the same
+    if cfg.trainer.fast_dev_run:  # ModelCheckpoint would write last.ckpt even so
         with open_dict(cfg):
             for name in ("checkpoint", "last"):
                 cfg.callbacks.pop(name, None)

@@ -1,8 +1,8 @@
-"""Pictures decoded and resized once, kept as uint8 arrays on disk that every worker maps into memory.
+"""Images decoded and resized once, kept as uint8 arrays on disk that every worker maps into memory.
 
-A cache lives in ``<folder>/<key>/`` as ``pictures.npy``, ``masks.npy`` and ``cache.json``. The key is a hash of
+A cache lives in ``<folder>/<key>/`` as ``images.npy``, ``masks.npy`` and ``cache.json``. The key is a hash of
 what decides the content: image size, mask encoding, and every file's name, size and times of change. So a
-changed file or setting never meets an old cache.
+changed file or setting never gets an old cache.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-FORMAT = 2  # raise it when the arrays change for the same files
+FORMAT = 3  # raise it when the arrays change for the same files
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
@@ -42,14 +42,14 @@ def open_or_build(
     Args:
         folder: where caches live.
         key: from `key_of`.
-        load: picture uint8 (H, W, 3) and mask uint8 (H, W) of one index, already at ``size``.
-        count: how many pictures.
+        load: image uint8 (H, W, 3) and mask uint8 (H, W) of one index, already at ``size``.
+        count: how many images.
         size: (height, width) of them all.
         limit_gb: bound of the whole folder; the longest unused caches make room. Where one data set alone
             is larger, nothing is cached.
 
     Returns:
-        pictures (count, H, W, 3) and masks (count, H, W), read-only memory maps; None if over the bound.
+        images (count, H, W, 3) and masks (count, H, W), read-only memory maps; None if over the bound.
     """
     target = folder / key
     if not _whole(target):
@@ -60,11 +60,11 @@ def open_or_build(
         _build(folder, target, load, count, size)
     with suppress(OSError):  # a shared cache may be read-only
         os.utime(target)  # marks it as used
-    return np.load(target / "pictures.npy", mmap_mode="r"), np.load(target / "masks.npy", mmap_mode="r")
+    return np.load(target / "images.npy", mmap_mode="r"), np.load(target / "masks.npy", mmap_mode="r")
 
 
 def _whole(target: Path) -> bool:
-    return all((target / name).is_file() for name in ("pictures.npy", "masks.npy", "cache.json"))
+    return all((target / name).is_file() for name in ("images.npy", "masks.npy", "cache.json"))
 
 
 def _build(folder: Path, target: Path, load: Callable[[int], Pair], count: int, size: tuple[int, int]) -> None:
@@ -72,8 +72,8 @@ def _build(folder: Path, target: Path, load: Callable[[int], Pair], count: int, 
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        pictures = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-            part / "pictures.npy", "w+", np.uint8, (count, *size, 3)
+        images = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+            part / "images.npy", "w+", np.uint8, (count, *size, 3)
         )
         masks = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
             part / "masks.npy", "w+", np.uint8, (count, *size)
@@ -81,8 +81,8 @@ def _build(folder: Path, target: Path, load: Callable[[int], Pair], count: int, 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             results = pool.map(load, range(count))
             for i, pair in enumerate(tqdm(results, "decode once", count, unit="image", leave=False)):
-                pictures[i], masks[i] = pair
-        pictures.flush()
+                images[i], masks[i] = pair
+        images.flush()
         masks.flush()
         (part / "cache.json").write_text(json.dumps({"count": count, "size": size, "format": FORMAT}))
         if not _whole(target):

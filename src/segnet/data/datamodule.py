@@ -153,7 +153,7 @@ class SegmentationDataModule(LightningDataModule):
         if self._decoded.cached is not None and self.num_classes > 1:
             absent = [n for n, (pixels, _) in zip(self.classes, self.class_frequencies(), strict=True) if pixels == 0]
             if absent:
-                rank_zero_warn(f"data: no training image shows {', '.join(absent)}; check_data.py tells more")
+                rank_zero_warn(f"data: no training image shows {', '.join(absent)}; see check_data.py")
 
     def load(self, index: int) -> cache.Pair:
         """Image uint8 (H, W, 3) and mask uint8 (H, W) of ``pairs[index]`` at ``image_size``."""

@@ -1,7 +1,7 @@
 """Single samples on their way into batches: random transforms, order, stacking.
 
 A batch is ``{"image": uint8 (N, 3, H, W) RGB channels-last, "mask": uint8 (N, H, W), "index": int64 (N,)}``;
-the mask holds class indices and `IGNORE`.
+the mask holds class indices and `IGNORE_INDEX`.
 """
 
 import os
@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Sampler
 from segnet.data import cache
 from segnet.errors import UserError
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for news
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would look for updates online
 
 Batch = dict[str, torch.Tensor]
 
@@ -29,9 +29,9 @@ def seed_of(seed: int, epoch: int, index: int, draw: int) -> int:
 
 
 class Samples(Dataset[Batch]):
-    """Pictures and masks by ``(epoch, index, draw)``; random transforms depend on these and the seed only.
+    """Images and masks by ``(epoch, index, draw)``; random transforms depend on these and the seed only.
 
-    So a rerun draws the same, each epoch and each further draw of a picture anew, and the number of workers changes
+    So a rerun draws the same, each epoch and each further draw of an image anew, and the number of workers changes
     nothing.
     """
 
@@ -56,18 +56,18 @@ class Samples(Dataset[Batch]):
 
     def __getitem__(self, key: tuple[int, int, int] | int) -> Batch:
         epoch, i, draw = key if isinstance(key, tuple) else (0, key, 0)
-        picture, mask = self.load(self.indices[i])
+        image, mask = self.load(self.indices[i])
         if self.augment is not None:
             self.augment.set_random_seed(seed_of(self.seed, epoch, i, draw))
-            out = self.augment(image=np.ascontiguousarray(picture), mask=np.ascontiguousarray(mask))
-            picture, mask = out["image"], out["mask"]
-            if picture.dtype != np.uint8:
+            out = self.augment(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))
+            image, mask = out["image"], out["mask"]
+            if image.dtype != np.uint8:
                 raise UserError(
-                    f"data.augment makes pictures {picture.dtype}: they must stay uint8; leave out Normalize"
+                    f"data.augment turns images into {image.dtype}; they must stay uint8; leave out Normalize"
                 )
         # A copy: the memory map is read-only, and a tensor over it would not be.
         return {
-            "image": torch.from_numpy(np.array(picture)),
+            "image": torch.from_numpy(np.array(image)),
             "mask": torch.from_numpy(np.array(mask)),
             "index": torch.tensor(i),
         }
@@ -77,13 +77,13 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
     """Yields ``(epoch, index, draw)``, shuffled by seed and epoch; ranks share out an epoch without overlap.
 
     Args:
-        length: pictures of the split, and of an epoch.
+        length: images of the split, and of an epoch.
         seed: of the order.
         shuffle: draw a new order in every epoch.
         rank: of this process.
         world: how many processes there are.
-        positive: (length,) bool, which pictures are the rare ones; None draws every picture once.
-        share: of rare ones in an epoch. Within a kind, no picture is drawn twice more often than another.
+        positive: (length,) bool, which images are the rare ones; None draws every image once.
+        share: of rare ones in an epoch. Within a kind, no image is drawn twice more often than another.
 
     Raises:
         UserError: all are rare, or none.
@@ -129,12 +129,12 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
             keys.append((self.epoch, i, drawn[i]))
             drawn[i] += 1
         share = keys[self.rank :: self.world][: len(self)]
-        if self.shuffle and len(share) < len(self):  # fewer pictures than ranks
+        if self.shuffle and len(share) < len(self):  # fewer images than ranks
             share = keys[:1]
         return iter(share)
 
     def _balanced(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """(length,) pictures in no order: every kind in turns, a new permutation of it for each turn."""
+        """(length,) images in no order: every kind in turns, a new permutation of it for each turn."""
         assert self.positive is not None
         rare = round(self.share * self.length)
         parts = [(np.flatnonzero(self.positive), rare), (np.flatnonzero(~self.positive), self.length - rare)]

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from segnet.data import cache
-from segnet.data.masks import IGNORE, Encoding
+from segnet.data.masks import IGNORE_INDEX, Encoding
 from segnet.data.pairs import Pair
 from segnet.errors import UserError
 
@@ -46,7 +46,7 @@ class Decoded:
             )
         elif self.num_classes == 1 and not (self.cached[1] == 1).any():
             raise UserError(
-                f"data.mask={self.encoding}: not one pixel of {len(self.pairs)} masks shows the class; masks that hold "
+                f"data.mask={self.encoding}: no pixel of {len(self.pairs)} masks shows the class; masks that hold "
                 f"0 and 1 need data/mask=values or data.mask.above=0"
             )
 
@@ -59,7 +59,7 @@ class Decoded:
     def _decode(self, index: int) -> cache.Pair:
         pair = self.pairs[index]
         image, mask = pair.load(self.encoding, self.size)
-        top = int(mask[mask != IGNORE].max(initial=0))
+        top = int(mask[mask != IGNORE_INDEX].max(initial=0))
         if top >= max(self.num_classes, 2):
             raise UserError(
                 f"{pair.mask}: holds class {top}, but data.num_classes={self.num_classes}; correct it or data.mask"
@@ -74,7 +74,7 @@ class Decoded:
         count = max(self.num_classes, 2)
         totals = np.zeros((count, 2), np.int64)
         for index in indices:
-            pixels = np.bincount(self[index][1].ravel(), minlength=IGNORE + 1)[:count]
+            pixels = np.bincount(self[index][1].ravel(), minlength=IGNORE_INDEX + 1)[:count]
             totals[:, 0] += pixels
             totals[:, 1] += pixels.sum() * (pixels > 0)
         return totals

@@ -1,4 +1,4 @@
-"""Reading and resizing pictures and masks: the only place where files become arrays."""
+"""Reading and resizing images and masks: the only place where files become arrays."""
 
 import warnings
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 
 def read_rgb(path: Path | str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Read a picture as uint8 (H, W, 3) RGB.
+    """Read an image as uint8 (H, W, 3) RGB.
 
     8 and 16 bit, grey and colour; an alpha channel is dropped, an EXIF rotation is applied.
 
@@ -33,7 +33,7 @@ def read_rgb(path: Path | str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8
             grey = (np.asarray(image) >> 8).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=2)
         if image.mode in ("F", "I"):
-            raise UserError(f"{path}: 32-bit pictures have no fixed range; save it with 8 or 16 bits")
+            raise UserError(f"{path}: 32-bit images have no fixed range; save it with 8 or 16 bits")
         if "transparency" in image.info:
             image = image.convert("RGBA")
         return np.asarray(image.convert("RGB"))
@@ -74,7 +74,7 @@ def read_raw_mask(path: Path | str, kind: MaskKind, max_pixels: int = MAX_PIXELS
 
 @contextmanager
 def _opened(path: Path | str, max_pixels: int) -> Iterator[Image.Image]:
-    """Decode a bounded picture, upright, and close its file whatever happens."""
+    """Decode a bounded image, upright, and close its file whatever happens."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound below is ours
         try:
@@ -87,7 +87,7 @@ def _opened(path: Path | str, max_pixels: int) -> Iterator[Image.Image]:
         if file.width * file.height > max_pixels:
             raise UserError(
                 f"{path}: {file.width}×{file.height} pixels, more than the limit of {max_pixels:,}; "
-                f"cut it into smaller pictures"
+                f"cut it into smaller images"
             )
         try:
             file.load()
@@ -101,31 +101,31 @@ def _unreadable(path: Path | str, error: Exception) -> UserError:
     return UserError(f"{path}: cannot be read as an image ({error}); replace or remove it")
 
 
-def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize uint8 (N, 3, H, W) pictures to uint8, bilinear with antialiasing: the data path, on the CPU."""
-    if tuple(pictures.shape[-2:]) == size:
-        return pictures
-    return F.interpolate(pictures, size, mode="bilinear", antialias=True)
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize uint8 (N, 3, H, W) images to uint8, bilinear with antialiasing: the data path, on the CPU."""
+    if tuple(images.shape[-2:]) == size:
+        return images
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
 
 
-def resize_exact(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (N, 3, H, W) pictures in 0..255 to float32, the same way and without rounding: prediction, on any device.
+def resize_exact(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (N, 3, H, W) images in 0..255 to float32, the same way and without rounding: prediction, on any device.
 
-    torch computes the weights in the pictures' precision. In float32 they are off by up to 0.01 of 255, enough to move
-    a maximum of the pooling and so a decision; in float64 (where the device has it) an exported program agrees.
+    torch computes the weights in the images' precision. In float32 they are off by up to 0.01 of 255, enough to move
+    a maximum of the pooling and so a decision; in float64 (where the device has it) an exported model agrees.
     """
-    if not torch.compiler.is_exporting() and tuple(pictures.shape[-2:]) == size:  # an exported program has no branch
-        return pictures.float()
-    exact = torch.float32 if pictures.device.type == "mps" else torch.float64
-    return F.interpolate(pictures.to(exact), size, mode="bilinear", antialias=True).float()
+    if not torch.compiler.is_exporting() and tuple(images.shape[-2:]) == size:  # an exported model has no branch
+        return images.float()
+    exact = torch.float32 if images.device.type == "mps" else torch.float64
+    return F.interpolate(images.to(exact), size, mode="bilinear", antialias=True).float()
 
 
 def resize_pair(
-    picture: NDArray[np.uint8], mask: NDArray[np.uint8], size: tuple[int, int]
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Resize a uint8 (H, W, 3) picture (bilinear) and its uint8 (H, W) mask (nearest) to ``size``."""
-    if picture.shape[:2] == size:
-        return picture, mask
-    tensor = torch.tensor(picture).permute(2, 0, 1)[None]
+    """Resize a uint8 (H, W, 3) image (bilinear) and its uint8 (H, W) mask (nearest) to ``size``."""
+    if image.shape[:2] == size:
+        return image, mask
+    tensor = torch.tensor(image).permute(2, 0, 1)[None]
     nearest = F.interpolate(torch.tensor(mask)[None, None], size, mode="nearest-exact")
     return resize(tensor, size)[0].permute(1, 2, 0).numpy(), nearest[0, 0].numpy()

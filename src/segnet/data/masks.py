@@ -1,6 +1,6 @@
 """How a mask file says which class a pixel has: by threshold, by value or by colour.
 
-Each encoding maps the stored array to uint8 class indices (H, W), ``IGNORE`` where a pixel counts nowhere, and
+Each encoding maps the stored array to uint8 class indices (H, W), ``IGNORE_INDEX`` where a pixel counts nowhere, and
 says with ``kind`` what it wants to read. A value that it does not know is an error with file, value and remedy.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from segnet.data.images import MaskKind
 from segnet.errors import UserError
 
-IGNORE = 255
+IGNORE_INDEX = 255
 
 
 class Encoding(Protocol):
@@ -56,13 +56,13 @@ class Values:
     kind: ClassVar[MaskKind] = "index"
 
     def __call__(self, raw: NDArray[np.integer], path: Path) -> NDArray[np.uint8]:
-        """Stored (H, W) values to class indices and `IGNORE`."""
+        """Stored (H, W) values to class indices and `IGNORE_INDEX`."""
         known = self._known()
         if raw.size and (raw.min() < 0 or raw.max() > 65535):
             raise UserError(f"{path}: mask values must lie in 0..65535, found {raw.min()}..{raw.max()}")
         table = np.full(65536, -1, np.int16)
         table[known] = np.arange(len(known))
-        table[list(self.ignore)] = IGNORE
+        table[list(self.ignore)] = IGNORE_INDEX
         indices = table[raw]
         if (indices < 0).any():
             unknown = sorted({int(v) for v in np.unique(raw[indices < 0])})
@@ -81,8 +81,8 @@ class Values:
                 f"data.mask.classes={known}: needs {count} values for data.num_classes={self.num_classes}, "
                 f"one per class (background first in a binary task)"
             )
-        if count >= IGNORE:
-            raise UserError(f"data.num_classes={count}: must be below {IGNORE}, which marks ignored pixels")
+        if count >= IGNORE_INDEX:
+            raise UserError(f"data.num_classes={count}: must be below {IGNORE_INDEX}, which marks ignored pixels")
         both = [*known, *self.ignore]
         if len(set(both)) != len(both) or not all(0 <= value <= 65535 for value in both):
             raise UserError(
@@ -111,11 +111,11 @@ class Palette:
             raise UserError(f"data.mask colours {known}: must be different [r, g, b] with values in 0..255")
 
     def __call__(self, raw: NDArray[np.integer], path: Path) -> NDArray[np.uint8]:
-        """Stored uint8 (H, W, 3) RGB to class indices and `IGNORE`."""
+        """Stored uint8 (H, W, 3) RGB to class indices and `IGNORE_INDEX`."""
         code = _pack(raw)
         out = np.full(code.shape, -1, np.int16)
         for color in self.ignore:
-            out[code == _pack(np.asarray(color))] = IGNORE
+            out[code == _pack(np.asarray(color))] = IGNORE_INDEX
         for index, color in enumerate(self.colors):
             out[code == _pack(np.asarray(color))] = index
         if (out < 0).any():
@@ -128,8 +128,8 @@ class Palette:
 
 def check_classes(classes: Sequence[str], num_classes: int, colors: Sequence[Sequence[int]] | None) -> None:
     """Refuse names and colours that do not agree with the number of classes, or a number that no mask can hold."""
-    if type(num_classes) is not int or not 1 <= num_classes < IGNORE:
-        raise UserError(f"data.num_classes={num_classes}: must be an integer in 1..{IGNORE - 1}")
+    if type(num_classes) is not int or not 1 <= num_classes < IGNORE_INDEX:
+        raise UserError(f"data.num_classes={num_classes}: must be an integer in 1..{IGNORE_INDEX - 1}")
     if len(classes) != num_classes:
         raise UserError(
             f"data.num_classes={num_classes}, but data.classes names {len(classes)}: {list(classes)}; they must agree "

@@ -17,7 +17,7 @@ from segnet.errors import UserError
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask; ``mask=None`` means that nothing is to be seen (all background)."""
+    """An image and its mask; ``mask=None`` means that all of it is background."""
 
     image: Path
     mask: Path | None
@@ -32,7 +32,7 @@ class Pair:
         if indices.shape != image.shape[:2]:
             sizes = ["×".join(str(side) for side in array.shape[1::-1]) for array in (indices, image)]
             raise UserError(
-                f"{self.mask}: mask is {sizes[0]}, its image {self.image} is {sizes[1]}; both must have one size"
+                f"{self.mask}: mask is {sizes[0]}, its image {self.image} is {sizes[1]}; both must have the same size"
             )
         return (image, indices) if size is None else resize_pair(image, indices, size)
 
@@ -114,6 +114,6 @@ def find(layout: Layout, split: Callable[[Path, Sequence[str]], Split]) -> tuple
     used = sorted({image for part in by_split.values() for image in part})
     pairs = [layout.pair(image) for image in used]
     if pairs and all(pair.mask is None for pair in pairs):
-        raise UserError(f"data.masks={layout.masks!r}: not one of {len(pairs)} images has a mask; correct the pattern")
+        raise UserError(f"data.masks={layout.masks!r}: none of {len(pairs)} images has a mask; correct the pattern")
     place = {image: i for i, image in enumerate(used)}
     return pairs, {name: [place[image] for image in by_split[name]] for name in SPLITS}

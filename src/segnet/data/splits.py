@@ -79,7 +79,7 @@ class ByHash:
         val: share of the images.
         test: share of the images.
         group: regular expression on the relative path; images whose first group (or whole match) is equal
-            stay together, such as all pictures of one object.
+            stay together, such as all images of one object.
         salt: another text draws another split.
     """
 

@@ -1,6 +1,6 @@
-"""From a checkpoint to predictions and exported programs."""
+"""From a checkpoint to predictions and exported models."""
 
-from segnet.deployment.exported_model import Program
+from segnet.deployment.exported_model import ExportedModel
 from segnet.deployment.predictor import Prediction, Predictor
 
-__all__ = ["Prediction", "Predictor", "Program"]
+__all__ = ["ExportedModel", "Prediction", "Predictor"]

@@ -1,16 +1,14 @@
 """A trained network as one file that needs nothing of this project to run: ONNX, or PyTorch's own pt2.
 
-Such a program maps uint8 RGB pictures (N, 3, H, W) of any size to float32 probabilities (N, C, H, W); resizing and
-normalisation are inside, classes, colours, commit and model card in its metadata.
+The model maps uint8 RGB images (N, 3, H, W) of any size to float32 probabilities (N, C, H, W); resizing and
+normalisation are inside; classes, colours, commit and model card are in its metadata.
 """
 
 import io
 import json
 import logging
 import os
-import re
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segnet.data.images import resize_exact
+from segnet.deployment.pt2_check import check_pt2
 from segnet.errors import UserError
 from segnet.training.module import SegmentationModule
 
@@ -50,18 +49,18 @@ class Portable(nn.Module):
         self.register_buffer("mean", module.mean)
         self.register_buffer("std", module.std)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """uint8 RGB (N, 3, H, W) to float32 probabilities (N, C, H, W)."""
-        x = self.resize(pictures, self.size)
+        x = self.resize(images, self.size)
         logits = self.net((x / 255 - self.mean) / self.std)
-        logits = F.interpolate(logits, (pictures.shape[-2], pictures.shape[-1]), mode="bilinear")
+        logits = F.interpolate(logits, (images.shape[-2], images.shape[-1]), mode="bilinear")
         return logits.sigmoid() if self.binary else logits.softmax(1)
 
 
-def resize_by_products(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_by_products(images: Tensor, size: tuple[int, int]) -> Tensor:
     """`data.images.resize_exact` as two matrix products: ONNX Runtime's antialiased Resize rounds its weights."""
-    rows, columns = (_triangle(side, out) for side, out in zip(pictures.shape[-2:], size, strict=True))
-    return rows @ pictures.float() @ columns.mT
+    rows, columns = (_triangle(side, out) for side, out in zip(images.shape[-2:], size, strict=True))
+    return rows @ images.float() @ columns.mT
 
 
 def _triangle(size: int, out: int) -> Tensor:
@@ -82,35 +81,35 @@ def write(module: SegmentationModule, path: Path, metadata: dict[str, Any]) -> N
     resize = resize_exact if path.suffix == ".pt2" else resize_by_products
     with _quiet():
         portable = Portable(module.cpu(), resize).eval()
-        exported = torch.export.export(portable, (example,), dynamic_shapes={"pictures": dims})
+        exported = torch.export.export(portable, (example,), dynamic_shapes={"images": dims})
         if path.suffix == ".pt2":
             torch.export.save(exported, path, extra_files={KEY: json.dumps(metadata)})
             return
-        program = torch.onnx.export(
+        onnx_program = torch.onnx.export(
             exported, dynamo=True, opset_version=OPSET, verbose=False,
-            input_names=["pictures"], output_names=["probabilities"],
+            input_names=["images"], output_names=["probabilities"],
         )  # fmt: skip
-    assert program is not None
-    program.model.metadata_props[KEY] = json.dumps(metadata)
-    program.save(path, external_data=False)
+    assert onnx_program is not None
+    onnx_program.model.metadata_props[KEY] = json.dumps(metadata)
+    onnx_program.save(path, external_data=False)
 
 
-def quantize(path: Path, target: Path, pictures: Iterable[NDArray[np.uint8]]) -> None:
-    """Write an ONNX program with int8 convolutions, calibrated on uint8 (3, H, W) ``pictures``.
+def quantize(path: Path, target: Path, images: Iterable[NDArray[np.uint8]]) -> None:
+    """Write an ONNX model with int8 convolutions, calibrated on uint8 (3, H, W) ``images``.
 
     Weights are symmetric, a scale for each output channel; activations uint8 over 99.999 % of the values seen. The
-    first and the last convolution stay in float32: they are cheap, and the picture and the decision hang on them.
+    first and the last convolution stay in float32: they are cheap, and they see the image and make the decision.
     """
     import onnx
     from onnxruntime import quantization as ort
 
     class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.rest = iter(pictures)
+            self.rest = iter(images)
 
         def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-            picture = next(self.rest, None)
-            return None if picture is None else {"pictures": picture[None]}
+            image = next(self.rest, None)
+            return None if image is None else {"images": image[None]}
 
     convolutions = [node.name for node in onnx.load(path).graph.node if node.op_type == "Conv"]
     with _quiet():
@@ -127,7 +126,7 @@ def quantize(path: Path, target: Path, pictures: Iterable[NDArray[np.uint8]]) ->
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the exporters say of their own inner deprecations and progress from the terminal."""
+    """Keep the exporters' own deprecation warnings and progress off the terminal."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -138,7 +137,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-class Program:
+class ExportedModel:
     """Runs an exported file.
 
     Args:
@@ -150,7 +149,7 @@ class Program:
         device: where it takes and gives tensors without a copy; ONNX Runtime goes from the CPU to a GPU by itself.
 
     Raises:
-        UserError: no program of this project, damaged, or asking for code beyond tensor operators.
+        UserError: not a model of this project, damaged, or asking for code beyond tensor operators.
     """
 
     def __init__(self, path: str | Path, device: str = "cpu") -> None:
@@ -169,12 +168,12 @@ class Program:
             raise UserError(f"ckpt_path={path}: {error}; pip install 'segnet-lightning[export]'") from error
         except Exception as error:  # both runtimes raise many kinds for a damaged file
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"ckpt_path={path}: not a program that export.py wrote ({reason})") from error
+            raise UserError(f"ckpt_path={path}: not a model that export.py wrote ({reason})") from error
         self.image_size = (int(height), int(width))
 
-    def __call__(self, pictures: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
         """uint8 RGB (N, 3, H, W) to float32 probabilities (N, C, H, W)."""
-        return self._call(pictures)
+        return self._call(images)
 
 
 Call = Callable[[Tensor], Tensor]
@@ -187,15 +186,17 @@ def _open_onnx(path: Path, device: torch.device) -> tuple[Call, str]:
     providers = ["CPUExecutionProvider"] if device.type == "cpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(path, providers=providers)
 
-    def call(pictures: Tensor) -> Tensor:
-        (out,) = session.run(None, {"pictures": pictures.cpu().contiguous().numpy()})
+    (name,) = (given.name for given in session.get_inputs())  # "pictures" in files of earlier versions
+
+    def call(images: Tensor) -> Tensor:
+        (out,) = session.run(None, {name: images.cpu().contiguous().numpy()})
         return torch.from_numpy(out)
 
     return call, session.get_modelmeta().custom_metadata_map[KEY]
 
 
 def _open_pt2(path: Path, device: torch.device) -> tuple[Call, str]:
-    _check_pt2(path)
+    check_pt2(path)
     extra = {KEY: ""}
     before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # torch.export.load unpickles some parts otherwise
@@ -208,60 +209,9 @@ def _open_pt2(path: Path, device: torch.device) -> tuple[Call, str]:
             os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
     module = exported.module().to(device)
 
-    def call(pictures: Tensor) -> Tensor:
+    def call(images: Tensor) -> Tensor:
         with torch.no_grad():
-            out: Tensor = module(pictures.to(device))
+            out: Tensor = module(images.to(device))
         return out
 
     return call, extra[KEY]
-
-
-# What a pt2 file may hold. torch.export.load looks operators up by name and evaluates the expressions of sizes as
-# Python, so a stranger's file could run code; these are the names and expressions that `write` produces.
-_OPERATOR = re.compile(
-    r"torch\.ops\.aten\.\w+\.\w+|torch\.sym_(max|min|float|ite)|math\.(ceil|floor|trunc)|"
-    r"_operator\.(add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge|getitem)"
-)
-_MEMBER = re.compile(
-    r"(models/\w+\.json|data/(weights|constants|sample_inputs)/[\w.]+|extra/[\w.]+|archive_\w+|byteorder|\.data/\w+)"
-)
-_WORDS = {"Symbol", "Integer", "Float", "Rational", "Mul", "Add", "Pow", "Max", "Min", "Mod", "FloorDiv", "IntTrueDiv"}
-_WORDS |= {"FloatTrueDiv", "ToFloat", "PythonMod", "CleanDiv", "positive", "integer", "True", "precision", "Ne", "Eq"}
-_SPECS = {"null", "builtins.tuple", "builtins.dict", "builtins.list"}
-
-
-def _check_pt2(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        names = {name.partition("/")[2]: name for name in archive.namelist()}
-        if strange := [name for name in names if not _MEMBER.fullmatch(name)]:
-            raise ValueError(f"it holds {strange[0]!r}")
-        models = [whole for name, whole in names.items() if name.startswith("models/")]
-        if not models:
-            raise ValueError("it holds no program")
-        for name in models:
-            graph = json.loads(archive.read(name))
-            if graph.get("guards_code"):
-                raise ValueError("it holds guard code")
-            for key, value in _strings(graph):
-                if key == "target" and not _OPERATOR.fullmatch(value):
-                    raise ValueError(f"it names the operator {value!r}")
-                if key == "expr_str" and not all(_plain(word) for word in re.findall(r"[^\W\d][\w.]*", value)):
-                    raise ValueError(f"it holds the expression {value!r}")
-                if key in ("in_spec", "out_spec") and set(re.findall(r'"type": "?([\w.]+)', value)) - _SPECS:
-                    raise ValueError(f"it takes or gives {value!r}")
-
-
-def _plain(word: str) -> bool:
-    return word in _WORDS or re.fullmatch(r"[su]\d+", word) is not None
-
-
-def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every string in nested containers, with the key it stands under."""
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from _strings(part, str(name))
-    elif isinstance(value, list):
-        for part in value:
-            yield from _strings(part, key)
-    elif isinstance(value, str):
-        yield key, value

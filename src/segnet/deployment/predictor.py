@@ -1,4 +1,4 @@
-"""From pictures of any size to class probabilities: whole or in overlapping tiles, averaged over mirror images, scales
+"""From images of any size to class probabilities: whole or in overlapping tiles, averaged over mirror images, scales
 and Monte-Carlo samples on request.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segnet.data.images import resize_exact
-from segnet.deployment.exported_model import Program
+from segnet.deployment.exported_model import ExportedModel
 from segnet.environment import autocast
 from segnet.errors import UserError
 from segnet.networks.replay import Replay
@@ -29,7 +29,7 @@ SHARE = 1 / 32  # of a GPU's memory that the sums of a batch may take; adding to
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is known of one picture.
+    """What is known of one image.
 
     Attributes:
         probabilities: float32 (C, H, W), the mean over samples where there are several.
@@ -57,7 +57,7 @@ class Prediction:
 
 
 class Predictor:
-    """Runs a trained network over pictures.
+    """Runs a trained network over images.
 
     On a GPU the network is replayed from a CUDA graph (`segnet.networks.replay`); images go there once, and what is
     summed over mirror images, scales, samples and tiles comes back once, unless it is too large (see `SHARE`): then the
@@ -65,19 +65,19 @@ class Predictor:
     One thread at a time.
 
     Args:
-        model: a module in evaluation mode on its device, or an exported program.
+        model: a module in evaluation mode on its device, or an exported model.
         precision: Lightning's name; ``bf16-mixed`` and ``16-mixed`` compute in autocast.
-        tile: side of the sliding window in pixels, null to resize whole pictures as in training.
+        tile: side of the sliding window in pixels, null to resize whole images as in training.
         overlap: share of a window that the next one covers again, in [0, 1).
         flips: average over mirror images.
-        scales: average over the picture at these multiples of its usual size.
+        scales: average over the image at these multiples of its usual size.
         mc_samples: average over so many passes with dropout active (Bayesian SegNet), 0 for one without.
-        batch_size: pictures or windows at a time.
+        batch_size: images or windows at a time.
     """
 
     def __init__(
         self,
-        model: SegmentationModule | Program,
+        model: SegmentationModule | ExportedModel,
         precision: str = "32-true",
         tile: int | None = None,
         overlap: float = 0.25,
@@ -96,8 +96,8 @@ class Predictor:
             raise UserError(f"mc_samples={mc_samples}: must be 0, or at least 2 to have a variance")
         if not scales or min(scales) <= 0:
             raise UserError(f"scales={list(scales)}: must be positive factors, such as [0.75,1,1.25]")
-        if isinstance(model, Program):
-            self._check_program(model, tile, scales, mc_samples)
+        if isinstance(model, ExportedModel):
+            self._check_exported(model, tile, scales, mc_samples)
         elif mc_samples and enable_mc_dropout(model.net) == 0:
             raise UserError(
                 f"mc_samples={mc_samples}: the network has no dropout to sample from; train with "
@@ -107,27 +107,29 @@ class Predictor:
         self.flips = FLIPS if flips else FLIPS[:1]
         self.scales, self.mc_samples, self.batch_size = tuple(scales), mc_samples, batch_size
         self.precision = precision
-        self._logits = None if isinstance(model, Program) else Replay(lambda x: [model.logits(x)], FORMS, False, model)
+        self._logits = (
+            None if isinstance(model, ExportedModel) else Replay(lambda x: [model.logits(x)], FORMS, False, model)
+        )
 
     @staticmethod
-    def _check_program(program: Program, tile: int | None, scales: Sequence[float], mc_samples: int) -> None:
+    def _check_exported(exported: ExportedModel, tile: int | None, scales: Sequence[float], mc_samples: int) -> None:
         if mc_samples or tuple(scales) != (1.0,):
             raise UserError(
-                f"{program.path}: an exported program knows one scale and no dropout; use a checkpoint for "
+                f"{exported.path}: an exported model has one scale and no dropout; use a checkpoint for "
                 f"mc_samples and scales"
             )
-        if tile is not None and (tile, tile) != program.image_size:
+        if tile is not None and (tile, tile) != exported.image_size:
             raise UserError(
-                f"tile={tile}: {program.path} takes {program.image_size[0]}×{program.image_size[1]}; set tile to "
+                f"tile={tile}: {exported.path} takes {exported.image_size[0]}×{exported.image_size[1]}; set tile to "
                 f"its size or leave it out"
             )
 
     @torch.no_grad()
-    def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        """Predict uint8 (H, W, 3) RGB pictures."""
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """Predict uint8 (H, W, 3) RGB images."""
         if self._logits is not None:
             self._logits.check()
-        tensors = [torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] for picture in pictures]
+        tensors = [torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] for image in images]
         found: list[Prediction | None] = [None] * len(tensors)
         whole = [i for i, t in enumerate(tensors) if self.tile is None or max(t.shape[-2:]) <= self.tile]
         for start in range(0, len(whole), self.batch_size):
@@ -163,7 +165,7 @@ class Predictor:
     def _moments(self, tensors: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
         """First moment of the probabilities, with samples the second below it: (C or 2 C, H, W) of each (1, 3, H, W).
 
-        Pictures are resized to ``size`` (times each scale) for the network, its logits back to their own size. The
+        Images are resized to ``size`` (times each scale) for the network, its logits back to their own size. The
         moments are where the images are.
         """
         sums = [torch.zeros(()) for _ in tensors]
@@ -183,8 +185,8 @@ class Predictor:
         return sums
 
     def _view(self, tensors: Sequence[Tensor], size: tuple[int, int], scale: float) -> list[Tensor]:
-        """Probabilities (C, H, W) of pictures (1, 3, H, W) of any sizes, in one batch."""
-        if isinstance(self.model, Program):
+        """Probabilities (C, H, W) of images (1, 3, H, W) of any sizes, in one batch."""
+        if isinstance(self.model, ExportedModel):
             return [self.model(t)[0] for t in tensors]
         assert self._logits is not None
         device = self.model.device
@@ -204,13 +206,13 @@ class Predictor:
         assert self.tile is not None
         height, width = tensor.shape[-2:]
         window = (min(self.tile, height), min(self.tile, width))
-        places = [(top, left) for top in self._starts(height) for left in self._starts(width)]
+        corners = [(top, left) for top in self._starts(height) for left in self._starts(width)]
         ramp = torch.linspace(-1, 1, self.tile + 2)[1:-1].abs().neg().add(1)
         weight = (ramp[: window[0], None] * ramp[None, : window[1]]).to(tensor.device)
         total = torch.zeros(self._channels, height, width, device=tensor.device)
         weights = torch.zeros(height, width, device=tensor.device)
-        for start in range(0, len(places), self.batch_size):
-            part = places[start : start + self.batch_size]
+        for start in range(0, len(corners), self.batch_size):
+            part = corners[start : start + self.batch_size]
             windows = [tensor[..., t : t + window[0], s : s + window[1]] for t, s in part]
             for (t, s), moments in zip(part, self._moments(windows, window), strict=True):
                 total[:, t : t + window[0], s : s + window[1]] += moments * weight
@@ -227,8 +229,8 @@ class Predictor:
         return [round(i * (side - self.tile) / (count - 1)) for i in range(count)]
 
 
-def load_model(path: str, device: str) -> SegmentationModule | Program:
-    """What a prediction runs: an exported program (.onnx, .pt2), or the module of a checkpoint."""
+def load_model(path: str, device: str) -> SegmentationModule | ExportedModel:
+    """What a prediction runs: an exported model (.onnx, .pt2), or the module of a checkpoint."""
     if Path(path).suffix in (".onnx", ".pt2"):
-        return Program(path, device)
+        return ExportedModel(path, device)
     return load_module(path).to(device)

@@ -1,4 +1,4 @@
-"""The certificate of an exported program: how far it is from its checkpoint on real validation pictures."""
+"""The verification of an exported model: how far it is from its checkpoint on real validation images."""
 
 import statistics
 import time
@@ -15,7 +15,7 @@ from torch import Tensor
 from segnet import environment
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.images import resize_pair
-from segnet.deployment.exported_model import Program
+from segnet.deployment.exported_model import ExportedModel
 from segnet.errors import UserError
 from segnet.networks.segnet import SMALLEST
 from segnet.training.metrics import Counts, scores
@@ -39,8 +39,8 @@ def metadata(module: SegmentationModule, checkpoint: Path) -> dict[str, Any]:
     }
 
 
-def pictures(data: SegmentationDataModule, split: str, count: int) -> Iterator[Pair]:
-    """``count`` pictures and masks spread over a split, at the training size."""
+def pairs(data: SegmentationDataModule, split: str, count: int) -> Iterator[Pair]:
+    """``count`` images and masks spread over a split, at the training size."""
     indices = data.indices[split]
     for i in np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int):
         yield data.load(indices[i])
@@ -57,21 +57,23 @@ def sizes(height: int, width: int) -> list[tuple[int, int]]:
     ]
 
 
-def compare(module: SegmentationModule, program: Program, data: SegmentationDataModule, count: int) -> dict[str, Any]:
-    """Run both over validation pictures at several sizes; plain figures, by size and in all."""
-    chosen = list(pictures(data, "val", count))
+def compare(
+    module: SegmentationModule, exported: ExportedModel, data: SegmentationDataModule, count: int
+) -> dict[str, Any]:
+    """Run both over validation images at several sizes; plain figures, by size and in all."""
+    chosen = list(pairs(data, "val", count))
     module = module.cpu().eval()
     rows = []
     for size in sizes(*module.image_size):
-        counts = {"checkpoint": Counts(len(module.classes)), "program": Counts(len(module.classes))}
+        counts = {"checkpoint": Counts(len(module.classes)), "exported": Counts(len(module.classes))}
         greatest, equal, pixels = 0.0, 0, 0
         for pair in chosen:
-            picture, mask = resize_pair(*pair, size)
-            batch = torch.tensor(picture).permute(2, 0, 1)[None]
+            image, mask = resize_pair(*pair, size)
+            batch = torch.tensor(image).permute(2, 0, 1)[None]
             with torch.no_grad():
-                both = {"checkpoint": module.probabilities(module(batch)), "program": program(batch)}
+                both = {"checkpoint": module.probabilities(module(batch)), "exported": exported(batch)}
             decided = [_decided(p) for p in both.values()]
-            greatest = max(greatest, (both["checkpoint"] - both["program"]).abs().max().item())
+            greatest = max(greatest, (both["checkpoint"] - both["exported"]).abs().max().item())
             equal += int((decided[0] == decided[1]).sum())
             pixels += decided[0].numel()
             for name, probabilities in both.items():
@@ -85,7 +87,7 @@ def compare(module: SegmentationModule, program: Program, data: SegmentationData
                 **{f"iou_{name}": None if np.isnan(value) else value for name, value in iou.items()},
             }
         )
-    known = [(row["iou_checkpoint"], row["iou_program"]) for row in rows if None not in row.values()]
+    known = [(row["iou_checkpoint"], row["iou_exported"]) for row in rows if None not in row.values()]
     batch = torch.tensor(chosen[0][0]).permute(2, 0, 1)[None]
     return {
         "difference": max(row["difference"] for row in rows),  # type: ignore[type-var]
@@ -93,9 +95,9 @@ def compare(module: SegmentationModule, program: Program, data: SegmentationData
         "iou": max((abs(a - b) for a, b in known), default=0.0),  # type: ignore[operator]
         "sizes": rows,
         "images": len(chosen),
-        "bytes": program.path.stat().st_size,
+        "bytes": exported.path.stat().st_size,
         "milliseconds_checkpoint": _latency(lambda: module(batch)),
-        "milliseconds_program": _latency(lambda: program(batch)),
+        "milliseconds_exported": _latency(lambda: exported(batch)),
         "hardware": environment.hardware(torch.device("cpu")),
         "versions": environment.versions(),
         "commit": environment.commit(),
@@ -103,7 +105,7 @@ def compare(module: SegmentationModule, program: Program, data: SegmentationData
 
 
 def check(found: dict[str, Any], tolerance: DictConfig) -> None:
-    """Refuse a program outside its tolerance.
+    """Refuse an exported model outside its tolerance.
 
     Raises:
         UserError: naming the first figure that is out.
@@ -115,20 +117,23 @@ def check(found: dict[str, Any], tolerance: DictConfig) -> None:
     ):
         if not good:
             raise UserError(
-                f"the program is outside its tolerance: {name} {found[name]:.6f}, allowed {tolerance[name]}; "
+                f"the exported model is outside its tolerance: {name} {found[name]:.6f}, allowed {tolerance[name]}; "
                 f"nothing was kept; export without quantize, or set tolerance.{name} (tolerance_int8.{name})"
             )
 
 
 def summary(found: dict[str, Any]) -> str:
-    """The certificate for people, a line a size."""
+    """The verification for people, a line a size."""
     lines = [
         f"{row['size'][0]}×{row['size'][1]}: greatest difference {row['difference']:.2e}, "
-        f"equal decisions {row['decisions']:.6f}, IoU {_shown(row['iou_checkpoint'])} and {_shown(row['iou_program'])}"
+        f"equal decisions {row['decisions']:.6f}, IoU {_shown(row['iou_checkpoint'])} and {_shown(row['iou_exported'])}"
         for row in found["sizes"]
     ]
-    times = f"{found['milliseconds_checkpoint']:.1f} ms the checkpoint, {found['milliseconds_program']:.1f} ms this"
-    return "\n".join([*lines, f"{found['bytes'] / 1e6:.3f} MB; one picture: {times}"])
+    times = (
+        f"{found['milliseconds_checkpoint']:.1f} ms with the checkpoint, "
+        f"{found['milliseconds_exported']:.1f} ms with the exported model"
+    )
+    return "\n".join([*lines, f"{found['bytes'] / 1e6:.3f} MB; one image: {times}"])
 
 
 def _shown(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Networks: images to logits; pooling that remembers where each maximum stood."""
+"""Networks: images to logits; pooling that remembers where each maximum was."""
 
 from segnet.networks.pooling import max_pool, max_unpool
 from segnet.networks.segnet import SegNet, SegNetBasic, SegNetCompact

@@ -75,7 +75,7 @@ class _FoldedWeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, into: int, padded: int) -> Tensor:
         out, _, side, _ = weight.shape
-        forth, back = _places(out, weight.shape[1], side, into, padded, weight.device)
+        forth, back = _positions(out, weight.shape[1], side, into, padded, weight.device)
         ctx.back, ctx.size = back, weight.shape
         taps = F.pad(weight.contiguous().flatten(), (0, 1))  # the last one is the zero
         reach = (side // 2 + 1) // 2
@@ -89,7 +89,9 @@ class _FoldedWeight(torch.autograd.Function):
 
 
 @cache
-def _places(out: int, channels: int, side: int, into: int, padded: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _positions(
+    out: int, channels: int, side: int, into: int, padded: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Where each folded weight is among the plain ones (their number where it is zero), and where each plain one went.
 
     A pixel (a, b) of a window and a tap (i, j) meet row ``a + i - side // 2`` counted from the window's first: pixel

@@ -61,7 +61,7 @@ def max_pool(x: Tensor, folded: bool = False) -> tuple[Tensor, Tensor]:
 
 
 def max_unpool(x: Tensor, code: Tensor, size: tuple[int, int], folded: bool = False) -> Tensor:
-    """Put every value of ``x`` back at the place its code names; zero elsewhere.
+    """Put every value of ``x`` back at the position that its code names; zero elsewhere.
 
     Args:
         x: (N, C, h, w) float.

@@ -62,8 +62,8 @@ class CudaGraph:
             self.inputs = [torch.empty_like(t) for t in tensors]
             pool = beside.graph.pool() if beside else None
             try:
-                # Other threads may go on using the GPU. A cast that autocast keeps would be of the weights as they are
-                # now, and would be gone with the autocast that the caller is in.
+                # Other threads may use the GPU meanwhile. Autocast keeps no casts of weights here: they would hold the
+                # weights of now, and vanish when the caller leaves its autocast.
                 with (
                     torch.cuda.graph(self.graph, pool, self.stream, capture_error_mode="thread_local"),
                     torch.autocast("cuda", cache_enabled=False, **_autocast("cuda")),
@@ -118,7 +118,7 @@ class Replay:
         record: Mapping[str, Record] = RECORD,
     ) -> None:
         self.function, self.most, self.own, self.module, self.record = function, most, own, module, record
-        self.failed: str | None = None  # why nothing is captured any more
+        self.failed: str | None = None  # why nothing more is captured
         self._forms: OrderedDict[Any, _Form] = OrderedDict()
         self._state: object = None
 
@@ -176,7 +176,7 @@ class Replay:
 
     def _fail(self, reason: str) -> None:
         self.failed = reason
-        warnings.warn(f"not captured as a CUDA graph, only slower for it: {reason}", stacklevel=4)
+        warnings.warn(f"could not be captured as a CUDA graph and runs slower: {reason}", stacklevel=4)
 
 
 def _autocast(kind: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class UnpoolingNetwork(nn.Module):
     """Stages with a pooling after each, a middle, the stages back with an unpooling before each, a classifier.
 
     Args:
-        encoder: stages from the picture inwards; each keeps the height and width.
+        encoder: stages from the image inwards; each keeps the height and width.
         middle: what happens between the last pooling and the first unpooling.
         decoder: as many stages as the encoder, from the inside out.
         classifier: last convolution, to ``num_classes`` channels.
@@ -75,7 +75,7 @@ class UnpoolingNetwork(nn.Module):
         """(N, 3, H, W) float to (N, num_classes, H, W) logits."""
         if min(x.shape[-2:]) < SMALLEST:
             raise UserError(
-                f"picture is {x.shape[-2]}×{x.shape[-1]}: height and width must be at least {SMALLEST} "
+                f"image is {x.shape[-2]}×{x.shape[-1]}: height and width must be at least {SMALLEST} "
                 f"pixels; choose a larger data.image_size"
             )
         folded = folding.pays(x, chain(self.encoder[0].modules(), self.decoder[-1].modules(), [self.classifier]))

@@ -1,4 +1,4 @@
-"""What may be wrong with a data set: values, classes, sizes, and pictures that stand in two splits."""
+"""What may be wrong with a data set: values, classes, sizes, and images that are in two splits."""
 
 import hashlib
 from collections import Counter
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.images import read_raw_mask, read_rgb
-from segnet.data.masks import IGNORE
+from segnet.data.masks import IGNORE_INDEX
 from segnet.data.splits import SPLITS
 from segnet.errors import UserError
 from segnet.visualization.overlays import overlay, palette, save
@@ -27,8 +27,8 @@ Findings = dict[str, Any]
 def examine(data: SegmentationDataModule, near: int) -> Findings:
     """Look at every file of the data set; plain containers.
 
-    Errors are what training would stumble over or be deceived by: unreadable or unequal files, unknown mask values, a
-    class that training never shows, the same picture in training and in validation or test. All else is a warning.
+    Errors are what would stop or mislead training: unreadable or unequal files, unknown mask values, a
+    class that training never shows, the same image in training and in validation or test. All else is a warning.
     """
     with ThreadPoolExecutor() as pool:
         looks = pool.map(lambda i: _look(data, i), range(len(data.pairs)))
@@ -44,17 +44,17 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
         leak = "train" in (split_of[first], split_of[second])
         pair = " and ".join(f"{_name(data, i)} ({split_of[i]})" for i in (first, second))
         if kind == "exact":
-            (errors if leak else warnings).append(f"the same picture in two splits: {pair}")
+            (errors if leak else warnings).append(f"the same image in two splits: {pair}")
         else:
             alike.append(pair)
     if alike:
         warnings.append(
-            f"{len(alike)} pairs of nearly equal pictures in two splits, such as {alike[0]} (all in report.json); "
-            f"data.split.group keeps pictures of one object together"
+            f"{len(alike)} pairs of nearly equal images in two splits, such as {alike[0]} (all in report.json); "
+            f"data.split.group keeps images of one object together"
         )
     sizes = Counter("×".join(map(str, row["size"])) for row in rows if row["size"])
     if len(sizes) > 1:
-        warnings.append(f"{len(sizes)} different picture sizes; all are resized to {data.image_size}")
+        warnings.append(f"{len(sizes)} different image sizes; all are resized to {data.image_size}")
     return {
         "errors": errors,
         "warnings": warnings,
@@ -71,7 +71,7 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
 def _shares(
     data: SegmentationDataModule, rows: Sequence[dict[str, Any]], errors: list[str], warnings: list[str]
 ) -> dict[str, dict[str, float]]:
-    """Share of each class in the pixels of each split; classes that are missing or rare are told."""
+    """Share of each class in the pixels of each split; missing and rare classes are reported."""
     count = max(data.num_classes, 2)
     names = ["background", *data.classes] if data.num_classes == 1 else data.classes
     shares: dict[str, dict[str, float]] = {}
@@ -94,17 +94,17 @@ def _look(data: SegmentationDataModule, index: int) -> dict[str, Any]:
     row: dict[str, Any] = {"error": "", "size": None, "values": None, "pixels": np.zeros(count, np.int64)}
     row |= {"sha": "", "hash": np.zeros(64, bool), "thumb": np.zeros((16, 16), np.int16)}
     try:
-        picture = read_rgb(pair.image)
-        row["size"] = [picture.shape[1], picture.shape[0]]
-        row["sha"] = hashlib.sha256(picture.tobytes()).hexdigest()
-        row["hash"] = difference_hash(picture)
-        row["thumb"] = _grey(picture, (16, 16))
+        image = read_rgb(pair.image)
+        row["size"] = [image.shape[1], image.shape[0]]
+        row["sha"] = hashlib.sha256(image.tobytes()).hexdigest()
+        row["hash"] = difference_hash(image)
+        row["thumb"] = _grey(image, (16, 16))
         if pair.mask is not None:
             row["values"] = mask_values(pair.mask, data.mask.kind)
         mask = pair.load(data.mask, None)[1]
-        found = np.bincount(mask.ravel(), minlength=IGNORE + 1)
-        if found[count:IGNORE].any():
-            top = int(np.flatnonzero(found[:IGNORE])[-1])
+        found = np.bincount(mask.ravel(), minlength=IGNORE_INDEX + 1)
+        if found[count:IGNORE_INDEX].any():
+            top = int(np.flatnonzero(found[:IGNORE_INDEX])[-1])
             raise UserError(f"{pair.mask}: holds class {top}, but data.num_classes={data.num_classes}")
         row["pixels"] = found[:count]
     except (ValueError, OSError) as error:
@@ -129,28 +129,28 @@ def guess(values: Sequence[Any] | None) -> str:
         return " (it holds 0 and 255: data/mask=threshold)"
     if set(values) <= {0, 1}:
         return " (it holds 0 and 1: data/mask=values, or data.mask.above=0)"
-    if len(values) < 32 and max(values) < IGNORE + 1:
-        return f" (it holds {values}: data/mask=values with data.num_classes={len(set(values) - {IGNORE})})"
+    if len(values) < 32 and max(values) < IGNORE_INDEX + 1:
+        return f" (it holds {values}: data/mask=values with data.num_classes={len(set(values) - {IGNORE_INDEX})})"
     return " (it holds many grey values: a soft or JPEG-compressed mask? data/mask=threshold takes those)"
 
 
-def difference_hash(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """64 bits: whether a cell of the picture, shrunk to 8 × 9 in grey, is brighter than the one to its right."""
-    small = _grey(picture, (9, 8))
+def difference_hash(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """64 bits: whether a cell of the image, shrunk to 8 × 9 in grey, is brighter than the one to its right."""
+    small = _grey(image, (9, 8))
     bits: NDArray[np.bool_] = (small[:, 1:] > small[:, :-1]).ravel()
     return bits
 
 
-def _grey(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.int16]:
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+def _grey(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.int16]:
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.int16)
 
 
 def duplicates(rows: Sequence[dict[str, Any]], split_of: dict[int, str], near: int) -> list[tuple[str, int, int]]:
-    """Pairs of pictures in different splits whose pixels are equal, or nearly so.
+    """Pairs of images in different splits whose pixels are equal, or nearly so.
 
     Nearly: the hashes differ in at most ``near`` bits, and 16 × 16 thumbnails by less than `CLOSE` grey levels on
-    average (pictures with little structure have similar hashes).
+    average (images with little structure have similar hashes).
     """
     used = [i for i in split_of if rows[i]["sha"]]
     signs = np.array([rows[i]["hash"] for i in used], np.float32) * 2 - 1
@@ -197,17 +197,17 @@ def _tiles(data: SegmentationDataModule, count: int, table: NDArray[np.uint8]) -
     side = 160
     for i in np.unique(np.linspace(0, len(data.pairs) - 1, min(count, len(data.pairs))).round().astype(int)):
         try:
-            picture, mask = data.pairs[i].load(data.mask, (side - 4, side - 4))
+            image, mask = data.pairs[i].load(data.mask, (side - 4, side - 4))
         except (ValueError, OSError):
             continue
         tile = np.full((side, side, 3), 255, np.uint8)
-        tile[2:-2, 2:-2] = overlay(picture, mask, table, data.num_classes == 1)
+        tile[2:-2, 2:-2] = overlay(image, mask, table, data.num_classes == 1)
         yield tile
 
 
 def summary(findings: Findings) -> str:
     """The report for people; long lists are cut."""
-    lines = [f"pictures {findings['images']}, without any class but the first {findings['empty_masks']}"]
+    lines = [f"images {findings['images']}, masks with only the first class {findings['empty_masks']}"]
     lines += [f"sizes {dict(list(findings['sizes'].items())[:5])}"]
     names = list(findings["class_shares"]["train"])
     lines += [f"{'share of pixels':20s}" + "".join(f"{split:>10s}" for split in SPLITS)]

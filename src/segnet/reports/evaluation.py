@@ -40,18 +40,18 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
     }
     with atomic_write(folder / "results.json") as part:
         part.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    write_images(folder / "pictures.csv", module, data, cfg.split)
+    write_images(folder / "images.csv", module, data, cfg.split)
     confusion_figure(confusion, module.classes).savefig(folder / "confusion.png", dpi=120)
     reliability_figure(calibration(histogram), error, module.classes).savefig(folder / "reliability.png", dpi=120)
     ranked = sorted((iou, index) for index, iou in image_ious(module) if not math.isnan(iou))
     draw = drawer(trainer, module, data, cfg.split)
     (folder / "worst").mkdir(exist_ok=True)
-    for place, (iou, index) in enumerate(ranked[: cfg.worst]):
-        save(folder / "worst" / f"{place:02d}_iou{iou:.3f}.png", draw(index))
+    for rank, (iou, index) in enumerate(ranked[: cfg.worst]):
+        save(folder / "worst" / f"{rank:02d}_iou{iou:.3f}.png", draw(index))
     if ranked and cfg.grid:
         # In the middle of equal shares of the ranking: 4 rows are the 12th, 37th, 62nd and 87th of 100.
-        places = [int((row + 0.5) * len(ranked) / cfg.grid) for row in range(cfg.grid)][::-1]
-        save(folder / "grid.jpg", grid([draw(ranked[place][1]) for place in places]))
+        ranks = [int((row + 0.5) * len(ranked) / cfg.grid) for row in range(cfg.grid)][::-1]
+        save(folder / "grid.jpg", grid([draw(ranked[rank][1]) for rank in ranks]))
     for name, value in shown.items():
         print(f"{name:32s} {'–' if value is None else f'{value:.4f}'}")
     print(f"written to {folder}")

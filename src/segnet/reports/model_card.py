@@ -56,7 +56,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 
 | | |
 |---|---|
-| data | {images["train"]} training, {images["val"]} validation, {images["test"]} test pictures |
+| data | {images["train"]} training, {images["val"]} validation, {images["test"]} test images |
 | optimizer | {_short(model, "optimizer")} ({optimizer}), schedule {scheduler} |
 | loss | {_short(model, "loss")}, class weights {model.get("class_weights") or "none"} |
 | epochs | {results["epochs"]} (best: {(results["best_epoch"] or 0) + 1} by {results["monitor"]}) |
@@ -83,7 +83,7 @@ Training and validation figures are of the best epoch; training figures are take
 
 ## Outputs
 
-Picture, truth, prediction, errors (orange missed, blue false alarm, red another class); from the test split.
+Image, truth, prediction, errors (orange missed, blue false alarm, red another class); from the test split.
 
 {photos}
 

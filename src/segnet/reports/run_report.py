@@ -57,7 +57,8 @@ class RunReport(Callback):
             changed = [f"{k}: {before.get(k)} then, {v} now" for k, v in now.items() if before.get(k) != v]
             if changed:
                 rank_zero_warn(
-                    f"resume: not the same machine or code, the end may differ in bits ({'; '.join(changed)})"
+                    f"resume: machine or code have changed, so results may differ in their last bits "
+                    f"({'; '.join(changed)})"
                 )
         with atomic_write(file) as part:
             part.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
@@ -76,7 +77,7 @@ class RunReport(Callback):
         (self.folder / "photo").mkdir(exist_ok=True)
         for i, drawn in enumerate(draw_panels(pl_module, data, "test", PHOTOS)):
             save(self.folder / "photo" / f"{i}.png", drawn)
-        write_images(self.folder / "pictures.csv", pl_module, data, "test")
+        write_images(self.folder / "images.csv", pl_module, data, "test")
         (self.folder / "README.md").write_text(card(results, pl_module, data), encoding="utf-8")
         log_hyperparameters(trainer, results, self.cfg)
         with atomic_write(self.folder / "results.json") as part:  # last: it says that the run is finished

@@ -47,9 +47,12 @@ class Run:
             return list(csv.DictReader(file))
 
     @cached_property
-    def pictures(self) -> dict[str, NDArray[np.int64]]:
-        """Confusion matrix, flat, of each test picture by its file."""
-        with (self.folder / "pictures.csv").open(newline="", encoding="utf-8") as file:
+    def images(self) -> dict[str, NDArray[np.int64]]:
+        """Confusion matrix, flat, of each test image by its file."""
+        path = self.folder / "images.csv"
+        if not path.is_file():
+            path = self.folder / "pictures.csv"  # its name until version 0.1.0
+        with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         return {row["file"]: np.array([int(v) for k, v in row.items() if ">" in k]) for row in rows}
 
@@ -126,19 +129,19 @@ def mean_and_deviation(values: Sequence[float], form: str = ".4f") -> str:
     return f"{mean} ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else mean
 
 
-def duels(runs: Sequence[Run], resamples: int, seed: int) -> list[Row]:
+def paired_bootstraps(runs: Sequence[Run], resamples: int, seed: int) -> list[Row]:
     """The first run against every other: difference of the test IoU, its 95 % interval, and the chance to be better.
 
-    Test pictures are drawn anew with replacement, the same ones for both runs; each draw's IoU comes from its summed
-    confusion matrices. The interval covers the choice of pictures, not that of the seed.
+    Test images are drawn anew with replacement, the same ones for both runs; each draw's IoU comes from its summed
+    confusion matrices. The interval covers the choice of images, not that of the seed.
     """
     rows = []
     for run in runs[1:]:
-        first, second = runs[0].pictures, run.pictures
+        first, second = runs[0].images, run.images
         files = sorted(first)
         row: Row = {"against": run.name}
         if files != sorted(second) or not files or len(first[files[0]]) != len(second[files[0]]):
-            rows.append(row | {"difference": "other test pictures or classes", "95 %": "", "better in": ""})
+            rows.append(row | {"difference": "other test images or classes", "95 %": "", "better in": ""})
             continue
         sides = [np.stack([side[file] for file in files]) for side in (first, second)]
         differences = bootstrap(sides[0], sides[1], resamples, seed)
@@ -151,7 +154,7 @@ def duels(runs: Sequence[Run], resamples: int, seed: int) -> list[Row]:
 
 
 def bootstrap(first: NDArray[np.int64], second: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """Differences (resamples,) of IoU of two runs' confusion matrices (pictures, K · K), drawn in pairs."""
+    """Differences (resamples,) of IoU of two runs' confusion matrices (images, K · K), drawn in pairs."""
     count = len(first)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
     return iou(draws @ first) - iou(draws @ second)
@@ -175,7 +178,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 
 def short(keys: Sequence[str]) -> list[str]:
-    """As much of each key's end as tells it from the others: ``lr``, ``optimizer.lr``."""
+    """The shortest end of each key that no other key has: ``lr``, ``optimizer.lr``."""
     out = []
     for key in keys:
         parts = key.split(".")

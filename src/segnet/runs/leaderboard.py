@@ -86,7 +86,7 @@ def claim_gpu() -> None:
         _claimed.append(lock)
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         return
-    raise UserError(f"{count} GPUs, all taken by other jobs: set hydra.launcher.n_jobs={count}")
+    raise UserError(f"all {count} GPUs are taken by other jobs; set hydra.launcher.n_jobs={count}")
 
 
 def write(sweep: Path) -> None:

@@ -57,18 +57,17 @@ def _folder(cfg: DictConfig, kind: str) -> Path:
         UserError: no run is there, or this is a sweep.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise UserError("resume goes on with one run; leave out -m")
+        raise UserError("resume continues a single run; leave out -m")
     folder = Path(str(cfg.resume))
     if not has_record(folder):
-        raise UserError(f"resume={folder}: no whole {OVERRIDES} there; give the folder of a {kind}")
+        raise UserError(f"resume={folder}: there is no complete {OVERRIDES}; give the folder of a {kind}")
     return folder
 
 
 def saved(cfg: DictConfig) -> DictConfig:
     """The configuration that the run of ``cfg.resume`` was started with.
 
-    ``trainer.max_epochs`` may grow, which is written to the record; whatever else was given otherwise is listed and
-    does not count.
+    ``trainer.max_epochs`` may grow, which is written to the record; any other change is listed and ignored.
 
     Raises:
         UserError: no run is there; fewer epochs, or more of them under a schedule that spans the run.
@@ -89,7 +88,7 @@ def saved(cfg: DictConfig) -> DictConfig:
         elif OmegaConf.select(config, key) is None or str(OmegaConf.select(config, key)) != value:
             ignored.append(f"{override} (the run has {OmegaConf.select(config, key)})")
     if ignored:
-        print(f"resume: the saved configuration counts; not taken: {', '.join(ignored)}", file=sys.stderr)
+        print(f"resume: the saved configuration is used; ignored: {', '.join(ignored)}", file=sys.stderr)
     return config
 
 
@@ -98,7 +97,7 @@ def _grow(config: DictConfig, epochs: int, folder: Path) -> None:
     if epochs == before:
         return
     if -1 < epochs < before:
-        raise UserError(f"trainer.max_epochs={epochs}: the run has {before}; on resuming it may only grow")
+        raise UserError(f"trainer.max_epochs={epochs}: the run has {before}; a resumed run can only get more")
     if config.model.scheduler is not None:
         from segnet.configuration import instantiate
         from segnet.training.schedules import run_length

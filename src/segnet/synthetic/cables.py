@@ -1,8 +1,8 @@
 """The embedded data set: procedurally drawn photographs of cable cross-sections with defects.
 
-A scene is drawn in units of the picture side (0..1, x to the right, y down) as flat shapes that
+A scene is drawn in units of the image side (0..1, x to the right, y down) as flat shapes that
 carry a colour and a height; one light then shades the height field. Defects are shapes like all
-others, so the mask is filled from the very outlines that the picture shows.
+others, so the mask is filled from the very outlines that the image shows.
 """
 
 import math
@@ -171,7 +171,7 @@ def _check(kind: str, seed: int, size: int) -> None:
 
 
 def render(kind: str, seed: int, size: int = 480) -> tuple[Bytes, Bytes]:
-    """Draw a picture uint8 (size, size, 3) RGB and its mask uint8 (size, size), 255 on the defect.
+    """Draw an image uint8 (size, size, 3) RGB and its mask uint8 (size, size), 255 on the defect.
 
     The cable and camera depend on the seed alone, so all kinds of one seed differ in the defect.
     """
@@ -201,26 +201,26 @@ def render(kind: str, seed: int, size: int = 480) -> tuple[Bytes, Bytes]:
 def write(root: Path | str, images: int = 240, size: int = 480, seed: int = 0) -> None:
     """Write root/images/<kind>_<NNN>.png (RGB) and root/masks/<kind>_<NNN>.png (0 or 255).
 
-    The kinds take turns; each picture depends on (seed, kind, number, size) alone. The folder
+    The kinds take turns; each image depends on (seed, kind, number, size) alone. The folder
     appears complete or not at all: it is made beside root and renamed at the end. Of processes that
-    draw the same pictures there at once the first one's stay.
+    draw the same images there at once the first one's stay.
     """
     root = Path(root)
     _check(KINDS[0], seed, size)
     if images < 1:
         raise UserError(f"images={images} is below 1: ask for 1 or more, such as 240")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(f"root={root} is taken, not an empty folder: remove it or name another")
+        raise UserError(f"root={root} exists and is not an empty folder: remove it or choose another")
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
         build = Path(scratch) / "data"
         for part in ("images", "masks"):
             (build / part).mkdir(parents=True)
-        for k in tqdm(range(images), desc=f"drawing {root.name}", unit="picture"):
+        for k in tqdm(range(images), desc=f"drawing {root.name}", unit="image"):
             kind, number = KINDS[k % len(KINDS)], k // len(KINDS)
             key = np.random.SeedSequence([seed, crc32(kind.encode()), number])
-            picture, mask = render(kind, int(key.generate_state(1)[0]), size)
-            pair = {"images": cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), "masks": mask}
+            image, mask = render(kind, int(key.generate_state(1)[0]), size)
+            pair = {"images": cv2.cvtColor(image, cv2.COLOR_RGB2BGR), "masks": mask}
             for part, pixels in pair.items():
                 _, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
                 (build / part / f"{kind}_{number:03d}.png").write_bytes(encoded.tobytes())
@@ -229,7 +229,7 @@ def write(root: Path | str, images: int = 240, size: int = 480, seed: int = 0) -
                 root.rmdir()  # empty, as checked above; Windows does not rename onto a folder
             build.rename(root)
         except OSError:
-            if not _same(build, root):  # else another process drew the same pictures meanwhile
+            if not _same(build, root):  # else another process drew the same images meanwhile
                 raise
 
 

@@ -1,6 +1,6 @@
 """Drawing and photographing a scene: flat shapes with a colour and a height, one light, a lens, a sensor.
 
-Coordinates are in picture sides (0..1, x to the right, y down).
+Coordinates are in image sides (0..1, x to the right, y down).
 """
 
 import math
@@ -12,7 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
-Points = NDArray[np.float64]  # (N, 2) x, y in picture sides
+Points = NDArray[np.float64]  # (N, 2) x, y in image sides
 Colour = tuple[float, float, float]  # RGB, 0..255
 
 SHIFT = 4  # fractional bits of the coordinates handed to cv2
@@ -21,7 +21,7 @@ ROUND = np.linspace(0, 2 * np.pi, 72, endpoint=False)
 
 @dataclass
 class Scene:
-    """A picture in the making: layers uint8 (S, S, 4) R, G, B, height; mask uint8 (S, S)."""
+    """An image in the making: layers uint8 (S, S, 4) R, G, B, height; mask uint8 (S, S)."""
 
     layers: Bytes
     mask: Bytes
@@ -136,5 +136,5 @@ def photograph(rng: Generator, layers: Bytes) -> Bytes:
     # Grain is added before the lens blur: sensors smear theirs over neighbours when demosaicing.
     power = np.float32(rng.uniform(8, 22))
     channels = [layers[..., c] * (light * tint[c]) + gloss + power * noise(rng, size, size) for c in range(3)]
-    picture = cv2.GaussianBlur(cv2.merge(channels), (0, 0), size * rng.uniform(0.0009, 0.0018))
-    return np.asarray(np.clip(picture, 0, 255), np.uint8)
+    image = cv2.GaussianBlur(cv2.merge(channels), (0, 0), size * rng.uniform(0.0009, 0.0018))
+    return np.asarray(np.clip(image, 0, 255), np.uint8)

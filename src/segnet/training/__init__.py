@@ -1,4 +1,4 @@
-"""What Lightning trains, and all that a training needs beside it."""
+"""The LightningModule, and what its training needs."""
 
 from segnet.training.checkpoint import load_module
 from segnet.training.losses import CrossEntropy

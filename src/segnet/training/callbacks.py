@@ -51,7 +51,7 @@ class EpochTable(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Count pictures; validation that follows is not training time."""
+        """Count images; validation that follows is not training time."""
         self._images += len(batch["image"]) * trainer.world_size
         if trainer.is_last_batch:
             if pl_module.device.type == "cuda":
@@ -84,20 +84,20 @@ class EpochTable(Callback):
 
 
 class ReestimateBatchNorm(Callback):
-    """Counts the statistics of batch norms anew before the test, with the weights as they are then.
+    """Recomputes the statistics of batch norms before the test, with the final weights.
 
     In training they are running means of a changing network (SegNet authors' ``compute_bn_statistics.py``).
     """
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pass the training pictures, unflipped, through the network once; keep the result as a checkpoint."""
+        """Pass the training images, unflipped, through the network once; keep the result as a checkpoint."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, SegmentationModule)
         if data is None:
             return
-        pictures = (batch["image"].to(pl_module.device) for batch in data.loader("train", augment=False))
+        images = (batch["image"].to(pl_module.device) for batch in data.loader("train", augment=False))
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            update_bn((pl_module.normalise(picture) for picture in pictures), pl_module.net)
+            update_bn((pl_module.normalise(image) for image in images), pl_module.net)
         pl_module.eval()
         if trainer.checkpoint_callback is not None:
             folder = Path(trainer.checkpoint_callback.dirpath)  # type: ignore[attr-defined]
@@ -105,9 +105,9 @@ class ReestimateBatchNorm(Callback):
 
 
 class Forecast(Callback):
-    """Says after a few steps how fast the run is, what memory it takes and when it will end, if that is a while.
+    """Prints the speed, memory and expected end of a long run after its first steps.
 
-    And how long the first steps took, if that is a while: there ``model.compile`` compiles.
+    The time of the first steps is added if it is long: ``model.compile`` compiles there.
 
     Args:
         steps: to measure over, after as many to warm up.
@@ -164,25 +164,25 @@ def _peak(device: torch.device) -> float:
 
 
 def batch_size(batch: Batch) -> int:
-    """Pictures of a batch, for Lightning's `ThroughputMonitor`."""
+    """Images of a batch, for Lightning's `ThroughputMonitor`."""
     return len(batch["image"])
 
 
 class Panels(Callback):
-    """Sends fixed validation pictures with truth and prediction, and the confusion matrix, to TensorBoard.
+    """Sends fixed validation images with truth and prediction, and the confusion matrix, to TensorBoard.
 
     Args:
         every_n_epochs: how often; the last epoch always counts.
-        pictures: how many, spread over the validation split.
+        images: how many, spread over the validation split.
     """
 
-    def __init__(self, every_n_epochs: int = 5, pictures: int = 4) -> None:
-        if every_n_epochs < 1 or pictures < 1:
+    def __init__(self, every_n_epochs: int = 5, images: int = 4) -> None:
+        if every_n_epochs < 1 or images < 1:
             raise UserError(
-                f"panels: every_n_epochs={every_n_epochs}, pictures={pictures}: both must be at least 1; "
+                f"panels: every_n_epochs={every_n_epochs}, images={images}: both must be at least 1; "
                 f"~callbacks.panels switches them off"
             )
-        self.every_n_epochs, self.pictures = every_n_epochs, pictures
+        self.every_n_epochs, self.images = every_n_epochs, images
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, on the first process only (callbacks come before the module counts in ``on_validation_epoch_end``)."""
@@ -193,7 +193,7 @@ class Panels(Callback):
             return
         assert isinstance(pl_module, SegmentationModule)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        for i, drawn in enumerate(draw_panels(pl_module, data, "val", self.pictures)):
+        for i, drawn in enumerate(draw_panels(pl_module, data, "val", self.images)):
             boards[0].experiment.add_image(f"val/{i}", drawn, trainer.global_step, dataformats="HWC")
         figure = confusion_figure(pl_module.counts["val"][0], pl_module.classes)
         boards[0].experiment.add_figure("val/confusion", figure, trainer.global_step)
@@ -202,11 +202,11 @@ class Panels(Callback):
 def draw_panels(
     module: SegmentationModule, data: SegmentationDataModule, split: str, count: int
 ) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
-    """Panels of ``count`` pictures spread over a split, foreground first where a binary task has any."""
+    """Panels of ``count`` images spread over a split, foreground first where a binary task has any."""
     samples = data.samples(split)
     order = list(range(len(samples)))
     binary = len(module.classes) == 1
-    if binary:  # a picture without a defect shows little
+    if binary:  # an image without a defect shows little
         order = [i for i in order if (samples.load(samples.indices[i])[1] == 1).any()] or order
     picks = [order[i] for i in np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
     table = palette(len(module.classes), data.colors)
@@ -217,7 +217,7 @@ def draw_panels(
         batch = collate([samples[i]])
         with torch.no_grad(), module.trainer.precision_plugin.forward_context():
             guess = module.decide(module.logits(batch["image"].to(module.device)))[0].cpu().numpy()
-        picture = batch["image"][0].permute(1, 2, 0).numpy()
-        panels.append(panel(picture, batch["mask"][0].numpy(), guess, table, binary))
+        image = batch["image"][0].permute(1, 2, 0).numpy()
+        panels.append(panel(image, batch["mask"][0].numpy(), guess, table, binary))
     module.train(was_training)
     return panels

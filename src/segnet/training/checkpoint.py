@@ -84,7 +84,7 @@ def start_from(module: SegmentationModule, weights: str | Path | Sequence[str | 
     one channel per class keep their fresh start, which is said on standard error.
 
     Raises:
-        UserError: a checkpoint is of another network, or none is named.
+        UserError: a checkpoint belongs to another network, or none is named.
     """
     paths = [weights] if isinstance(weights, str | Path) else weights
     if not paths:
@@ -112,10 +112,10 @@ def _start_from_one(module: SegmentationModule, path: str | Path) -> None:
         reason = shorten(str(error).splitlines()[1], 150)  # torch lists every entry
         net = content["config"]["model"]["net"]
         raise UserError(
-            f"weights={path}: of another network than this run's ({reason}); choose its model, which is {net}"
+            f"weights={path}: it belongs to another network than this run's ({reason}); choose the same model: {net}"
         ) from error
     if fresh:
-        print(f"weights: {before} class(es) there, {now} here; not taken: {', '.join(sorted(fresh))}", file=sys.stderr)
+        print(f"weights: {before} class(es) there, {now} here; not loaded: {', '.join(sorted(fresh))}", file=sys.stderr)
 
 
 def check_targets(config: Any, source: str) -> None:
@@ -125,8 +125,8 @@ def check_targets(config: Any, source: str) -> None:
     if isinstance(config, dict):
         if "_target_" in config and not _allowed(str(config["_target_"])):
             raise UserError(
-                f"{source}: names {config['_target_']!r}, which a checkpoint must not run; networks, data "
-                f"and losses of your own belong into {', '.join(ALLOWED)}"
+                f"{source}: names {config['_target_']!r}, which a checkpoint must not run; put your own networks, "
+                f"data and losses into {', '.join(ALLOWED)}"
             )
         for key, value in config.items():
             check_targets(key, source)

@@ -51,7 +51,7 @@ class StepGraph:
         if wanted != "auto" and not isinstance(wanted, bool):
             raise UserError(f"model.cuda_graph={wanted}: must be auto, true or false")
         self.wanted, self.step = wanted, step
-        self.declined: str | None = "it has not begun"  # why there is no graph; None while there is or will be one
+        self.declined: str | None = "training has not begun"  # why there is no graph; None while one is possible
         self.replayed = False  # whether the last call did
         self.parameters: list[nn.Parameter] = []
         self.forget()

@@ -1,6 +1,6 @@
 """Losses on logits (N, C, H, W) float and masks (N, H, W) int64; C = 1 is a binary task.
 
-Pixels of `IGNORE` count nowhere. Cross-entropy is here because torch has it in two functions and returns NaN
+Pixels of `IGNORE_INDEX` count nowhere. Cross-entropy is here because torch has it in two functions and returns NaN
 on a batch without a counted pixel; Dice, focal and Lovász come from segmentation-models-pytorch.
 """
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from segnet.data.masks import IGNORE
+from segnet.data.masks import IGNORE_INDEX
 from segnet.errors import UserError
 
 
@@ -47,7 +47,7 @@ class CrossEntropy(nn.Module):
                 f"loss=bce serves binary data only, use loss=cross_entropy"
             )
         if self.num_classes == 1:
-            counted = (target != IGNORE).to(logits.dtype)
+            counted = (target != IGNORE_INDEX).to(logits.dtype)
             total = F.binary_cross_entropy_with_logits(
                 logits[:, 0],
                 (target == 1).to(logits.dtype),
@@ -57,9 +57,9 @@ class CrossEntropy(nn.Module):
             )
             return total / counted.sum().clamp(min=1)
         # Summed outside: on a GPU torch's own sum over pixels has no deterministic kernel.
-        total = F.cross_entropy(logits, target, self.weight, ignore_index=IGNORE, reduction="none").sum()
+        total = F.cross_entropy(logits, target, self.weight, ignore_index=IGNORE_INDEX, reduction="none").sum()
         known = target.clamp(max=self.num_classes - 1)
-        counted = self.weight[known] * (target != IGNORE)
+        counted = self.weight[known] * (target != IGNORE_INDEX)
         return total / counted.sum().clamp(min=torch.finfo(total.dtype).tiny)
 
 
@@ -83,7 +83,7 @@ def dice(num_classes: int) -> nn.Module:
     """Dice loss (Milletari et al., V-Net, 3DV 2016), mean over the classes that occur in the batch."""
     from segmentation_models_pytorch.losses import DiceLoss
 
-    loss: nn.Module = DiceLoss(_mode(num_classes), ignore_index=IGNORE)
+    loss: nn.Module = DiceLoss(_mode(num_classes), ignore_index=IGNORE_INDEX)
     return loss
 
 
@@ -91,7 +91,7 @@ def focal(num_classes: int, alpha: float | None = None, gamma: float = 2.0) -> n
     """Focal loss (Lin et al., ICCV 2017, equation 5); ``alpha`` weighs the positive class."""
     from segmentation_models_pytorch.losses import FocalLoss
 
-    loss: nn.Module = FocalLoss(_mode(num_classes), alpha=alpha, gamma=gamma, ignore_index=IGNORE)
+    loss: nn.Module = FocalLoss(_mode(num_classes), alpha=alpha, gamma=gamma, ignore_index=IGNORE_INDEX)
     return loss
 
 
@@ -99,7 +99,7 @@ def lovasz(num_classes: int) -> nn.Module:
     """Lovász hinge or softmax (Berman et al., CVPR 2018), a surrogate of the IoU itself."""
     from segmentation_models_pytorch.losses import LovaszLoss
 
-    loss: nn.Module = LovaszLoss(_mode(num_classes), per_image=False, ignore_index=IGNORE)
+    loss: nn.Module = LovaszLoss(_mode(num_classes), per_image=False, ignore_index=IGNORE_INDEX)
     return loss
 
 

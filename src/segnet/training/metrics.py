@@ -1,7 +1,7 @@
 """Segmentation metrics from counts over a whole split.
 
 `Counts` gathers a confusion matrix and, for a binary task, a histogram of probabilities; `scores` derives every
-figure from them. Averages over images (torchmetrics' `MeanIoU`) would weigh a pixel by the picture it is in, and
+figure from them. Averages over images (torchmetrics' `MeanIoU`) would weigh a pixel by the image it is in, and
 `JaccardIndex` reports a class that does not occur as 0; here it is NaN and left out of the mean.
 """
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from segnet.data.masks import IGNORE
+from segnet.data.masks import IGNORE_INDEX
 
 BINS = 512  # of the probability; average precision is exact up to ties within a bin
 
 
 class Counts(Metric):
-    """Sums over every batch and process; `IGNORE` pixels count nowhere.
+    """Sums over every batch and process; `IGNORE_INDEX` pixels count nowhere.
 
     ``compute`` gives the confusion matrix int64 (K, K), rows truth, columns prediction (K = 2 for a binary
     task), and the histogram int64 (2, BINS) of confidences: of the positive class's probability by truth, or of the
@@ -45,7 +45,7 @@ class Counts(Metric):
             target: (N, H, W) integer class indices.
         """
         predicted = (logits[:, 0] > 0).long() if self.num_classes == 1 else logits.argmax(1)
-        known = target != IGNORE
+        known = target != IGNORE_INDEX
         target = target.long()
         confusion = _count(target * self.size + predicted, known, self.size**2).view_as(self.confusion)
         if not self.histogram.numel():
@@ -68,7 +68,7 @@ class Counts(Metric):
 
 
 class MeanLoss(Metric):
-    """Mean over pictures, of every batch and process.
+    """Mean over images, of every batch and process.
 
     Lightning's own mean is wrong where processes have unequal shares, and torchmetrics' ``MeanMetric`` either leaves
     NaN out or forgets its weights (1.9, ``nan_strategy="disable"``).
@@ -76,21 +76,21 @@ class MeanLoss(Metric):
 
     full_state_update = False
     total: Tensor
-    pictures: Tensor
+    images: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("pictures", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("images", torch.tensor(0.0), dist_reduce_fx="sum")
 
-    def update(self, loss: Tensor, pictures: int) -> None:
-        """Mean loss of a batch, and how many pictures that has."""
-        self.total += loss * pictures
-        self.pictures += pictures
+    def update(self, loss: Tensor, images: int) -> None:
+        """Mean loss of a batch, and how many images that has."""
+        self.total += loss * images
+        self.images += images
 
     def compute(self) -> Tensor:
         """The mean, a scalar."""
-        return self.total / self.pictures
+        return self.total / self.images
 
 
 def _count(values: Tensor, known: Tensor, bins: int) -> Tensor:

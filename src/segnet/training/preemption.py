@@ -51,7 +51,7 @@ class StopOnSignal(Callback):
     A second signal ends it at once.
 
     Raises:
-        Stopped: after that batch. ``last.ckpt`` is of the last whole epoch, from where a resumed run repeats exactly.
+        Stopped: after that batch. ``last.ckpt`` is of the last whole epoch; a resumed run repeats the interrupted one.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -65,7 +65,7 @@ class StopOnSignal(Callback):
         signal.signal(number, self._before[number])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signals over (from Lightning, which would leave without a word)."""
+        """Take the signals over (from Lightning, which would exit silently)."""
         self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
 
     def on_train_batch_end(

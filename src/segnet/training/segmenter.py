@@ -60,25 +60,25 @@ class Segmenter(LightningModule):
         found: list[list[int]] | None = self.config.get("data", {}).get("colors")
         return found
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Logits float32 (N, C, H, W) of uint8 RGB pictures (N, 3, H, W) of any size.
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits float32 (N, C, H, W) of uint8 RGB images (N, 3, H, W) of any size.
 
-        Pictures are resized to ``image_size`` as in training, the logits back to the pictures' own size.
+        Images are resized to ``image_size`` as in training, the logits back to the images' own size.
         """
-        height, width = pictures.shape[-2:]
-        logits = self.logits(resize_exact(pictures, self.image_size))
+        height, width = images.shape[-2:]
+        logits = self.logits(resize_exact(images, self.image_size))
         if (height, width) != self.image_size:
             logits = F.interpolate(logits, (height, width), mode="bilinear")
         return logits
 
-    def logits(self, pictures: Tensor) -> Tensor:
-        """Logits float32 (N, C, H, W) of RGB pictures (N, 3, H, W) in 0..255, uint8 or float, H and W unchanged."""
-        out: Tensor = self.net(self.normalise(pictures))
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits float32 (N, C, H, W) of RGB images (N, 3, H, W) in 0..255, uint8 or float, H and W unchanged."""
+        out: Tensor = self.net(self.normalise(images))
         return out.float()
 
-    def normalise(self, pictures: Tensor) -> Tensor:
-        """What the network gets, float32 (N, 3, H, W), of RGB pictures in 0..255."""
-        return pictures.to(torch.float32, copy=True).div_(255).sub_(self.mean).div_(self.std)
+    def normalise(self, images: Tensor) -> Tensor:
+        """What the network gets, float32 (N, 3, H, W), of RGB images in 0..255."""
+        return images.to(torch.float32, copy=True).div_(255).sub_(self.mean).div_(self.std)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class probabilities (N, C, H, W) in 0..1: sigmoid of one logit, softmax of several."""
@@ -88,10 +88,10 @@ class Segmenter(LightningModule):
         """Class indices (N, H, W) int64; 0 and 1 for a binary task."""
         return (logits[:, 0] > 0).long() if len(self.classes) == 1 else logits.argmax(1)
 
-    def mean_of_samples(self, pictures: Tensor, count: int) -> Tensor:
+    def mean_of_samples(self, images: Tensor, count: int) -> Tensor:
         """Logits of the mean probabilities over ``count`` samples of the dropout (Bayesian SegNet, section 3)."""
         enable_mc_dropout(self.net)
-        samples = (self.probabilities(self.logits(pictures)) for _ in range(count))
+        samples = (self.probabilities(self.logits(images)) for _ in range(count))
         mean = torch.stack(list(samples)).mean(0).clamp(1e-7, 1 - 1e-7)
         return mean.logit() if len(self.classes) == 1 else mean.log()
 

@@ -1,4 +1,4 @@
-"""Pictures for people: masks in colour, overlays, and panels of picture, truth, prediction and errors."""
+"""Images for people: masks in colour, overlays, and panels of image, truth, prediction and errors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segnet.data.masks import IGNORE
+from segnet.data.masks import IGNORE_INDEX
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 DEFECT = (230, 30, 60)
 VOID = (90, 90, 90)
 MISSED = (255, 150, 0)
@@ -18,7 +18,7 @@ WRONG = (255, 60, 60)
 
 
 def palette(num_classes: int, colors: Sequence[Sequence[int]] | None = None) -> NDArray[np.uint8]:
-    """RGB (256, 3) uint8 by class index; `IGNORE` is grey. A binary task has black and the defect's colour.
+    """RGB (256, 3) uint8 by class index; `IGNORE_INDEX` is grey. A binary task has black and the defect's colour.
 
     Without given colours hues are spread by the golden angle, which keeps neighbours apart.
     """
@@ -32,22 +32,22 @@ def palette(num_classes: int, colors: Sequence[Sequence[int]] | None = None) -> 
         value = 150 + 100 * (np.arange(num_classes) % 2)
         hsv = np.stack([hue, np.full(num_classes, 190), value], 1)[None].astype(np.uint8)
         table[:num_classes] = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0]
-    table[IGNORE] = VOID
+    table[IGNORE_INDEX] = VOID
     return table
 
 
-def overlay(picture: Picture, mask: NDArray[np.integer], table: Picture, binary: bool) -> Picture:
-    """Blend class colours over a picture (H, W, 3), half and half; a binary task leaves the background alone."""
+def overlay(image: Image, mask: NDArray[np.integer], table: Image, binary: bool) -> Image:
+    """Blend class colours over an image (H, W, 3), half and half; a binary task leaves the background alone."""
     color = table[mask]
-    mixed = (picture.astype(np.uint16) + color) // 2
-    return np.where((mask == 0)[..., None] & binary, picture, mixed).astype(np.uint8)
+    mixed = (image.astype(np.uint16) + color) // 2
+    return np.where((mask == 0)[..., None] & binary, image, mixed).astype(np.uint8)
 
 
-def errors(picture: Picture, truth: NDArray[np.integer], prediction: NDArray[np.integer], binary: bool) -> Picture:
-    """The picture (H, W, 3) in dim grey, wrong pixels `MISSED` or `FALSE_ALARM`; of several classes `WRONG`."""
-    grey = picture.mean(axis=2, keepdims=True, dtype=np.float32) / 2
+def errors(image: Image, truth: NDArray[np.integer], prediction: NDArray[np.integer], binary: bool) -> Image:
+    """The image (H, W, 3) in dim grey, wrong pixels `MISSED` or `FALSE_ALARM`; of several classes `WRONG`."""
+    grey = image.mean(axis=2, keepdims=True, dtype=np.float32) / 2
     out = np.repeat(grey.astype(np.uint8), 3, axis=2)
-    wrong = (truth != prediction) & (truth != IGNORE)
+    wrong = (truth != prediction) & (truth != IGNORE_INDEX)
     out[wrong] = WRONG
     if binary:
         out[wrong & (truth == 1)] = MISSED
@@ -56,29 +56,29 @@ def errors(picture: Picture, truth: NDArray[np.integer], prediction: NDArray[np.
 
 
 def panel(
-    picture: Picture, truth: NDArray[np.integer], prediction: NDArray[np.integer], table: Picture, binary: bool
-) -> Picture:
+    image: Image, truth: NDArray[np.integer], prediction: NDArray[np.integer], table: Image, binary: bool
+) -> Image:
     """Image, truth, prediction and errors side by side with a white rule: (H, 4 W + 3·8, 3) uint8 RGB."""
-    rule = np.full((picture.shape[0], 8, 3), 255, np.uint8)
-    shown = [picture, *(overlay(picture, mask, table, binary) for mask in (truth, prediction))]
-    shown.append(errors(picture, truth, prediction, binary))
+    rule = np.full((image.shape[0], 8, 3), 255, np.uint8)
+    shown = [image, *(overlay(image, mask, table, binary) for mask in (truth, prediction))]
+    shown.append(errors(image, truth, prediction, binary))
     return np.concatenate([part for one in shown for part in (rule, one)][1:], axis=1)
 
 
-def grid(panels: Sequence[Picture]) -> Picture:
+def grid(panels: Sequence[Image]) -> Image:
     """Panels of one size below each other with a white rule: (n H + (n - 1)·8, W, 3) uint8 RGB."""
     rule = np.full((8, panels[0].shape[1], 3), 255, np.uint8)
     return np.concatenate([part for one in panels for part in (rule, one)][1:])
 
 
-def save(path: Path, picture: Picture) -> None:
+def save(path: Path, image: Image) -> None:
     """Write uint8 (H, W, 3) RGB or (H, W), in the format that the suffix names.
 
     Raises:
         OSError: the file cannot be written.
     """
-    ordered = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     done, content = cv2.imencode(path.suffix, ordered)
     if not done:
-        raise OSError(f"{path}: an image of {picture.shape} could not be encoded")
+        raise OSError(f"{path}: an image of {image.shape} could not be encoded")
     path.write_bytes(content.tobytes())  # not by OpenCV, which crashes on a name that is not valid UTF-8

@@ -1,0 +1,30 @@
+"""What is said of a prediction in numbers and grey levels: areas, a score, maps."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segnet.deployment.predictor import Prediction
+
+Row = list[Any]
+
+
+def grey(values: Tensor) -> NDArray[np.uint8]:
+    """0..1 (H, W) as grey levels 0..255."""
+    return values.mul(255).round().clamp(0, 255).byte().numpy()
+
+
+def areas(mask: NDArray[np.uint8], classes: int) -> Row:
+    """Pixels and per cent of each class in turn (binary: of the defect)."""
+    counts = np.bincount(mask.ravel(), minlength=max(classes, 2))[-classes:] if classes == 1 else np.bincount(
+        mask.ravel(), minlength=classes
+    )  # fmt: skip
+    return [value for count in counts for value in (int(count), f"{100 * count / mask.size:.3f}")]
+
+
+def score(prediction: Prediction) -> float:
+    """Highest probability of a defect (binary), or the mean of the chosen classes' probabilities."""
+    confidence = prediction.confidence()
+    return float(confidence.max() if len(prediction.probabilities) == 1 else confidence.mean())

@@ -1,0 +1,76 @@
+"""Videos, predicted frame by frame."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segnet.deployment.measures import Row, areas, score
+from segnet.deployment.pipeline import ROOM, Task, ahead, threads
+from segnet.deployment.predictor import Prediction, Predictor
+from segnet.errors import UserError
+from segnet.visualization.overlays import overlay
+
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+FRAMES = 8  # decoded ahead of the network, and as many behind it
+
+
+def is_video(path: Path) -> bool:
+    """Whether the suffix is a video's."""
+    return path.suffix.lower() in VIDEOS
+
+
+def _valid_utf8(path: Path) -> bool:
+    """False for a name of other bytes, which Python holds as lone surrogates and OpenCV crashes on."""
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))
+
+
+def predict_video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uint8]) -> Row | UserError:
+    """Write ``<name>_overlay.mp4`` frame by frame; the row holds mean areas over the frames.
+
+    One thread decodes the frames in their order and another draws and encodes them in it, while the network computes.
+    """
+    if not _valid_utf8(path) or not _valid_utf8(folder):
+        return UserError(f"{path}: OpenCV cannot open a video whose path is not valid UTF-8; rename it")
+    reader = cv2.VideoCapture(str(path))
+    if not reader.isOpened():
+        return UserError(f"{path}: cannot be read as a video; replace or remove it")
+    size = (int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+    code = cv2.VideoWriter.fourcc(*"mp4v")
+    out = cv2.VideoWriter(str(folder / f"{path.stem}_overlay.mp4"), code, reader.get(cv2.CAP_PROP_FPS) or 25.0, size)
+    classes, frames, start = len(predictor.model.classes), 0, time.perf_counter()
+    sums = np.zeros(classes)
+    best = 0.0
+
+    def draw(image: NDArray[np.uint8], prediction: Prediction) -> tuple[list[float], float]:
+        mask = prediction.mask()
+        out.write(np.ascontiguousarray(overlay(image, mask, table, classes == 1)[..., ::-1]))  # type: ignore[arg-type]
+        return [float(a) for a in areas(mask, classes)[::2]], score(prediction)
+
+    def predicted(decoding: Executor) -> Iterator[Task[tuple[list[float], float]]]:
+        for got, frame in ahead(decoding, repeat((0, reader.read)), FRAMES):
+            if not got:
+                return
+            image = np.ascontiguousarray(frame[..., ::-1])
+            (prediction,) = predictor([image])  # type: ignore[list-item]
+            yield prediction.probabilities.nbytes, partial(draw, image, prediction)  # type: ignore[arg-type]
+
+    try:
+        with threads(1) as decoding, threads(1) as encoding:
+            for pixels, highest in ahead(encoding, predicted(decoding), FRAMES, ROOM):
+                sums += pixels
+                best = max(best, highest)
+                frames += 1
+    finally:
+        reader.release()
+        out.release()
+    if frames == 0:
+        return UserError(f"{path}: has no frame that can be decoded; replace or remove it")
+    means = [v for s in sums / frames for v in (round(s), f"{100 * s / (size[0] * size[1]):.3f}")]
+    return [str(path), *means, f"{best:.4f}", f"{(time.perf_counter() - start) * 1e3 / frames:.1f}"]

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segnet.data.colour import COLOUR, NOTHING, Factors, steps_of
-from segnet.data.geometry import CROPS, GEOMETRY, RESAMPLING, Params, Size
+from segnet.data.device_colour import COLOUR, NOTHING, Factors, steps_of
+from segnet.data.device_geometry import CROPS, GEOMETRY, RESAMPLING, Params, Size
 from segnet.errors import UserError
 
 _INTERPOLATION = {"interpolation": (cv2.INTER_LINEAR,), "mask_interpolation": (cv2.INTER_NEAREST,)}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segnet.data.geometry import Params
+from segnet.data.device_geometry import Params
 
 Factors = tuple[float, float, float, float]
 

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from segnet import configuration
 from segnet.errors import UserError
 from segnet.networks.segnet import SegNet
+from segnet.training.losses import CrossEntropy
 from segnet.training.optimizers import Muon
 
 NET = {"_target_": "segnet.networks.segnet.SegNet", "num_classes": 1, "widths": [4, 4, 4, 4, 4]}
@@ -54,12 +55,13 @@ def test_what_does_not_fit_is_one_line(config, message):
     assert "\n" not in str(found.value)
 
 
-@pytest.mark.parametrize("widths", [5, ["a", "b", "c", "d", "e"]])
-def test_a_type_error_within_the_package_is_raised_as_it_is(widths):
+@pytest.mark.parametrize("weight", [5, ["a"]])
+def test_a_type_error_within_the_package_is_raised_as_it_is(weight):
+    loss = {"_target_": "segnet.training.losses.CrossEntropy", "num_classes": 1, "weight": weight}
     with pytest.raises(TypeError):
-        configuration.instantiate({**NET, "widths": widths}, "model")
+        configuration.instantiate({"loss": loss}, "model")
     with pytest.raises(TypeError):
-        configuration.call(partial(SegNet, widths=widths), "model.net", 1)
+        configuration.call(partial(CrossEntropy, weight=weight), "model.loss", 1)
 
 
 def test_a_factory_is_told_by_its_key():

@@ -23,11 +23,16 @@ def test_the_baseline_computes_the_same_with_stock_operators(net):
 
 
 def test_every_part_runs_and_reports(run_main, tmp_path, monkeypatch):
-    whole, execute = [], programs.execute
+    whole, measured, execute = [], {}, programs.execute
     monkeypatch.setattr(programs, "execute", whole.append)  # what `program` times; `loop` and `memory` run theirs
-    monkeypatch.setattr(
-        programs, "child", lambda code: whole.append(code) if code == "import torch" else execute(["-c", code])
-    )
+
+    def child(code):
+        if code == "import torch":
+            return whole.append(code)
+        measured[code] = next(iter(measured.values())) if measured else execute(["-c", code])  # one for all variants
+        return measured[code]
+
+    monkeypatch.setattr(programs, "child", child)
     code, err = run_main("benchmark", tmp_path / "b", *TINY, "device=cpu")
     assert code == 0, err
     results = json.loads((tmp_path / "b" / "results.json").read_text())
@@ -43,6 +48,7 @@ def test_every_part_runs_and_reports(run_main, tmp_path, monkeypatch):
     assert {command if isinstance(command, str) else command[1] for command in whole} == {
         "import torch", "--help", "trainer=fast_dev_run",
     }  # fmt: skip
+    assert len(measured) == len(steps.variants(torch.device("cpu"), [])) == 5
     assert all(0 < row["least"] <= row["median"] <= row["greatest"] for row in results["rows"])
     first = {row["part"]: row["median"] for row in reversed(results["rows"])}
     for row in results["rows"]:

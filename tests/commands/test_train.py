@@ -152,7 +152,7 @@ def test_median_frequency_weights_by_hand_reach_the_loss_and_the_checkpoint(tmp_
     out = tmp_path / "run"
     code = call_main(
         "train", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", f"output_dir={out}",
-        "model.class_weights=median_frequency", "~callbacks.panels",
+        "model.class_weights=median_frequency", "data.image_size=64", "~callbacks.panels",
     )  # fmt: skip
     assert code == 0
     found = torch.load(out / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]["loss.weight"]

@@ -178,7 +178,7 @@ def test_weights_of_another_network_are_refused(trained):
         start_from(fresh(1, widths=(8, 16, 16, 16, 16)), file)
     module = fresh(1)
     module.net = nn.Conv2d(3, 1, 1)
-    with pytest.raises(ValueError, match=r"of another network than this run's \(Missing key"):
+    with pytest.raises(ValueError, match=r"it belongs to another network than this run's \(Missing key"):
         start_from(module, file)
     with pytest.raises(ValueError, match=r"weights=/nowhere.ckpt: no such file"):
         start_from(module, "/nowhere.ckpt")

@@ -16,17 +16,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # other by spinning, and the suite takes ten times as long.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import torch  # noqa: E402
+import torch
 
 # Triton's first import decides by this variable whether kernels are compiled or interpreted. It is unset below: a CPU
 # takes its own path except in the tests that ask for the interpreter.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-import lightning.pytorch  # noqa: E402, F401 - its log handler keeps the stderr of its first import: not that of one test
+import lightning.pytorch  # noqa: F401 - its log handler keeps the stderr of its first import: not that of one test
 
-from helpers import SMALL, call_main  # noqa: E402
-from segnet.synthetic import cables  # noqa: E402
+from helpers import SMALL, call_main
+from segnet.synthetic import cables
 
 INTERPRETED = "TRITON_INTERPRET" in os.environ and find_spec("triton") is not None
 if INTERPRETED:

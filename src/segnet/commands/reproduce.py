@@ -25,7 +25,7 @@ def run(cfg: DictConfig) -> None:
         str(name) for name in cfg.runs if any(fnmatchcase(str(name), pattern) for pattern in str(cfg.only).split("|"))
     ]
     if not names:
-        raise UserError(f"only={cfg.only}: matches none of the runs {', '.join(cfg.runs)}")
+        raise UserError(f"only={cfg.only}: must match one of the runs {', '.join(cfg.runs)}")
     extra = shlex.split(cfg.extra)
     jobs = [
         (f"{name}/{seed}", [*shlex.split(cfg.runs[name]), *extra, f"seed={seed}"])

@@ -99,7 +99,8 @@ def test(trainer: "Trainer", module: "LightningModule", data: "LightningDataModu
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     trainer.callbacks = [part for part in callbacks if not isinstance(part, WeightAveraging)]  # type: ignore[attr-defined]
     trainer.test(module, data, verbose=False)
-    return float(kept.best_model_score) if best else None  # type: ignore[attr-defined, union-attr]
+    score = kept.best_model_score if best else None  # type: ignore[attr-defined, union-attr]
+    return None if score is None else float(score)
 
 
 def find(cfg: DictConfig, trainer: "Trainer", module: "LightningModule", data: "LightningDataModule") -> None:
@@ -127,12 +128,6 @@ def check(cfg: DictConfig) -> None:
     """Refuse what would fail later, or go wrong silently."""
     check_entries(cfg, "callbacks")
     check_entries(cfg, "logger")
-    if cfg.find not in (None, "lr", "batch_size"):
-        raise UserError(f"find={cfg.find}: must be null, lr or batch_size")
-    if not isinstance(cfg.seed, int):
-        raise UserError(f"seed={cfg.seed}: must be an integer")
-    if not isinstance(cfg.trainer.max_epochs, int):
-        raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: must be an integer, -1 for no end")
     strategy = str(cfg.trainer.strategy)
     if HydraConfig.get().mode == RunMode.MULTIRUN and strategy.startswith("ddp") and strategy not in SAFE_IN_SWEEPS:
         raise UserError(
@@ -140,10 +135,27 @@ def check(cfg: DictConfig) -> None:
             f"trainer.strategy=ddp_spawn, one job per GPU (hydra/launcher=joblib), or a cluster "
             f"(hydra/launcher=submitit_slurm)"
         )
-    if cfg.trainer.fast_dev_run:  # ModelCheckpoint would write last.ckpt even so
-        with open_dict(cfg):
-            for name in ("checkpoint", "last"):
-                cfg.callbacks.pop(name, None)
+    with open_dict(cfg):
+        switch(cfg)
+
+
+def switch(cfg: DictConfig) -> None:
+    """Let ``~logger``, ``~callbacks`` and switches of the trainer mean what they say: Lightning refuses what they leave over."""
+    for group in ("callbacks", "logger"):
+        if cfg.get(group) is None:
+            cfg[group] = {}
+    trainer, off = cfg.trainer, set()
+    if trainer.fast_dev_run or trainer.get("enable_checkpointing") is False:  # it would write last.ckpt even so
+        off |= {"ModelCheckpoint", "OnExceptionCheckpoint"}
+    if trainer.get("enable_progress_bar") is False or not sys.stdout.isatty():  # a file is no place for a bar
+        trainer.enable_progress_bar = False
+        off |= {"TQDMProgressBar", "RichProgressBar"}
+    if not OmegaConf.select(trainer, "logger"):  # false, null, or a group without a logger
+        trainer.logger = False
+        off |= {"LearningRateMonitor", "ThroughputMonitor"}
+    for name, callback in list(cfg.callbacks.items()):
+        if str(callback._target_).rpartition(".")[2] in off:
+            del cfg.callbacks[name]
 
 
 main = command("train")(run)

@@ -31,7 +31,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
     images, rate = results["images"], results["images_per_second"]
     photos = "\n".join(f"![output {i}](photo/{i}.png)" for i in range(PHOTOS))
     optimizer = ", ".join(f"{k}={v}" for k, v in model.get("optimizer", {}).items() if not k.startswith("_"))
-    augment = [t["_target_"].rpartition(".")[2] for t in config.get("data", {}).get("augment", [])]
+    augment = [t["_target_"].rpartition(".")[2] for t in config.get("data", {}).get("augment") or []]
     scheduler = (model.get("scheduler") or {}).get("_target_", "constant").rpartition(".")[2]
     return f"""# {_short(model, "net")} on {data.root.name}
 

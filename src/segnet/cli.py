@@ -84,7 +84,7 @@ def _fail(error: Exception, name: str) -> None:
 
 
 def check_settings(cfg: DictConfig, name: str) -> None:
-    """Refuse a value that is not of the type that `segnet.settings` declares for this command; expand ``~`` in paths."""
+    """Refuse a value that is not of the type that `segnet.settings` declares, and expand ``~`` in paths."""
     for key in (
         "ckpt_path",
         "input",

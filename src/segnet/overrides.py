@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from segnet.errors import UserError
-from segnet.rules import Refused, shown
+from segnet.rules import SettingError, shown
 
 _PACKAGE = Path(__file__).resolve().parent
 # In the wheel beside the code, in a checkout at the top level.
@@ -90,7 +90,7 @@ def name_of(override: str) -> str:
 
 
 def remedy(error: BaseException, command: str, arguments: Sequence[str]) -> str:
-    """What to type instead of a refused value or an unknown key, to be put behind the error; empty where nothing is known.
+    """What to type instead of a refused value or an unknown key, as the end of the message; empty where nothing is known.
 
     Args:
         error: as it ended the command.
@@ -98,7 +98,7 @@ def remedy(error: BaseException, command: str, arguments: Sequence[str]) -> str:
         arguments: that it was given.
     """
     cause = error.__cause__
-    if isinstance(error, Refused):
+    if isinstance(error, SettingError):
         typed = [word for word in given(arguments) if name_of(word) == error.key]
         if error.text and typed and not isinstance(error.value, str):
             return f"; as text write {quoted(error.key, typed[-1].partition('=')[2])}"
@@ -111,7 +111,7 @@ def remedy(error: BaseException, command: str, arguments: Sequence[str]) -> str:
 
 
 def _without(command: str, key: str, arguments: Sequence[str]) -> Any:
-    """The configuration of a command, plain, as if these arguments did not set ``key``; None where it is wrong as well."""
+    """The configuration of a command as if these arguments did not set ``key``; None where it is wrong as well."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 

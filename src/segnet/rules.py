@@ -17,7 +17,7 @@ from segnet.errors import UserError
 WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", None: "null", NoneType: "null"}
 
 
-class Refused(UserError):
+class SettingError(UserError):
     """A setting has a value that its type does not allow.
 
     Args:
@@ -38,7 +38,7 @@ def check(key: str, value: Any, annotation: Any) -> None:
     A type of which nothing can be said passes.
 
     Raises:
-        Refused: with the key, the value and the rule.
+        SettingError: with the key, the value and the rule.
     """
     from pydantic import ValidationError
 
@@ -51,7 +51,7 @@ def check(key: str, value: Any, annotation: Any) -> None:
             return
     except ValidationError:
         pass
-    raise Refused(key, value, words(annotation), _takes_text(annotation))
+    raise SettingError(key, value, words(annotation), _takes_text(annotation))
 
 
 @lru_cache
@@ -85,7 +85,7 @@ def words(annotation: Any) -> str:
         return f"a list of {len(arguments)}: {', '.join(words(kind) for kind in arguments)}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "a mapping"
-    if isinstance(origin, type) and issubclass(origin, Iterable) and origin is not type and arguments:
+    if isinstance(origin, type) and issubclass(origin, Iterable) and arguments:
         return f"a list, each {words(arguments[0])}"
     return "an object, that is a mapping with _target_"
 

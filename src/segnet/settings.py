@@ -1,4 +1,4 @@
-"""Declared types of settings that no constructor of this package takes: of commands, and of the libraries they configure.
+"""Declared types of settings that no constructor of this package takes: of commands and of libraries.
 
 Everything else is declared where it is taken, in the constructor's annotations; `segnet.rules` checks them all alike.
 """
@@ -108,7 +108,7 @@ LIBRARIES: dict[str, dict[str, Any]] = {
         "filename": Text | None, "dirpath": PathText, "save_top_k": Annotated[int, Ge(-1)],
         "every_n_epochs": Count | None, "decay": Share, "update_every_n_steps": Positive,
         "update_starting_at_step": Count | None, "swa_lrs": Above0, "annealing_epochs": Count,
-        "swa_epoch_start": Annotated[Positive | Annotated[float, Interval(ge=0, lt=1)], "an epoch or a share in [0.0, 1.0)"],
+        "swa_epoch_start": Positive | Overlap,
         "window_size": Annotated[int, Ge(2)], "logging_interval": Literal["step", "epoch"] | None,
         "save_on_train_epoch_end": bool | None, "max_depth": Annotated[int, Ge(-1)],
     },

@@ -85,7 +85,7 @@ def find(given: Sequence[str]) -> list[Run]:
         here = {folder for folder in here if (folder / "metrics.csv").is_file()}
         if not here:
             raise UserError(
-                f"runs={part}: no finished training run there (with results.json and metrics.csv); give the folder of a run or of a sweep"
+                f"runs={part}: no finished training run there; give the folder of a run or sweep, with results.json"
             )
         folders |= here
     shared = Path(*_common([folder.parent.parts for folder in folders]))

@@ -90,7 +90,7 @@ def name_of(override: str) -> str:
 
 
 def remedy(error: BaseException, command: str, arguments: Sequence[str]) -> str:
-    """What to type instead of a refused value or an unknown key, as the end of the message; empty where nothing is known.
+    """What to type instead of a refused value or an unknown key; empty where nothing is known.
 
     Args:
         error: as it ended the command.

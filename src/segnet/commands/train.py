@@ -140,7 +140,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def switch(cfg: DictConfig) -> None:
-    """Remove the callbacks that Lightning refuses where ``~logger`` or a switch of the trainer has turned something off."""
+    """Remove the callbacks that Lightning refuses where ``~logger`` or a switch of the trainer turned something off."""
     for group in ("callbacks", "logger"):
         if cfg.get(group) is None:
             cfg[group] = {}

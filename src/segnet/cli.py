@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from segnet.command_line import flags_last
 from segnet.errors import UserError, explain
 from segnet.old_names import update_targets
 
@@ -51,6 +52,7 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
 
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes errors on, and `_fail` prints them in one line
+            sys.argv[1:] = flags_last(sys.argv[1:])
             try:
                 hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)(job)()
             except KeyboardInterrupt:

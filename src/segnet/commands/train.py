@@ -10,6 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segnet.cli import check_entries, command
+from segnet.command_line import command_line, override
 from segnet.errors import UserError
 from segnet.runs import resume
 
@@ -50,7 +51,8 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
     except Stopped as stop:
-        print(f"stopped by {stop}; resume with: python src/train.py resume={cfg.output_dir}", file=sys.stderr)
+        again = command_line("train", [override("resume", cfg.output_dir)])
+        print(f"stopped by {stop}; resume with: {again}", file=sys.stderr)
         sys.exit(128 + stop.number)
     return None if trainer.fast_dev_run else test(trainer, module, data)  # type: ignore[attr-defined]
 

@@ -16,7 +16,6 @@ TEXTS = [
 ]  # fmt: skip
 
 
-
 def test_a_text_comes_through_shell_and_hydra_as_it_is():
     line = command_line("compare", [override(f"+key.t{i}", text) for i, text in enumerate(TEXTS)])
     done = subprocess.run(["bash", "-c", rf"printf '%s\0' {line}"], capture_output=True, text=True, check=True)
@@ -49,5 +48,5 @@ def test_overrides_stand_side_by_side(typed, read):
 
 
 def test_a_command_line_is_split_into_what_it_was_made_of():
-    words = ["seed=1", "data.root=\"a b\"", "'x"]
+    words = ["seed=1", 'data.root="a b"', "'x"]
     assert shlex.split(command_line("train", words)) == ["python", "src/train.py", *words]

@@ -298,7 +298,13 @@ def test_batch_norm_statistics_are_those_of_the_training_images(train, cable, ca
 def test_the_largest_batch_is_found_and_what_limits_it_named(train, cable, capfd, monkeypatch):
     """The class that early stopping would follow occurs nowhere, so its figure is NaN."""
     images = 0.7 * len(list((cable / "images").iterdir()))
-    absent = ["data.classes=[a,b,c]", "data.num_classes=3", "data/mask=values", "data.mask.classes=[0,255,7]", "data.mask.ignore=[]"]
+    absent = [
+        "data.classes=[a,b,c]",
+        "data.num_classes=3",
+        "data/mask=values",
+        "data.mask.classes=[0,255,7]",
+        "data.mask.ignore=[]",
+    ]
     out = train("images", "find=batch_size", "callbacks=early_stopping", "monitor=val/iou/c", *absent)
     size, count = re.search(
         r"^data\.batch_size=(\d+)   \(limited by the (\d+) training images, not by memory;", capfd.readouterr().out

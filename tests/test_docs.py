@@ -40,7 +40,7 @@ def settings() -> dict[str, Path]:
     for page in PAGES:
         for span in spans(page.read_text(encoding="utf-8")):
             if SETTING.fullmatch(span.lstrip("+~'")) and not re.search(r"src/|: |<|my_", span):
-                found.update(dict.fromkeys(shlex.split(span), page))
+                found.update((word, page) for word in shlex.split(span) if word != "-m")
     return found
 
 

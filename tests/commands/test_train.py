@@ -295,6 +295,7 @@ def test_batch_norm_statistics_are_those_of_the_training_images(train, cable, ca
     assert not torch.allclose(states["best"]["state_dict"][norm], expected, atol=0.02, rtol=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:data. no training image shows c")
 def test_the_largest_batch_is_found_and_what_limits_it_named(train, cable, capfd, monkeypatch):
     """The class that early stopping would follow occurs nowhere, so its figure is NaN."""
     images = 0.7 * len(list((cable / "images").iterdir()))

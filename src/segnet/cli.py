@@ -18,6 +18,7 @@ from omegaconf.errors import MissingMandatoryValue
 from tqdm import tqdm
 
 from segnet import overrides, rules
+from segnet.command_line import flags_last
 from segnet.errors import UserError, explain
 from segnet.old_names import update_targets
 from segnet.overrides import CONF_DIR
@@ -59,6 +60,7 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes errors on, and `_fail` prints them in one line
+            sys.argv[1:] = flags_last(sys.argv[1:])
             try:
                 overrides.check(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)(job)()

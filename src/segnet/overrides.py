@@ -9,21 +9,19 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
+from segnet.command_line import SWITCHES, WITH_A_VALUE, override
 from segnet.errors import UserError
 from segnet.rules import SettingError, shown
 
 _PACKAGE = Path(__file__).resolve().parent
 # In the wheel beside the code, in a checkout at the top level.
 CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if p.is_dir())
-# Flags of Hydra that take the word behind them.
-_WITH_WORD = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
-_WITH_WORD |= {"--info", "-i", "--experimental-rerun"}
 
 
 def given(arguments: Sequence[str]) -> list[str]:
     """The overrides among a command's arguments."""
     pairs = zip(["", *arguments], arguments, strict=False)
-    return [word for before, word in pairs if not word.startswith("-") and before not in _WITH_WORD]
+    return [word for before, word in pairs if not word.startswith("-") and before not in WITH_A_VALUE]
 
 
 def check(arguments: Sequence[str]) -> None:
@@ -32,7 +30,7 @@ def check(arguments: Sequence[str]) -> None:
     Raises:
         UserError: with the argument in the form that works.
     """
-    sweep = any(word in ("-m", "--multirun") for word in arguments)
+    sweep = any(word in SWITCHES[:2] for word in arguments)
     for argument in given(arguments):
         key, equals, value = argument.partition("=")
         if not equals and not argument.startswith("~"):
@@ -64,13 +62,7 @@ def _is_choice(value: Any) -> bool:
 
 def quoted(key: str, value: str) -> str:
     """An override as a shell needs it, whose value is this text, whatever characters it holds."""
-    escaped = value.replace('"', '\\"')
-    forms = [f"{key}={value}", f'{key}="{escaped}"', "{}='{}'".format(key, value.replace("'", "\\'"))]
-    for form in forms:
-        found = _parsed(form)
-        if found is not None and not found.is_sweep_override() and found.value() == value:
-            return shlex.quote(form)
-    return shlex.quote(forms[1])
+    return shlex.quote(override(key, value))
 
 
 def _parsed(argument: str) -> Any:

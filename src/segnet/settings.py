@@ -17,6 +17,7 @@ Text = Annotated[str, MinLen(1)]
 PathText = Annotated[Text | int | float, "a path"]
 Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 Mode = Literal["min", "max"]
+Find = Annotated[Literal["lr", "batch_size"] | None, "batch_size or null"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 # A number of batches, or a share of them.
@@ -32,7 +33,7 @@ _TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative}
 
 # Of each command beside `output_dir` and `seed`, which all share; groups that make objects are not among them.
 COMMANDS: dict[str, dict[str, Any]] = {
-    "train": {**_TRAIN, "resume": PathText | None, "find": Literal["lr", "batch_size"] | None},
+    "train": {**_TRAIN, "resume": PathText | None, "find": Find},
     "tune": {
         **_TRAIN, "resume": PathText | None, "find": None, "trials": Positive, "storage": Text | None, "study": Text,
         "prune.startup_trials": Count, "prune.warmup_epochs": Count,

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from segnet.command_line import command_line
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.training.module import SegmentationModule
 
@@ -64,7 +65,10 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 | time | {results["seconds"]:.0f} s, {results["seconds_per_epoch"]} s an epoch, {rate} images/s |
 | hardware | {results["hardware"]}, precision {results["precision"]} |
 | seed | {results["seed"]} |
-| command | `python src/train.py {" ".join(results["overrides"])}` |
+
+```
+{command_line("train", results["overrides"])}
+```
 
 ## Results
 

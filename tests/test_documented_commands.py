@@ -73,7 +73,7 @@ def printed() -> tuple[str, ...]:
     for page in PAGES:  # a table of what to add to the command above it
         for section in page.read_text(encoding="utf-8").split("\n## "):
             for table in re.findall(r"^\|[^|]+\| add \|\n\|.*\n((?:\|.*\n)+)", section, re.MULTILINE):
-                rows = [row.rsplit("`", 2)[1] for row in table.splitlines()]
+                rows = re.findall(r"`([^`\n]+)`", table)
                 found += [f"{command} {row}" for command in commands(section) for row in rows]
     return tuple(sorted(set(found)))
 
@@ -85,8 +85,8 @@ def reason(command: str) -> str | None:
 
 def words(command: str, folder: Path) -> list[str]:
     """What bash makes of it in this folder, where the folders that it names are."""
-    given = command.replace("/my/images", f"{folder}/{dataset(command)}").replace("baseline=<run>", "baseline=0")
-    given = re.sub(r"(?<==)/(path|other)\b", rf"{folder}/\1", given.replace("<image | folder | glob | video>", "input"))
+    given = command.replace("<image | folder | glob | video>", "input").replace("baseline=<run>", "baseline=0")
+    given = re.sub(r"(?<==)/(?!my/)", f"{folder}/", given).replace("/my/images", f"{folder}/{dataset(command)}")
     given = re.sub(r"<(\w+)>", "bayesian" if "mc_samples" in command else r"\1", given)
     split = ["bash", "-O", "failglob", "-c", f"printf '%s\\0' {given}"]
     done = subprocess.run(split, cwd=folder, capture_output=True, text=True, check=False)
@@ -96,7 +96,8 @@ def words(command: str, folder: Path) -> list[str]:
 
 def dataset(command: str) -> str:
     """The folder that holds masks as the command says they are."""
-    return next((f"my/{kind}" for kind in ("values", "palette") if f"data/mask={kind}" in command), "my/images")
+    several = "data.num_classes=3" in command
+    return next((f"my/{kind}" for kind in ("values", "palette") if several and f"mask={kind}" in command), "my/images")
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,8 @@ def place(shared, cable, cache, trained, sweep, study):
         (place / "data").mkdir()
         for name in ("other", "data/cable-240x480-seed0"):
             (place / name).symlink_to(cable)
+        (place / "good").mkdir()
+        (place / "good" / "images").symlink_to(cable / "images")
         for i, image in enumerate(sorted((cable / "images").iterdir())):
             mask = cable / "masks" / image.name
             positive = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE) > 127

@@ -119,7 +119,8 @@ def test_the_hash_survives_scaling_and_light():
 
 def test_every_data_set_takes_every_mask_encoding():
     """Which knows the number of classes in whatever configuration the data is a part of."""
-    data = sorted({path.stem for path in (CONF_DIR / "data").glob("*.yaml")} - {"default"})
+    files = [path for path in (CONF_DIR / "data").glob("*.yaml") if path.stem != "default"]
+    data = sorted(path.stem for path in files if "_target_: ???" not in path.read_text(encoding="utf-8"))
     masks = sorted(path.stem for path in (CONF_DIR / "data" / "mask").glob("*.yaml"))
     assert len(data) > 6
     assert {"palette", "threshold", "values"} <= set(masks)

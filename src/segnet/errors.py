@@ -55,6 +55,9 @@ def _configuration(error: BaseException) -> str:
         case MissingConfigException() if error.options:
             group, _, option = str(error.missing_cfg_file).rpartition("/")
             return f"{group}={option}: no such option; choose from {', '.join(error.options)}"
+        case MissingConfigException():
+            group, _, option = str(error.missing_cfg_file).rpartition("/")
+            return f"{group}={option}: no such option; choose a file of conf/{group}/"
         case ConfigCompositionException() if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
             return f"{error.__cause__.full_key}: no such key; --cfg job lists all keys"
         case ConfigCompositionException() if str(error).startswith(MERGING):

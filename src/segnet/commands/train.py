@@ -79,6 +79,9 @@ def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, SegmentationDa
         check_arguments(cfg.get(group), group)
     data = instantiate(cfg.data, "data")
     module = instantiate(cfg.model, "model")
+    for name, callback in cfg.callbacks.items():
+        if callback.get("monitor") is not None:
+            module.check_metric(f"callbacks.{name}.monitor", callback.monitor)
     keep = {key: cfg[key] for key in ("data", "model", "seed", "monitor", "mode")}
     module.config = OmegaConf.to_container(OmegaConf.create(keep), resolve=True)
     trainer = instantiate(cfg.trainer, "trainer")

@@ -17,7 +17,10 @@ Above0 = Annotated[float, Gt(0)]
 Text = Annotated[str, MinLen(1)]
 # Hydra reads the name of a folder such as 2024 as a number.
 PathText = Annotated[Text | int | float, "a path"]
-Url = Annotated[str, Field(pattern=r"^[a-z0-9+]+://")]
+Url = Annotated[
+    Annotated[str, Field(pattern=r"^[a-z0-9+]+://")] | None,
+    "the URL of a database, such as sqlite:///study.db, or null",
+]
 Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 Level = Annotated[int, Interval(ge=0, le=255)]
 Mode = Literal["min", "max"]
@@ -47,7 +50,7 @@ _TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative}
 COMMANDS: dict[str, dict[str, Any]] = {
     "train": {**_TRAIN, "resume": PathText | None, "find": Find},
     "tune": {
-        **_TRAIN, "resume": PathText | None, "find": None, "trials": Positive, "storage": Annotated[Url | None, "the URL of a database, such as sqlite:///study.db, or null"], "study": Text,
+        **_TRAIN, "resume": PathText | None, "find": None, "trials": Positive, "storage": Url, "study": Text,
         "prune.startup_trials": Count, "prune.warmup_epochs": Count,
     },
     "eval": {"ckpt_path": PathText, "split": Text, "mc_samples": Count, "worst": Count, "grid": Count},

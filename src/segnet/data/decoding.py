@@ -72,22 +72,19 @@ def opened(path: Path | str, max_pixels: int) -> Iterator[tuple[Image.Image, int
         yield file, orientation
 
 
-def orientation_of(path: Path | str) -> int:
-    """The EXIF orientation (1..8) that the file states; 1 is upright."""
+def header(path: Path | str) -> tuple[int, int, int]:
+    """Height and width of the upright image, and the EXIF orientation (1..8) that it states; 1 is upright.
+
+    Raises:
+        UserError: as `opened`, as far as the header shows it.
+    """
     with _header(path) as file:
         try:
-            return _orientation(file)
+            orientation = _orientation(file)
         except Exception as error:
             raise unreadable(path, error) from error
-
-
-def pixels_of(path: Path | str) -> int:
-    """Pixels that the header promises; 0 where it cannot be read."""
-    try:
-        with _header(path) as file:
-            return file.width * file.height
-    except UserError:
-        return 0
+        swapped = orientation > 4 and file.format != "TIFF"  # Pillow turns a TIFF itself
+        return (file.width, file.height, orientation) if swapped else (file.height, file.width, orientation)
 
 
 @contextmanager

@@ -133,7 +133,8 @@ def _by_alpha(colour: NDArray[Any], alpha: NDArray[Any], kind: MaskKind, path: P
             )
         return alpha
     hidden = colour[alpha < alpha.max()]
-    if (hidden != hidden[:1]).any():
+    agree = (hidden == hidden[:1]).all() or (colour == alpha[..., None]).all()
+    if kind != "rgb" and not agree:
         raise UserError(
             f"{path}: its colours and its alpha channel say different things, and one of them is the mask; save it "
             f"without alpha"
@@ -157,6 +158,13 @@ def resize_exact(images: Tensor, size: tuple[int, int]) -> Tensor:
     if not torch.compiler.is_exporting() and tuple(images.shape[-2:]) == size:  # an exported model has no branch
         return images.float()
     exact = torch.float32 if images.device.type == "mps" else torch.float64
+    height, width = images.shape[-2:]
+    if not torch.compiler.is_exporting() and images.device.type == "cpu" and height * width > STRIP:
+        # The same two passes in strips of rows: of 100 megapixels, float64 copies would take 2.4 GB.
+        rows = max(1, STRIP // width)
+        strips = (images[..., top : top + rows, :].to(exact) for top in range(0, height, rows))
+        narrow = [F.interpolate(s, (s.shape[-2], size[1]), mode="bilinear", antialias=True) for s in strips]
+        return F.interpolate(torch.cat(narrow, -2), size, mode="bilinear", antialias=True).float()
     return F.interpolate(images.to(exact), size, mode="bilinear", antialias=True).float()
 
 

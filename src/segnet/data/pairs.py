@@ -15,7 +15,7 @@ from segnet.data.decoding import header, turned
 from segnet.data.images import read_raw_mask, read_rgb, resize_pair
 from segnet.data.masks import Encoding
 from segnet.data.splits import SPLITS, Split
-from segnet.errors import UserError
+from segnet.errors import UserError, printable
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Layout:
     def tell_passed_over(self) -> None:
         """Print `passed_over` in one line."""
         if told := self.passed_over():
-            rank_zero_info(f"data.root={self.root}: passed over or odd: {'; '.join(told)}")
+            rank_zero_info(printable(f"data.root={self.root}: passed over or odd: {'; '.join(told)}"))
 
     def pair(self, image: str) -> Pair:
         """An image of `list_images` with its mask.

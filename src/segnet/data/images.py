@@ -29,8 +29,14 @@ def read_rgb(path: Path | str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8
         UserError: unreadable, truncated, of several pages, of no known range, or larger than ``max_pixels``; the
             message names the file.
     """
+    return read_image(path, max_pixels)[0]
+
+
+def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], int]:
+    """As `read_rgb`, and how many bits a channel were in use: 8 to 16, or 32 of floating-point values."""
     with opened(path, max_pixels) as (file, orientation):
-        return np.ascontiguousarray(turned(_bytes(file, path), orientation))  # type: ignore[arg-type]
+        pixels, bits = _bytes(file, path)
+        return np.ascontiguousarray(turned(pixels, orientation)), bits  # type: ignore[arg-type]
 
 
 def read_raw_mask(path: Path | str, kind: MaskKind, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
@@ -51,12 +57,14 @@ def read_raw_mask(path: Path | str, kind: MaskKind, max_pixels: int = MAX_PIXELS
         return np.ascontiguousarray(turned(_mask(file, path, kind), orientation))
 
 
-def _bytes(file: Image.Image, path: Path | str) -> NDArray[np.uint8]:
-    """Pixels as stored, uint8 (H, W, 3)."""
+def _bytes(file: Image.Image, path: Path | str) -> tuple[NDArray[np.uint8], int]:
+    """Pixels as stored, uint8 (H, W, 3), and the bits in use."""
     if (deep := deep_colour(file, path)) is not None:
-        return (deep[..., :3] >> (bits_of(deep[..., :3], file) - 8)).astype(np.uint8)
+        bits = bits_of(deep[..., :3], file)
+        return (deep[..., :3] >> (bits - 8)).astype(np.uint8), bits
     if file.mode.startswith("I") or file.mode == "F":
-        return np.repeat(_narrow(np.asarray(file), file, path)[..., None], 3, axis=2)
+        grey, bits = _narrow(np.asarray(file), file, path)
+        return np.repeat(grey[..., None], 3, axis=2), bits
     out = np.empty((file.height, file.width, 3), np.uint8)
     rows = max(1, STRIP // file.width)
     for top in range(0, file.height, rows):  # Pillow's own copies are as large as what is converted
@@ -67,11 +75,11 @@ def _bytes(file: Image.Image, path: Path | str) -> NDArray[np.uint8]:
             out[top : top + rows] = np.asarray(part.convert("RGB"))
         except ValueError as error:  # such as LAB
             raise unreadable(path, error) from error
-    return out
+    return out, 8
 
 
-def _narrow(values: NDArray[Any], file: Image.Image, path: Path | str) -> NDArray[np.uint8]:
-    """16-bit, 32-bit or floating-point (H, W) grey values as uint8."""
+def _narrow(values: NDArray[Any], file: Image.Image, path: Path | str) -> tuple[NDArray[np.uint8], int]:
+    """16-bit, 32-bit or floating-point (H, W) grey values as uint8, and the bits in use."""
     least, greatest = values.min(initial=0), values.max(initial=0)
     if values.dtype.kind == "f":
         if not (least >= 0 and greatest <= 1):
@@ -79,13 +87,14 @@ def _narrow(values: NDArray[Any], file: Image.Image, path: Path | str) -> NDArra
                 f"{path}: 32-bit images have no fixed range, and its values {least:g}..{greatest:g} are not in 0..1; "
                 f"save it with 8 or 16 bits"
             )
-        return (values * 255).round().astype(np.uint8)
+        return (values * 255).round().astype(np.uint8), 32
     if least < 0 or greatest > 65535:
         raise UserError(
             f"{path}: 32-bit images have no fixed range, and its values {least}..{greatest} are not in 0..65535; "
             f"save it with 8 or 16 bits"
         )
-    return (values >> (bits_of(values, file) - 8)).astype(np.uint8)
+    bits = bits_of(values, file)
+    return (values >> (bits - 8)).astype(np.uint8), bits
 
 
 def _mask(file: Image.Image, path: Path | str, kind: MaskKind) -> NDArray[Any]:
@@ -106,7 +115,7 @@ def _mask(file: Image.Image, path: Path | str, kind: MaskKind) -> NDArray[Any]:
     else:
         seen = "transparency" in file.info and file.mode == "P"
         alpha = np.asarray(file.convert("RGBA"))[..., 3] if seen or file.mode in ("RGBA", "LA", "PA") else None
-        colour = _bytes(file, path)  # type: ignore[assignment]
+        colour = _bytes(file, path)[0]  # type: ignore[assignment]
     if alpha is not None and (hidden := _by_alpha(colour, alpha, kind, path)) is not None:
         return hidden
     if kind == "rgb":

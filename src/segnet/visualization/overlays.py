@@ -86,4 +86,4 @@ def save(path: Path, image: Image) -> None:
     done, content = cv2.imencode(path.suffix, ordered)
     if not done:
         raise OSError(f"{path}: an image of {image.shape} could not be encoded")
-    path.write_bytes(content.tobytes())  # not by OpenCV, which crashes on a name that is not valid UTF-8
+    path.write_bytes(content.data)  # not by OpenCV, which crashes on a name that is not valid UTF-8

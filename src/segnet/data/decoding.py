@@ -48,8 +48,10 @@ def check_regular(path: Path | str) -> None:
 
 
 @contextmanager
-def opened(path: Path | str, max_pixels: int) -> Iterator[tuple[Image.Image, int]]:
-    """The decoded image, and the EXIF orientation (1..8) that its pixels still need; its file is closed at the end.
+def opened(path: Path | str, max_pixels: int) -> Iterator[tuple[Image.Image, int, bool]]:
+    """The decoded image; the EXIF orientation (1..8) that its pixels still need; whether Pillow kept 8 of its 16 bits.
+
+    The file is closed at the end.
 
     Raises:
         UserError: no regular file, unreadable, larger than ``max_pixels`` or of several pages.
@@ -61,7 +63,7 @@ def opened(path: Path | str, max_pixels: int) -> Iterator[tuple[Image.Image, int
                 f"cut it into smaller images"
             )
         try:
-            pages = _pages(file)
+            pages, deep = _pages(file), _is_deep(file)
             if pages == 1:
                 file.load()
                 orientation = _orientation(file)
@@ -69,7 +71,7 @@ def opened(path: Path | str, max_pixels: int) -> Iterator[tuple[Image.Image, int
             raise unreadable(path, error) from error
         if pages > 1:
             raise UserError(f"{path}: holds {pages} pages or frames, which would be images; save each as a file")
-        yield file, orientation
+        yield file, orientation, deep
 
 
 def header(path: Path | str) -> tuple[int, int, int]:
@@ -138,16 +140,19 @@ def turned(pixels: NDArray[np.generic], orientation: int) -> NDArray[np.generic]
     return pixels
 
 
-def deep_colour(file: Image.Image, path: Path | str) -> NDArray[np.uint16] | None:
-    """uint16 (H, W, 3 or 4) of a colour PNG or TIFF with 16 bits a channel, of which Pillow keeps 8; else None."""
+def _is_deep(file: Image.Image) -> bool:
+    """Whether it is a PNG or TIFF in colour (or with alpha) of 16 bits a channel; before it is loaded."""
+    if file.mode not in ("RGB", "RGBA", "LA", "RGBX"):
+        return False
     if file.format == "PNG":
-        stored = any(str(tile[3]).endswith(";16B") for tile in file.tile)  # type: ignore[attr-defined]
-    else:
-        stored = file.format == "TIFF" and 16 in _tuple(file.tag_v2.get(BITS, 0))  # type: ignore[attr-defined]
-    if not stored or file.mode not in ("RGB", "RGBA", "LA", "RGBX"):
-        return None
+        return any(str(tile[3]).endswith(";16B") for tile in file.tile)  # type: ignore[attr-defined]
+    return file.format == "TIFF" and 16 in _tuple(file.tag_v2.get(BITS, 0))  # type: ignore[attr-defined]
+
+
+def deep_colour(path: Path | str, size: tuple[int, int]) -> NDArray[np.uint16]:
+    """uint16 (H, W, 3 or 4) of a file with 16 bits a channel and (width, height) ``size``, as stored."""
     found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if found is None or found.dtype != np.uint16 or found.ndim != 3 or found.shape[1::-1] != file.size:
+    if found is None or found.dtype != np.uint16 or found.ndim != 3 or found.shape[1::-1] != size:
         raise UserError(f"{path}: 16 bits a channel of a kind that OpenCV cannot read; save it with 8 bits")
     order = [2, 1, 0, 3][: found.shape[2]]
     return np.asarray(found[..., order], np.uint16)

@@ -34,8 +34,8 @@ def read_rgb(path: Path | str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8
 
 def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], int]:
     """As `read_rgb`, and how many bits a channel were in use: 8 to 16, or 32 of floating-point values."""
-    with opened(path, max_pixels) as (file, orientation):
-        pixels, bits = _bytes(file, path)
+    with opened(path, max_pixels) as (file, orientation, deep):
+        pixels, bits = _bytes(file, path, deep)
         return np.ascontiguousarray(turned(pixels, orientation)), bits  # type: ignore[arg-type]
 
 
@@ -53,15 +53,16 @@ def read_raw_mask(path: Path | str, kind: MaskKind, max_pixels: int = MAX_PIXELS
         UserError: unreadable, too large, of several pages, in colour where a value is wanted, not finite, or with an
             alpha channel that says something else; the message names the file.
     """
-    with opened(path, max_pixels) as (file, orientation):
-        return np.ascontiguousarray(turned(_mask(file, path, kind), orientation))
+    with opened(path, max_pixels) as (file, orientation, deep):
+        return np.ascontiguousarray(turned(_mask(file, path, kind, deep), orientation))
 
 
-def _bytes(file: Image.Image, path: Path | str) -> tuple[NDArray[np.uint8], int]:
+def _bytes(file: Image.Image, path: Path | str, deep: bool) -> tuple[NDArray[np.uint8], int]:
     """Pixels as stored, uint8 (H, W, 3), and the bits in use."""
-    if (deep := deep_colour(file, path)) is not None:
-        bits = bits_of(deep[..., :3], file)
-        return (deep[..., :3] >> (bits - 8)).astype(np.uint8), bits
+    if deep:
+        colour = deep_colour(path, file.size)[..., :3]
+        bits = bits_of(colour, file)
+        return (colour >> (bits - 8)).astype(np.uint8), bits
     if file.mode.startswith("I") or file.mode == "F":
         grey, bits = _narrow(np.asarray(file), file, path)
         return np.repeat(grey[..., None], 3, axis=2), bits
@@ -97,7 +98,7 @@ def _narrow(values: NDArray[Any], file: Image.Image, path: Path | str) -> tuple[
     return (values >> (bits - 8)).astype(np.uint8), bits
 
 
-def _mask(file: Image.Image, path: Path | str, kind: MaskKind) -> NDArray[Any]:
+def _mask(file: Image.Image, path: Path | str, kind: MaskKind, deep: bool) -> NDArray[Any]:
     """Values (H, W) or uint8 colours (H, W, 3) as stored."""
     if file.mode == "P" and kind == "index":
         return np.asarray(file)
@@ -109,13 +110,13 @@ def _mask(file: Image.Image, path: Path | str, kind: MaskKind) -> NDArray[Any]:
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise UserError(f"{path}: the mask holds values that are not finite numbers; save it with integers")
             return values
-    deep = deep_colour(file, path) if kind != "rgb" else None
-    if deep is not None:
-        colour, alpha = deep[..., :3], deep[..., 3] if deep.shape[2] == 4 else None
+    if deep and kind != "rgb":
+        values = deep_colour(path, file.size)
+        colour, alpha = values[..., :3], values[..., 3] if values.shape[2] == 4 else None
     else:
         seen = "transparency" in file.info and file.mode == "P"
         alpha = np.asarray(file.convert("RGBA"))[..., 3] if seen or file.mode in ("RGBA", "LA", "PA") else None
-        colour = _bytes(file, path)[0]  # type: ignore[assignment]
+        colour = _bytes(file, path, deep)[0]  # type: ignore[assignment]
     if alpha is not None and (hidden := _by_alpha(colour, alpha, kind, path)) is not None:
         return hidden
     if kind == "rgb":

@@ -112,19 +112,20 @@ class Layout:
         images = self.list_images()
         masks = [self.mask_of(image) for image in images]
         there = [mask for mask in masks if mask is not None and mask.is_file()]
-        told = listing.split_off(self._matches(), self.root)[1]
+        others = listing.split_off(self._matches(), self.root)[1]
+        told = [f"passed over {', '.join(others)}"] if others else []
         told += [f"no file for data.images={p!r}" for p in self.images if not any(self.root.glob(p))]
         if rest := listing.neither(self.root, [*self.images, self.masks], images, there):
-            told.append(f"{listing.counted(rest, 'file')} that data.images and data.masks do not pair")
+            told.append(f"passed over {listing.counted(rest, 'image file')}, neither in data.images nor a mask of these")
         if twins := listing.shared(images, masks):
-            told.append(f"the same mask for several images: {listing.counted(twins, 'mask')}")
+            told.append(f"several images with the same mask: {listing.counted(twins, 'group')}")
         return told
 
     @rank_zero_only
     def tell_passed_over(self) -> None:
         """Print `passed_over` in one line."""
         if told := self.passed_over():
-            rank_zero_info(printable(f"data.root={self.root}: passed over or odd: {'; '.join(told)}"))
+            rank_zero_info(printable(f"data.root={self.root}: {'; '.join(told)}"))
 
     def pair(self, image: str) -> Pair:
         """An image of `list_images` with its mask.

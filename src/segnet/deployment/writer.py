@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -21,12 +22,13 @@ from segnet.deployment.measures import Row, areas, grey, score
 from segnet.deployment.pipeline import ROOM, Task, ahead, threads
 from segnet.deployment.predictor import Prediction, Predictor
 from segnet.deployment.video import is_video, predict_video
-from segnet.errors import UserError
+from segnet.errors import UserError, printable
 from segnet.files import cells
 from segnet.visualization.overlays import overlay, palette, save
 
 THREADS = min(16, os.cpu_count() or 1)  # that read and write images
 READ_AHEAD = 2**29  # bytes that images read ahead may take while they are decoded, or a single one
+DRAWN = 5  # times an image's bytes: it, its overlay, mask, their encoding
 TOGETHER = 2**26  # pixels of a batch; larger images are predicted one by one
 
 
@@ -70,6 +72,8 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
         bar.update(len(failed))
     print(f"written to {folder}")
     if failed:
+        for told in failed if len(failed) > 5 else ():
+            print(printable(told), file=sys.stderr)
         raise UserError(f"{len(failed)} of {len(files)} files could not be read: {'; '.join(failed[:5])}")
 
 
@@ -99,7 +103,7 @@ def _predicted(
         for path, prediction in zip(list(batch), predictions, strict=True):
             image = batch.pop(path)
             call = partial(_save, folder, path, image, prediction, model.classes, table, cfg, millis)
-            yield prediction.probabilities.nbytes + image.nbytes, call
+            yield prediction.probabilities.nbytes + DRAWN * image.nbytes, call
 
     for start in range(0, len(files), cfg.batch_size):
         batch: dict[Path, NDArray[np.uint8]] = {}
@@ -113,6 +117,7 @@ def _predicted(
                 yield 0, partial(list, found)
             else:
                 batch[path] = found
+            del found  # else it would stay while the next is read
         if batch:
             yield from results(batch)
 

@@ -36,7 +36,7 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
         rows = list(tqdm(looks, "check", len(data.pairs), unit="image", leave=False))
     split_of = {i: name for name in SPLITS for i in data.indices[name]}
     errors = [row["error"] for row in rows if row["error"]]
-    warnings = [f"passed over or odd: {text}" for text in data.layout.passed_over()]
+    warnings = data.layout.passed_over()
     shares = _shares(data, rows, errors, warnings)
     empty = {s: sum(not rows[i]["pixels"][1:].any() for i in data.indices[s]) for s in SPLITS}
     twins = duplicates(rows, split_of, near)

@@ -116,7 +116,9 @@ class Layout:
         told = [f"passed over {', '.join(others)}"] if others else []
         told += [f"no file for data.images={p!r}" for p in self.images if not any(self.root.glob(p))]
         if rest := listing.neither(self.root, [*self.images, self.masks], images, there):
-            told.append(f"passed over {listing.counted(rest, 'image file')}, neither in data.images nor a mask of these")
+            told.append(
+                f"passed over {listing.counted(rest, 'image file')}, neither in data.images nor a mask of these"
+            )
         if twins := listing.shared(images, masks):
             told.append(f"several images with the same mask: {listing.counted(twins, 'group')}")
         return told

@@ -89,7 +89,7 @@ def test_missing_classes_and_strict(run_main, root, tmp_path):
     assert examine(run_main, root, tmp_path, "strict=true")[0] == 1
 
 
-def test_what_is_read_file_by_file_is_told(run_main, root, tmp_path):
+def test_what_is_read_file_by_file_is_told(run_main, root, tmp_path, caplog):
     """Whites and bit depths that differ in one set, hidden files, other formats, and masks shared by images."""
     for i in range(2):
         path = root / "masks" / "train" / f"train{i}.png"
@@ -101,7 +101,8 @@ def test_what_is_read_file_by_file_is_told(run_main, root, tmp_path):
     (root / "images" / "train" / "._train0.png").write_bytes(b"x")
     (root / "images" / "train" / "train0.heic").write_bytes(b"x")
     (root / "images" / "train" / "train0.JPG").write_bytes((root / "images" / "train" / "train0.png").read_bytes())
-    code, err, report = examine(run_main, root, tmp_path, "data.images='images/*/*.[ph]*'")
+    with caplog.at_level("INFO"):
+        code, err, report = examine(run_main, root, tmp_path, "data.images='images/*/*.[ph]*'")
     assert code == 0, err
     lines = [
         "passed over 1 .heic file (images/train/train0.heic), 1 hidden file (images/train/._train0.png)",
@@ -114,7 +115,7 @@ def test_what_is_read_file_by_file_is_told(run_main, root, tmp_path):
         "images with bits differ, and each file is read by its own: 8: 9 files (such as images/test/test0.png); "
         "10: 1 file (images/train/train5.png); 12: 2 files (such as images/train/train3.png)",
     ]
-    assert f"data.root={root}: {'; '.join(lines)}" in err
+    assert [record.message for record in caplog.records] == [f"data.root={root}: {'; '.join(lines)}"]  # one line
     expected = sum(20 * (20 + i) for i in range(6)) / (6 * 60 * 80)
     assert report["class_shares"]["train"]["defect"] == pytest.approx(expected)
 

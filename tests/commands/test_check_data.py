@@ -112,8 +112,8 @@ def test_what_is_read_file_by_file_is_told(run_main, root, tmp_path, caplog):
         *lines,
         "masks of white differ, and each file is read by its own: 1: 2 files (such as masks/train/train0.png); "
         "255: 10 files (such as masks/test/test0.png)",
-        "images with bits differ, and each file is read by its own: 8: 9 files (such as images/test/test0.png); "
-        "10: 1 file (images/train/train5.png); 12: 2 files (such as images/train/train3.png)",
+        "images with bits (data.bits) differ, and each file is read by its own: 8: 9 files (such as "
+        "images/test/test0.png); 10: 1 file (images/train/train5.png); 12: 2 files (such as images/train/train3.png)",
     ]
     assert [record.message for record in caplog.records] == [f"data.root={root}: {'; '.join(lines)}"]  # one line
     expected = sum(20 * (20 + i) for i in range(6)) / (6 * 60 * 80)

@@ -339,3 +339,12 @@ def test_names_that_spreadsheets_would_run_are_text(tmp_path, monkeypatch):
     stub.model = SimpleNamespace(classes=["crack"], colors=None)
     writer.write(stub, writer.find("=cmd().png"), settings(tmp_path))
     assert [row["file"] for row in rows(tmp_path)] == ["'=cmd().png"]
+
+
+def test_the_bits_of_the_training_images_hold(tmp_path):
+    Image.fromarray(np.full((8, 9), 800, np.uint16)).save(tmp_path / "a.png")
+    stub = Stub()
+    stub.model = SimpleNamespace(classes=["defect"], colors=None, bits=12)
+    writer.write(stub, [tmp_path / "a.png"], settings(tmp_path))
+    writer.write(Stub(), [tmp_path / "a.png"], settings(tmp_path))
+    assert stub.batches == [[800 >> 4]]

@@ -75,7 +75,10 @@ def _mixtures(data: SegmentationDataModule, rows: Sequence[dict[str, Any]]) -> l
     told = []
     whites = [(max(row["values"]), row["mask"]) for row in rows if row["values"] and data.mask.kind == "grey"]
     depths = [(row["bits"], row["name"]) for row in rows if row["bits"]]
-    for what, found in (("masks of white", [w for w in whites if w[0] in WHITE]), ("images with bits", depths)):
+    for what, found in (
+        ("masks of white", [w for w in whites if w[0] in WHITE]),
+        ("images with bits (data.bits)", depths),
+    ):
         kinds: dict[int, list[str]] = {}
         for value, name in found:
             kinds.setdefault(value, []).append(name)
@@ -114,7 +117,7 @@ def _look(data: SegmentationDataModule, index: int) -> dict[str, Any]:
     row |= {"name": _name(data, index), "mask": "", "bits": 0, "ignored": False}
     row |= {"sha": "", "hash": np.zeros(64, bool), "thumb": np.zeros((16, 16), np.int16)}
     try:
-        image, row["bits"] = read_image(pair.image)
+        image, row["bits"] = read_image(pair.image, bits=pair.bits)
         row["size"] = [image.shape[1], image.shape[0]]
         row["sha"] = hashlib.sha256(image.tobytes()).hexdigest()
         row["hash"] = difference_hash(image)

@@ -43,8 +43,7 @@ def explain(error: BaseException) -> str | None:
 
 def printable(text: str) -> str:
     """The text with control characters, which a terminal would obey, written out as in Python: ESC as 4 characters."""
-    kept = (c if c.isprintable() or "\udc80" <= c <= "\udcff" else c.encode("unicode_escape").decode() for c in text)
-    return "".join(kept)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _configuration(error: BaseException) -> str:

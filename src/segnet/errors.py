@@ -43,7 +43,12 @@ def explain(error: BaseException) -> str | None:
             text = f"{error.name} is not installed: pip install 'segnet-lightning[{EXTRAS[error.name]}]'"
         case _:
             return None
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """The text with control characters, which a terminal would obey, written out as in Python: ESC as 4 characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _configuration(error: BaseException) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -42,6 +41,9 @@ class SegmentationDataModule(LightningDataModule):
         split: see `segnet.data.splits`.
         missing_mask: an image without a mask is an ``error``, or its mask is ``empty``.
         defect_free: glob on the relative path of images that have no mask by design.
+        mask_drawn: where images state an EXIF rotation and masks none, masks were drawn on the ``upright`` image or on
+            the pixels as ``stored``; null decides by their sizes.
+        bits: in use in images of 16 bits, such as 12; null decides by the values of each. Prediction uses it too.
         image_size: side in pixels, or [height, width]; at least 32.
         augment: albumentations transforms for training, after the resizing; they may crop.
         positive_share: of images that show the class in a training epoch, which keeps its length; in 0..1. Null
@@ -73,6 +75,8 @@ class SegmentationDataModule(LightningDataModule):
         split: Callable[[Path, Sequence[str]], Split],
         missing_mask: Literal["error", "empty"] = "error",
         defect_free: str | None = None,
+        mask_drawn: Literal["upright", "stored"] | None = None,
+        bits: int | None = None,
         image_size: int | Sequence[int] = 480,
         augment: Sequence[Any] | None = (),
         positive_share: float | None = None,
@@ -88,7 +92,7 @@ class SegmentationDataModule(LightningDataModule):
         super().__init__()
         self.root = Path(root)
         patterns = [images] if isinstance(images, str) else list(images)
-        self.layout = Layout(self.root, patterns, masks, missing_mask, defect_free)
+        self.layout = Layout(self.root, patterns, masks, missing_mask, defect_free, mask_drawn, bits)
         self.mask, self.split = mask, split
         self.classes, self.num_classes = list(classes), num_classes
         self.image_size = _size(image_size)
@@ -133,12 +137,13 @@ class SegmentationDataModule(LightningDataModule):
         """
         if not self.pairs:
             self.pairs, self.indices = find(self.layout, self.split)
+            self.layout.tell_passed_over()
             self._decoded = Decoded(self.pairs, self.mask, self.num_classes, self.image_size)
             if self.cache_dir is not None:
                 self._decoded.use_cache(Path(self.cache_dir), self.cache_gb)
         self.require(*NEEDED.get(stage or "", ()))
         if stage == "fit":
-            self._warn_of_absent_classes()
+            self._decoded.tell_absent(self.indices, self.classes)
             if self.trainer is not None:
                 self._resident = None  # frees an earlier one's memory first
                 self._resident = self._keep(self.trainer.strategy.root_device)
@@ -148,12 +153,6 @@ class SegmentationDataModule(LightningDataModule):
         if empty := [name for name in splits if not self.indices[name]]:
             sizes = ", ".join(f"{name} {len(indices)}" for name, indices in self.indices.items())
             raise UserError(f"data.split gives no image to {', '.join(empty)} ({sizes}); correct data.split")
-
-    def _warn_of_absent_classes(self) -> None:
-        if self._decoded.cached is not None and self.num_classes > 1:
-            absent = [n for n, (pixels, _) in zip(self.classes, self.class_frequencies(), strict=True) if pixels == 0]
-            if absent:
-                rank_zero_warn(f"data: no training image shows {', '.join(absent)}; see check_data.py")
 
     def load(self, index: int) -> cache.Pair:
         """Image uint8 (H, W, 3) and mask uint8 (H, W) of ``pairs[index]`` at ``image_size``."""

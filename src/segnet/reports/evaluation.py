@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.environment import surroundings
-from segnet.files import atomic_write
+from segnet.files import atomic_write, cells
 from segnet.networks.segnet import count_parameters
 from segnet.runs.resume import recorded
 from segnet.training.metrics import calibration, calibration_error, scores
@@ -71,10 +71,10 @@ def write_images(path: Path, module: SegmentationModule, data: SegmentationDataM
     header = ["file", "iou"] + [f"{i}>{j}" for i in range(size) for j in range(size)]
     with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(header)
+        writer.writerow(cells(header))
         for (index, iou), (_, confusion) in zip(image_ious(module), module.image_counts.found, strict=True):
             shown = "" if math.isnan(iou) else f"{iou:.6f}"
-            writer.writerow([files[index], shown, *confusion.flatten().tolist()])
+            writer.writerow(cells([files[index], shown, *confusion.flatten().tolist()]))
 
 
 def drawer(

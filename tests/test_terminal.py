@@ -5,6 +5,7 @@ import pty
 import re
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_with_the_key(name, run_main
 
 def test_an_error_stands_on_a_line_of_its_own_beside_the_bar(cable, cache, tmp_path):
     leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 120))
     small = [word for word in SMALL if "progress" not in word]
     command = [sys.executable, str(ROOT / "src" / "train.py"), *small, f"data.root={cable}", f"data.cache_dir={cache}"]
     explode = "{_target_: torch.optim.lr_scheduler.MultiStepLR, _partial_: true, milestones: [1], gamma: 1e30}"
@@ -43,7 +45,7 @@ def test_an_error_stands_on_a_line_of_its_own_beside_the_bar(cable, cache, tmp_p
         "callbacks.progress.refresh_rate=1",
         f"output_dir={tmp_path / 'run'}",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm", "COLUMNS": "120"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm"}
     process = subprocess.Popen(command, env=environment, stdout=follower, stderr=follower)
     os.close(follower)
     text = b""

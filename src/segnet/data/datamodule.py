@@ -210,16 +210,23 @@ class SegmentationDataModule(LightningDataModule):
         positive = None
         if train and self.positive_share is not None:
             positive = np.array([(self.load(index)[1] == 1).any() for index in self.indices["train"]], np.bool_)
+        epoch = self._epoch if resident and self.trainer else None
+        sampler = EpochSampler(count, self.seed, train, rank, world, positive, self.positive_share or 0.0, epoch)
         return DataLoader(
             samples,
             batch_size=self.batch_size,
-            sampler=EpochSampler(count, self.seed, train, rank, world, positive, self.positive_share or 0.0),  # type: ignore[arg-type]
+            sampler=sampler,  # type: ignore[arg-type]
             num_workers=workers,
             collate_fn=None if kept else collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # else every epoch would draw from the generator that dropout draws from
         )
+
+    def _epoch(self) -> int:
+        """The epoch that the trainer is in or about to begin: `Trainer.current_epoch` is one behind when it resumes."""
+        assert self.trainer is not None
+        return self.trainer.fit_loop.epoch_progress.current.processed
 
     def _workers(self) -> int:
         if self.num_workers != "auto":

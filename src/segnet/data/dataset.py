@@ -84,6 +84,8 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         world: how many processes there are.
         positive: (length,) bool, which images are the rare ones; None draws every image once.
         share: of rare ones in an epoch. Within a kind, no image is drawn twice more often than another.
+        epoch: tells the epoch of a run whenever an order is drawn; None: it is what `set_epoch` last said. Lightning
+            says it only after workers have begun to load the first epoch of a run, a resumed one's too.
 
     Raises:
         UserError: all are rare, or none.
@@ -98,6 +100,7 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         world: int = 1,
         positive: NDArray[np.bool_] | None = None,
         share: float = 0.5,
+        epoch: Callable[[], int] | None = None,
     ) -> None:
         self.length, self.seed, self.shuffle, self.rank, self.world = length, seed, shuffle, rank, world
         self.positive, self.share = positive, share
@@ -106,10 +109,10 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
                 f"data.positive_share={share}: {positive.sum()} of {length} training images show the class, so there "
                 f"is nothing to balance; set it to null"
             )
-        self.epoch = 0
+        self.epoch, self._epoch_of_run = 0, epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before every training epoch."""
+        """Say the epoch, where no run tells it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -118,15 +121,16 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         return len(range(self.rank, self.length, self.world))
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        epoch = self.epoch if self._epoch_of_run is None else self._epoch_of_run()
         order = np.arange(self.length)
         if self.shuffle:
-            rng = np.random.default_rng((self.seed, self.epoch))
+            rng = np.random.default_rng((self.seed, epoch))
             order = order if self.positive is None else self._balanced(rng)
             rng.shuffle(order)
         drawn: Counter[int] = Counter()
         keys = []
         for i in order.tolist():
-            keys.append((self.epoch, i, drawn[i]))
+            keys.append((epoch, i, drawn[i]))
             drawn[i] += 1
         share = keys[self.rank :: self.world][: len(self)]
         if self.shuffle and len(share) < len(self):  # fewer images than ranks

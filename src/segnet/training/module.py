@@ -134,16 +134,28 @@ class SegmentationModule(Segmenter):
         self._finite = loss.detach().isfinite() & self._finite
         every = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
         if check_is_due(loss.device, batch_idx, every, last=self.trainer.is_last_batch):
-            self._check_finite()
+            self._check_finite(batch if loss.device.type == "cpu" else None)
         return self._keep("train", loss, (counted[0], counted[1]), batch)
 
-    def _check_finite(self) -> None:
-        if not self._finite:
-            raise FloatingPointError(
-                f"train/loss is not finite in epoch {self.current_epoch}, step {self.trainer.fit_loop.batch_idx} or a "
-                f"few before: training diverged; lower model.optimizer.lr or set trainer.gradient_clip_val=1 (the last "
-                f"good checkpoint is kept)"
+    def _check_finite(self, batch: Batch | None = None) -> None:
+        """Stop where a loss was not finite, that of this batch if one is given."""
+        if self._finite:
+            return
+        where = f"train/loss is not finite in epoch {self.current_epoch}, step {self.trainer.fit_loop.batch_idx}"
+        kept = "(the last good checkpoint is kept)"
+        diverged = "training diverged; lower model.optimizer.lr or set trainer.gradient_clip_val=1"
+        if batch is None:  # on a GPU, which was not waited for: the weights are not finite either by now
+            raise FloatingPointError(f"{where} or a few before: {diverged}, if it is not the loss itself {kept}")
+        with torch.no_grad():
+            finite = bool(self.logits(batch["image"]).isfinite().all())
+        if finite:
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            files = [str(data.pairs[data.indices["train"][i]].image) for i in batch["index"].tolist()] if data else []
+            diverged = (
+                f"the network's output is finite, so the loss itself has no value for this batch; choose another one, "
+                f"such as loss=cross_entropy, or look at the masks of {', '.join(files)}"
             )
+        raise FloatingPointError(f"{where}: {diverged} {kept}")
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients of the loss: those that the graph has computed, or by autograd."""

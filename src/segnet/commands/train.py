@@ -49,10 +49,10 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
         trainer.callbacks.append(RunReport(cfg))  # type: ignore[attr-defined]
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
+        return None if trainer.fast_dev_run else test(trainer, module, data)  # type: ignore[attr-defined]
     except Stopped as stop:
         print(f"stopped by {stop}; resume with: python src/train.py resume={cfg.output_dir}", file=sys.stderr)
         sys.exit(128 + stop.number)
-    return None if trainer.fast_dev_run else test(trainer, module, data)  # type: ignore[attr-defined]
 
 
 def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, LightningDataModule]":

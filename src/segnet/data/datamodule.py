@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from segnet.data import cache
-from segnet.data.dataset import Batch, EpochSampler, Samples, collate
+from segnet.data.dataset import Batch, EpochSampler, Loader, Samples, collate, shield
 from segnet.data.decoded import Decoded
 from segnet.data.masks import Encoding, check_classes
 from segnet.data.pairs import Layout, Pair, find
@@ -212,7 +212,7 @@ class SegmentationDataModule(LightningDataModule):
             positive = np.array([(self.load(index)[1] == 1).any() for index in self.indices["train"]], np.bool_)
         epoch = self._epoch if resident and self.trainer else None
         sampler = EpochSampler(count, self.seed, train, rank, world, positive, self.positive_share or 0.0, epoch)
-        return DataLoader(
+        return Loader(
             samples,
             batch_size=self.batch_size,
             sampler=sampler,  # type: ignore[arg-type]
@@ -220,6 +220,8 @@ class SegmentationDataModule(LightningDataModule):
             collate_fn=None if kept else collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
+            worker_init_fn=shield,
+            multiprocessing_context="fork" if workers else None,  # they inherit the data set, which cannot be sent
             generator=torch.Generator(),  # else every epoch would draw from the generator that dropout draws from
         )
 

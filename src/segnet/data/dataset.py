@@ -5,6 +5,8 @@ the mask holds class indices and `IGNORE_INDEX`.
 """
 
 import os
+import signal
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from segnet.data import cache
 from segnet.errors import UserError
@@ -84,8 +86,7 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         world: how many processes there are.
         positive: (length,) bool, which images are the rare ones; None draws every image once.
         share: of rare ones in an epoch. Within a kind, no image is drawn twice more often than another.
-        epoch: tells the epoch of a run whenever an order is drawn; None: it is what `set_epoch` last said. Lightning
-            says it only after workers have begun to load the first epoch of a run, a resumed one's too.
+        epoch: tells the epoch of a run whenever an order is drawn; None: it is what `set_epoch` last said.
 
     Raises:
         UserError: all are rare, or none.
@@ -146,8 +147,40 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         return np.concatenate([np.concatenate(turn)[:count] for turn, (_, count) in zip(turns, parts, strict=True)])
 
 
+class Loader(DataLoader[Batch]):
+    """Draws its order, and starts its workers, when the first batch is asked for.
+
+    Lightning makes the iterator of the first epoch early, a resumed run's before it knows which epoch that is.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        yield from super().__iter__()
+
+
 def collate(items: Sequence[Batch]) -> Batch:
     """Stack samples; images become (N, 3, H, W) in channels-last memory without moving a byte."""
     batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
+    if get_worker_info() is not None:
+        # The queue to the main process would do it in a thread, whose errors are lost: the loader would wait for ever.
+        for tensor in batch.values():
+            tensor.share_memory_()
     batch["image"] = batch["image"].permute(0, 3, 1, 2)
     return batch
+
+
+def shield(worker: int) -> None:
+    """Leave the end of a loader's process to the main process: signals that a whole group is sent do nothing here.
+
+    Slurm, ``timeout`` and Ctrl-C signal every process of a run. The main process finishes its step and ends the others.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_on_request, daemon=True).start()
+
+
+def _end_on_request() -> None:
+    """Wait for a SIGTERM of the main process, with which torch and Python end a loader's process."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -46,7 +46,7 @@ class Stopped(BaseException):
 
 
 class StopOnSignal(Callback):
-    """Ends training after the batch in hand on SIGTERM, SIGUSR1 (a scheduler's warning) or Ctrl-C.
+    """Ends training or the test after it, after the batch in hand, on SIGTERM, SIGUSR1 (a scheduler's warning) or Ctrl-C.
 
     A second signal ends it at once.
 
@@ -68,6 +68,8 @@ class StopOnSignal(Callback):
         """Take the signals over (from Lightning, which would exit silently)."""
         self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
 
+    on_test_start = on_train_start
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
@@ -80,6 +82,8 @@ class StopOnSignal(Callback):
     ) -> None:  # fmt: skip
         """Stop here."""
         self._stop()
+
+    on_test_batch_end = on_validation_batch_end
 
     def _stop(self) -> None:
         if self.received is not None:

@@ -1,6 +1,7 @@
 """What lets a run survive being stopped: checkpoints that are whole or not there, and an orderly end on a signal."""
 
 import signal
+from io import BytesIO
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,9 +21,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write it in one piece."""
+        """Write it in one piece; torch's own writer hides why it fails, and may end the process."""
+        content = BytesIO()
+        torch.save(checkpoint, content)
         with atomic_write(Path(path)) as part:
-            torch.save(checkpoint, part)
+            part.write_bytes(content.getbuffer())
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load, with the folders that `ModelCheckpoint` remembers made this one: a run folder may have been moved."""
@@ -46,7 +49,7 @@ class Stopped(BaseException):
 
 
 class StopOnSignal(Callback):
-    """Ends training or the test after it, after the batch in hand, on SIGTERM, SIGUSR1 (a scheduler's warning) or Ctrl-C.
+    """Ends training, or the test, after the batch in hand on SIGTERM, SIGUSR1 (a scheduler's warning) or Ctrl-C.
 
     A second signal ends it at once.
 

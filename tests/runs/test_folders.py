@@ -12,7 +12,13 @@ from segnet.runs.folders import fresh
 
 @pytest.fixture
 def given(cable, cache):
-    return [*SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "~callbacks.panels", "model=segnet_basic"]
+    return [
+        *SMALL,
+        f"data.root={cable}",
+        f"data.cache_dir={cache}",
+        "~callbacks.panels",
+        "model.net.widths=[4,4,4,4,4]",
+    ]
 
 
 def content(folder):
@@ -53,9 +59,7 @@ def test_a_second_sweep_of_the_same_second_gets_a_folder_of_its_own(given, same_
 
 def test_a_claim_is_atomic(tmp_path):
     """Four processes that begin together."""
-    code = (
-        "import sys; from pathlib import Path; from segnet.runs.folders import fresh; print(fresh(Path(sys.argv[1])))"
-    )
+    code = "import sys, pathlib, segnet.runs.folders as f; print(f.fresh(pathlib.Path(sys.argv[1])))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
     started = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
@@ -100,6 +104,6 @@ def test_one_process_at_a_time_works_in_a_run_folder(given, tmp_path, capfd):
     finally:
         process.kill()
         process.join()
-    # At once: what loaders of the killed process still do keeps nobody out. Fewer epochs are another error, after the lock.
+    # At once: loaders that outlive the killed process keep nobody out. Fewer epochs are an error after the lock.
     assert call_main("train", f"resume={out}", "trainer.max_epochs=0") == 1
     assert "a resumed run can only get more" in capfd.readouterr().err

@@ -28,12 +28,14 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
         The best value of ``monitor``; None where no checkpoint was made (debug runs).
     """
     resuming = cfg.resume is not None
+    changed_data = bool(cfg.get("resume_changed_data"))
     if resuming:
         cfg = resume.saved(cfg)
     check(cfg)
     # Imported here, so that --help and errors of composition answer at once.
     from segnet.reports.run_report import RunReport
     from segnet.training import checkpoint
+    from segnet.training.data_record import DataRecord
     from segnet.training.preemption import Stopped
 
     start = resume.checkpoint(cfg) if resuming else None
@@ -46,7 +48,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
         find(cfg, trainer, module, data)
         return None
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        trainer.callbacks.append(RunReport(cfg))  # type: ignore[attr-defined]
+        trainer.callbacks += [DataRecord(cfg.output_dir, changed_data), RunReport(cfg)]  # type: ignore[attr-defined]
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
         return None if trainer.fast_dev_run else test(trainer, module, data)  # type: ignore[attr-defined]

@@ -104,7 +104,7 @@ def check_entries(cfg: DictConfig, group: str) -> None:
 def _remove_unfinished(folder: Path) -> None:
     """Delete the folder of a run that failed before it had anything to keep.
 
-    It holds nothing but Hydra's record, the environment, the list of images and TensorBoard's events, all of this process.
+    It holds nothing but Hydra's record, environment, list of images and TensorBoard's events, all of this process.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("LOCAL_RANK", "0") != "0":
         return

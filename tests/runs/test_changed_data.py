@@ -86,8 +86,15 @@ def test_changed_data_is_told_and_refused(begun, data, tmp_path, capfd, change, 
     assert f"error: the data in {data} has changed since the run began: {told}" in err
     assert f"resume={out} resume_changed_data=true" in err
     assert len(rows(out)) == 1
+
+
+def test_told_so_it_goes_on_with_the_changed_data(begun, data, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(begun[0], out)
+    image = next((data / "images").iterdir())
+    added(data, image, data / "masks" / image.name)
     with pytest.warns(UserWarning, match="has changed since the run began.*the run goes on with it"):
-        assert call_main("train", f"resume={out}", "resume_changed_data=true") == 0
+        assert call_main("train", f"resume={out}", "resume_changed_data=true", "trainer.max_epochs=2") == 0
     assert len(rows(out)) == 2
     assert call_main("train", f"resume={out}") == 0  # the change is on record
 

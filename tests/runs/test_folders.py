@@ -12,13 +12,8 @@ from segnet.runs.folders import fresh
 
 @pytest.fixture
 def given(cable, cache):
-    return [
-        *SMALL,
-        f"data.root={cable}",
-        f"data.cache_dir={cache}",
-        "~callbacks.panels",
-        "model.net.widths=[4,4,4,4,4]",
-    ]
+    small = [*SMALL, "model.net.widths=[4,4,4,4,4]", "~callbacks.panels"]
+    return [*small, f"data.root={cable}", f"data.cache_dir={cache}"]
 
 
 def content(folder):

@@ -1,5 +1,6 @@
 """Build, fit, test the best checkpoint; the value that a sweep optimises comes back."""
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     """Train as configured, or resume the run that ``resume`` names; with callbacks beside the configured ones.
 
     Returns:
-        The best value of ``monitor``; None where no checkpoint was made (debug runs).
+        The best value of ``monitor``; None where no checkpoint was made (debug runs), or ``monitor`` was never defined.
     """
     resuming = cfg.resume is not None
     changed_data = bool(cfg.get("resume_changed_data"))
@@ -101,7 +102,8 @@ def test(trainer: "Trainer", module: "LightningModule", data: "LightningDataModu
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     trainer.callbacks = [part for part in callbacks if not isinstance(part, WeightAveraging)]  # type: ignore[attr-defined]
     trainer.test(module, data, verbose=False)
-    return float(kept.best_model_score) if best else None  # type: ignore[attr-defined, union-attr]
+    score = float(kept.best_model_score) if best else math.inf  # type: ignore[attr-defined, union-attr]
+    return score if math.isfinite(score) else None  # infinite where it was undefined in every epoch
 
 
 def find(cfg: DictConfig, trainer: "Trainer", module: "LightningModule", data: "LightningDataModule") -> None:
@@ -135,6 +137,7 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"seed={cfg.seed}: must be an integer")
     if not isinstance(cfg.trainer.max_epochs, int):
         raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: must be an integer, -1 for no end")
+    _check_length(cfg)
     strategy = str(cfg.trainer.strategy)
     if HydraConfig.get().mode == RunMode.MULTIRUN and strategy.startswith("ddp") and strategy not in SAFE_IN_SWEEPS:
         raise UserError(
@@ -146,6 +149,21 @@ def check(cfg: DictConfig) -> None:
         with open_dict(cfg):
             for name in ("checkpoint", "last"):
                 cfg.callbacks.pop(name, None)
+
+
+def _check_length(cfg: DictConfig) -> None:
+    trainer = cfg.trainer
+    for key in ("max_epochs", "limit_train_batches"):
+        if trainer.get(key) == 0:
+            raise UserError(f"trainer.{key}=0 trains nothing; leave it out, or test a checkpoint: src/eval.py ckpt_path=…")
+    rare = 0 < trainer.max_epochs < (trainer.get("check_val_every_n_epoch") or 1)
+    if str(cfg.monitor).startswith("val/") and (trainer.get("limit_val_batches") == 0 or rare):
+        key = "check_val_every_n_epoch" if rare else "limit_val_batches"
+        print(
+            f"trainer.{key}={trainer[key]}: nothing is validated, so monitor={cfg.monitor} chooses no best.ckpt; the "
+            f"last epoch counts",
+            file=sys.stderr,
+        )
 
 
 main = command("train")(run)

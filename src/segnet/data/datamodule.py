@@ -60,6 +60,7 @@ class SegmentationDataModule(LightningDataModule):
     Attributes:
         pairs: after `setup`, image and mask of everything that belongs to a split.
         indices: after `setup`, of each split, into ``pairs``.
+        drop_single: whether training leaves out a last batch that is not full, see `segnet.training.batches`.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class SegmentationDataModule(LightningDataModule):
         self.indices: dict[str, list[int]] = {}
         self._decoded = Decoded(self.pairs, mask, num_classes, self.image_size)
         self._resident: Resident | None = None
+        self.drop_single = False
 
     def _check(self) -> None:
         if type(self.batch_size) is not int or self.batch_size < 1:
@@ -217,6 +219,7 @@ class SegmentationDataModule(LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,  # type: ignore[arg-type]
             num_workers=workers,
+            drop_last=train and self.drop_single,
             collate_fn=None if kept else collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
@@ -228,7 +231,7 @@ class SegmentationDataModule(LightningDataModule):
     def _epoch(self) -> int:
         """The epoch that the trainer is in or about to begin: `Trainer.current_epoch` is one behind when it resumes."""
         assert self.trainer is not None
-        return self.trainer.fit_loop.epoch_progress.current.processed
+        return int(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
 
     def _workers(self) -> int:
         if self.num_workers != "auto":

@@ -163,7 +163,7 @@ def collate(items: Sequence[Batch]) -> Batch:
     if get_worker_info() is not None:
         # The queue to the main process would do it in a thread, whose errors are lost: the loader would wait for ever.
         for tensor in batch.values():
-            tensor.share_memory_()
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
     batch["image"] = batch["image"].permute(0, 3, 1, 2)
     return batch
 

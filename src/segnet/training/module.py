@@ -11,11 +11,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from segnet.configuration import call
+from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
+from segnet.training.batches import settle_last_batch
 from segnet.training.graph import StepGraph
 from segnet.training.image_counts import ImageCounts
 from segnet.training.losses import set_class_weights
-from segnet.training.metrics import Counts, MeanLoss, names, scores
+from segnet.training.metrics import Counts, MeanLoss, names, scores, unseen
 from segnet.training.schedules import attach
 from segnet.training.segmenter import Segmenter
 
@@ -96,6 +98,8 @@ class SegmentationModule(Segmenter):
             )
         if stage == "fit" and self.class_weights is not None:
             set_class_weights(self.loss, self.class_weights, lambda: data.class_frequencies())
+        if stage == "fit" and isinstance(data, SegmentationDataModule):
+            settle_last_batch(self.net, data)
         if stage == "fit" and self.compile_mode is not None:
             self.net.compile(mode=self.compile_mode)  # in place: the names of the weights stay
 
@@ -214,6 +218,16 @@ class SegmentationModule(Segmenter):
         mean.reset()
         named = {f"{stage}/{name}": value for name, value in values.items()}
         self.log_dict(named, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)  # equal in every process
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Step a schedule; a plateau schedule only where its metric is defined."""
+        if metric is None or not (torch.as_tensor(metric).isnan() or self.unseen(self.monitor)):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def unseen(self, monitor: str) -> str | None:
+        """See `segnet.training.metrics.unseen`, for the last epoch; None before it."""
+        stage, _, name = monitor.partition("/")
+        return unseen(self.counts[stage][0], name, self.classes) if stage in self.counts else None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and scheduler from their factories."""

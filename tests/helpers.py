@@ -47,6 +47,7 @@ def start(name: str, *arguments: str, log: Path) -> ForkServerProcess:
 
 
 def _run(name: str, arguments: tuple[str, ...], log: Path) -> None:
+    os.setpgid(0, 0)  # a group of its own, to be signalled as a whole
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

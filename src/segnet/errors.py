@@ -39,6 +39,8 @@ def explain(error: BaseException) -> str | None:
             text = f"the download failed: {error.reason}"
         case OSError() if error.filename is not None and error.strerror:
             text = f"{error.filename}: {error.strerror}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                text += "; free some space; a run keeps its last checkpoint (resume=<run folder>)"
         case ModuleNotFoundError() if error.name in EXTRAS:
             text = f"{error.name} is not installed: pip install 'segnet-lightning[{EXTRAS[error.name]}]'"
         case _ if _loader_failed(error):

@@ -4,7 +4,7 @@ import fcntl
 import os
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -14,7 +14,7 @@ from segnet.runs.resume import has_record
 
 LOCK = Path(".hydra") / "lock"
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # of a process among those that train together
-_held: dict[Path, IO[str]] = {}  # open until this process ends, and so locked
+_locks: list[int] = []  # files that are open, and so locked, until this process ends or begins another command
 
 
 class OwnFolder(Callback):  # type: ignore[misc]
@@ -38,6 +38,8 @@ class OwnFolder(Callback):  # type: ignore[misc]
         self._start(config, "hydra.sweep.dir")
 
     def _start(self, config: DictConfig, key: str) -> None:
+        while _locks:
+            os.close(_locks.pop())
         if any(os.environ.get(name, "0") != "0" for name in RANKS):
             return  # the first process does it for all
         try:
@@ -98,19 +100,15 @@ def lock(folder: Path) -> None:
     Raises:
         UserError: another process works there.
     """
-    path = (folder / LOCK).absolute()
-    if path in _held:
-        return
+    path = folder / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a")
+    _locks.append(os.open(path, os.O_CREAT | os.O_RDWR, 0o644))
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(_locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
         raise UserError(
             f"{folder}: another process works on this run; wait for its end, or stop it, and resume: resume={folder}"
         ) from None
-    _held[path] = file
 
 
 def _use(config: DictConfig, key: str, folder: Path) -> None:

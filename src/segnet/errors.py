@@ -64,7 +64,7 @@ def _loader_failed(error: BaseException) -> bool:
         return False
     text = str(error)
     killed = isinstance(error, RuntimeError) and text.startswith("DataLoader worker")
-    memory = "shared memory" in text or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
+    memory = "shared memory" in text or "</torch_" in text or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
     return killed or memory or isinstance(error, ConnectionError | EOFError)
 
 

@@ -80,12 +80,12 @@ def everything_in(folder):
     return found
 
 
-def assert_same_bits(folder, other):
+def assert_same_bits(folder, other, averaged=True):
     ours, others = everything_in(folder), everything_in(other)
     assert ours.keys() == others.keys()
     tensors = [name for name, value in ours.items() if isinstance(value, torch.Tensor)]
     assert len([name for name in tensors if name.startswith("last/state_dict")]) > 100
-    assert len([name for name in tensors if "current_model_state" in name]) > 100
+    assert not averaged or len([name for name in tensors if "current_model_state" in name]) > 100
     assert [name for name in tensors if not torch.equal(ours[name], others[name])] == []
     rest = [name for name in ours if name not in tensors and repr(ours[name]) != repr(others[name])]  # NaN is NaN
     assert rest == []
@@ -131,6 +131,21 @@ def test_stopped_at_every_stage_it_ends_with_the_same_bits(given, whole, tmp_pat
     out = tmp_path / "run"
     stop_and_resume(*given, f"data.num_workers={workers}", f"output_dir={out}", moments=MOMENTS)
     assert_same_bits(out, whole(*given))
+
+
+@FORKS
+@pytest.mark.filterwarnings("ignore:Swapping scheduler")
+def test_stopped_while_weights_are_averaged_it_ends_with_the_same_bits(given, whole, tmp_path):
+    """By `callbacks=swa`, whose average begins in the third epoch; dropout, and no accumulation of gradients."""
+    changed = ("callbacks", "trainer.accumulate", "optimizer", "model.optimizer", "scheduler", "+callbacks")
+    given = [
+        *(g for g in given if not g.startswith(changed)), "callbacks=swa", "callbacks.swa.annealing_epochs=1",
+        "callbacks.swa.swa_epoch_start=2", next(g for g in given if g.startswith("+callbacks")),
+    ]  # fmt: skip
+    out = tmp_path / "run"
+    moments = [("train", 1, 0), ("train", 3, 2), ("train", 4, 0)]
+    stop_and_resume(*given, "data.num_workers=2", f"output_dir={out}", moments=moments)
+    assert_same_bits(out, whole(*given), averaged=False)
 
 
 @FORKS

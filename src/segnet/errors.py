@@ -12,8 +12,11 @@ EXTRAS = {
     "onnxscript": "export",
     "optuna": "sweep",
 }
-
-
+MERGING = "Error merging override"  # Hydra's words
+# What helps where the system refuses to write.
+_ELSEWHERE = "; choose another folder with output_dir=<folder> or data.cache_dir=<folder>"
+NO_WRITING = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ELSEWHERE)
+NO_WRITING |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"; free some space, or{_ELSEWHERE[1:]}")
 LOADER = "torch.utils.data"
 
 
@@ -38,9 +41,7 @@ def explain(error: BaseException) -> str | None:
         case URLError():
             text = f"the download failed: {error.reason}"
         case OSError() if error.filename is not None and error.strerror:
-            text = f"{error.filename}: {error.strerror}"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                text += "; free some space; a run keeps its last checkpoint (resume=<run folder>)"
+            text = f"{error.filename}: {error.strerror}{NO_WRITING.get(error.errno or 0, '')}"
         case ModuleNotFoundError() if error.name in EXTRAS:
             text = f"{error.name} is not installed: pip install 'segnet-lightning[{EXTRAS[error.name]}]'"
         case _ if _loader_failed(error):
@@ -64,23 +65,26 @@ def _loader_failed(error: BaseException) -> bool:
         return False
     text = str(error)
     killed = isinstance(error, RuntimeError) and text.startswith("DataLoader worker")
-    memory = "shared memory" in text or "</torch_" in text or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
+    memory = (
+        "shared memory" in text or "</torch_" in text or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
+    )
     return killed or memory or isinstance(error, ConnectionError | EOFError)
 
 
 def _configuration(error: BaseException) -> str:
     """What is wrong with an override or a configuration file, and the form that works."""
-    from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+    from hydra.errors import ConfigCompositionException, MissingConfigException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
     match error:
-        case OverrideParseException():
-            return f"{error.override}: cannot be parsed; write key=value, and quote values with spaces: 'key=\"a b\"'"
         case MissingConfigException() if error.options:
             group, _, option = str(error.missing_cfg_file).rpartition("/")
             return f"{group}={option}: no such option; choose from {', '.join(error.options)}"
         case ConfigCompositionException() if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
             return f"{error.__cause__.full_key}: no such key; --cfg job lists all keys"
+        case ConfigCompositionException() if str(error).startswith(MERGING):
+            override = str(error).removeprefix(MERGING).strip()
+            return f"{override}: must be of the same kind (a mapping, a list or a value) as what --cfg job shows there"
         case MissingMandatoryValue():
             return f"{error.full_key} is missing; give {error.full_key}=<value>"
         case OmegaConfBaseException():

@@ -134,7 +134,7 @@ def _fill(part: Path, load: Callable[[int], Pair], count: int, size: tuple[int, 
     checksums = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         results = pool.map(load, range(count))
-        for i, pair in enumerate(tqdm(results, "decode once", count, unit="image", leave=False)):
+        for i, pair in enumerate(tqdm(results, "decode once", count, unit="image", leave=False, disable=None)):
             images[i], masks[i] = pair
             checksums.append(_checksum(*pair))
     images.flush()

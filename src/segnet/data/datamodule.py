@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from segnet.data import cache
-from segnet.data.dataset import Batch, EpochSampler, Loader, Samples, collate, shield
+from segnet.data.dataset import Batch, EpochSampler, Loader, Samples, collate, epoch_of, processes
 from segnet.data.decoded import Decoded
 from segnet.data.masks import Encoding, check_classes
 from segnet.data.pairs import Layout, Pair, find
@@ -75,7 +76,7 @@ class SegmentationDataModule(LightningDataModule):
         missing_mask: Literal["error", "empty"] = "error",
         defect_free: str | None = None,
         image_size: int | Sequence[int] = 480,
-        augment: Sequence[Any] = (),
+        augment: Sequence[Any] | None = (),
         positive_share: float | None = None,
         batch_size: int = 4,
         num_workers: int | Literal["auto"] = "auto",
@@ -93,16 +94,15 @@ class SegmentationDataModule(LightningDataModule):
         self.mask, self.split = mask, split
         self.classes, self.num_classes = list(classes), num_classes
         self.image_size = _size(image_size)
-        self.augment, self.batch_size, self.seed = list(augment), batch_size, seed
+        self.augment, self.batch_size, self.seed = list(augment or ()), batch_size, seed
         self.num_workers, self.positive_share = num_workers, positive_share
         self.cache_dir, self.cache_gb, self.device_cache = cache_dir, cache_gb, device_cache
         self.prepare, self.colors = prepare, colors
         self._check()
-        self.pairs: list[Pair] = []
+        self.pairs, self.drop_single = list[Pair](), False
         self.indices: dict[str, list[int]] = {}
         self._decoded = Decoded(self.pairs, mask, num_classes, self.image_size)
         self._resident: Resident | None = None
-        self.drop_single = False
 
     def _check(self) -> None:
         if type(self.batch_size) is not int or self.batch_size < 1:
@@ -212,32 +212,23 @@ class SegmentationDataModule(LightningDataModule):
         positive = None
         if train and self.positive_share is not None:
             positive = np.array([(self.load(index)[1] == 1).any() for index in self.indices["train"]], np.bool_)
-        epoch = self._epoch if resident and self.trainer else None
+        epoch = partial(epoch_of, self.trainer) if resident and self.trainer else None
         sampler = EpochSampler(count, self.seed, train, rank, world, positive, self.positive_share or 0.0, epoch)
         return Loader(
             samples,
             batch_size=self.batch_size,
             sampler=sampler,  # type: ignore[arg-type]
-            num_workers=workers,
             drop_last=train and self.drop_single,
             collate_fn=None if kept else collate,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=workers > 0,
-            worker_init_fn=shield,
-            multiprocessing_context="fork" if workers else None,  # they inherit the data set, which cannot be sent
             generator=torch.Generator(),  # else every epoch would draw from the generator that dropout draws from
+            **processes(workers),
         )
 
-    def _epoch(self) -> int:
-        """The epoch that the trainer is in or about to begin: `Trainer.current_epoch` is one behind when it resumes."""
-        assert self.trainer is not None
-        return int(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
-
     def _workers(self) -> int:
-        if self.num_workers != "auto":
-            return self.num_workers
         on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
-        return 0 if on_cpu else min(8, max(1, (os.cpu_count() or 1) - 1))
+        auto = 0 if on_cpu else min(8, max(1, (os.cpu_count() or 1) - 1))
+        return auto if self.num_workers == "auto" else self.num_workers
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """See `loader`."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
@@ -147,6 +148,11 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         return np.concatenate([np.concatenate(turn)[:count] for turn, (_, count) in zip(turns, parts, strict=True)])
 
 
+def epoch_of(trainer: Trainer) -> int:
+    """The epoch that a run is in or about to begin: ``current_epoch`` is one behind when it is being resumed."""
+    return int(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+
+
 class Loader(DataLoader[Batch]):
     """Draws its order, and starts its workers, when the first batch is asked for.
 
@@ -166,6 +172,14 @@ def collate(items: Sequence[Batch]) -> Batch:
             tensor.share_memory_()  # type: ignore[no-untyped-call]
     batch["image"] = batch["image"].permute(0, 3, 1, 2)
     return batch
+
+
+def processes(count: int) -> dict[str, Any]:
+    """Arguments of a loader with so many processes: they are kept between epochs, and `shield` themselves."""
+    # They inherit the data set by the fork; it could not be sent to them.
+    context = "fork" if count else None
+    keep = {"persistent_workers": count > 0, "worker_init_fn": shield}
+    return {"num_workers": count, "multiprocessing_context": context, **keep}
 
 
 def shield(worker: int) -> None:

@@ -1,10 +1,10 @@
-"""Batches of a single image, on which some networks cannot be trained."""
+"""Batches on which a network cannot be trained: of a single image, or without a value of the loss."""
 
 import copy
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch import nn
+from torch import Tensor, nn
 
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
@@ -54,3 +54,12 @@ def _can_train_on_one(net: nn.Module, data: SegmentationDataModule) -> bool:
             raise
         return False
     return True
+
+
+def loss_without_value(batch: dict[str, Tensor], data: SegmentationDataModule | None) -> str:
+    """What to say of a batch on which the loss is NaN though the network's output is finite."""
+    files = [str(data.pairs[data.indices["train"][i]].image) for i in batch["index"].tolist()] if data else []
+    return (
+        f"the network's output is finite, so the loss itself has no value for this batch; choose another one, such as "
+        f"loss=cross_entropy, or look at the masks of {', '.join(files)}"
+    )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from segnet.configuration import call
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
-from segnet.training.batches import settle_last_batch
+from segnet.training.batches import loss_without_value, settle_last_batch
 from segnet.training.graph import StepGraph
 from segnet.training.image_counts import ImageCounts
 from segnet.training.losses import set_class_weights
@@ -152,14 +152,8 @@ class SegmentationModule(Segmenter):
             raise FloatingPointError(f"{where} or a few before: {diverged}, if it is not the loss itself {kept}")
         with torch.no_grad():
             finite = bool(self.logits(batch["image"]).isfinite().all())
-        if finite:
-            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            files = [str(data.pairs[data.indices["train"][i]].image) for i in batch["index"].tolist()] if data else []
-            diverged = (
-                f"the network's output is finite, so the loss itself has no value for this batch; choose another one, "
-                f"such as loss=cross_entropy, or look at the masks of {', '.join(files)}"
-            )
-        raise FloatingPointError(f"{where}: {diverged} {kept}")
+        cause = loss_without_value(batch, self.trainer.datamodule) if finite else diverged  # type: ignore[attr-defined]
+        raise FloatingPointError(f"{where}: {cause} {kept}")
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients of the loss: those that the graph has computed, or by autograd."""

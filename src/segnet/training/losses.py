@@ -80,6 +80,24 @@ class WeightedSum(nn.Module):
         return torch.stack(parts).sum()
 
 
+class ZeroWithoutPixels(nn.Module):
+    """A loss that is undefined where every pixel is ignored: there it becomes zero, with a gradient of zero.
+
+    It looks at the mask, for which a GPU is waited for; so do the losses that need it.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss."""
+        if (target == IGNORE_INDEX).all():
+            return logits.sum() * 0
+        loss: Tensor = self.loss(logits, target)
+        return loss
+
+
 def dice(num_classes: Positive) -> nn.Module:
     """Dice loss (Milletari et al., V-Net, 3DV 2016), mean over the classes that occur in the batch."""
     from segmentation_models_pytorch.losses import DiceLoss
@@ -92,16 +110,14 @@ def focal(num_classes: Positive, alpha: Share | None = None, gamma: NotNegative 
     """Focal loss (Lin et al., ICCV 2017, equation 5); ``alpha`` weighs the positive class."""
     from segmentation_models_pytorch.losses import FocalLoss
 
-    loss: nn.Module = FocalLoss(_mode(num_classes), alpha=alpha, gamma=gamma, ignore_index=IGNORE_INDEX)
-    return loss
+    return ZeroWithoutPixels(FocalLoss(_mode(num_classes), alpha=alpha, gamma=gamma, ignore_index=IGNORE_INDEX))
 
 
 def lovasz(num_classes: Positive) -> nn.Module:
     """Lovász hinge or softmax (Berman et al., CVPR 2018), a surrogate of the IoU itself."""
     from segmentation_models_pytorch.losses import LovaszLoss
 
-    loss: nn.Module = LovaszLoss(_mode(num_classes), per_image=False, ignore_index=IGNORE_INDEX)
-    return loss
+    return ZeroWithoutPixels(LovaszLoss(_mode(num_classes), per_image=False, ignore_index=IGNORE_INDEX))
 
 
 def _mode(num_classes: int) -> str:
@@ -125,8 +141,9 @@ def set_class_weights(
     """
     targets = [part for part in loss.modules() if isinstance(part, CrossEntropy)]
     if not targets:
+        parts = ", ".join(type(part).__name__ for part in loss.modules() if not list(part.children()))
         raise UserError(
-            f"model.class_weights={weights}: loss {type(loss).__name__} takes no weights; use loss=cross_entropy or "
+            f"model.class_weights={weights}: loss {parts} takes no weights; use loss=cross_entropy or "
             f"loss=bce_dice, or model.class_weights=null"
         )
     if isinstance(weights, str) and weights == "median_frequency":

@@ -143,14 +143,12 @@ def test_the_files_of_a_true_run_are_read(trained):
     (row,) = table([run])
     assert (row["best val/iou"], row["epochs"], run.sign) == (metrics["val/iou"], 20, 1)
     assert row["final val/iou"] == float(run.epochs[-1]["val/iou"])
-    assert run.config["model.optimizer._target_"].startswith("segnet.")
+    assert run.config["model.net._target_"] == "segnet.networks.segnet.SegNet"
 
 
 def test_a_table_for_people_escapes_and_shortens():
     rows = [{"a": 0.123456, "b": "x|y"}, {"a": 123.4, "c": float("nan")}]
-    assert comparison.markdown(rows) == (
-        "| a | b | c |\n| --- | --- | --- |\n| 0.1235 | x\\|y |  |\n| 123 |  | – |"
-    )
+    assert comparison.markdown(rows) == ("| a | b | c |\n| --- | --- | --- |\n| 0.1235 | x\\|y |  |\n| 123 |  | – |")
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,7 @@ def test_curves_are_the_epochs_of_each_run():
     assert drawn[1:] == [[], [("mine", [[1, 0.1]]), ("other", [[1, 0.1]])]]
 
 
+@pytest.mark.slow
 def test_the_files_of_a_true_run_are_read(trained):
     run = Run(trained, "trained")
     metrics = json.loads((trained / "results.json").read_text())["metrics"]

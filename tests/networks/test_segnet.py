@@ -28,7 +28,10 @@ def build(name, num_classes=1):
     return instantiate(config.net, _convert_="all")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = ("segnet_vgg16", "deeplabv3plus", "unet")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NETWORKS])
 def test_contract(name):
     net = build(name, num_classes=3).to(memory_format=torch.channels_last)
     stock = name in ("unet", "deeplabv3plus")  # theirs want multiples of 32
@@ -171,6 +174,7 @@ def test_unpooling_uses_the_matching_stage():
     assert not unpooled[:, 32:].any()
 
 
+@pytest.mark.slow
 def test_pretrained_fills_the_encoder_layer_by_layer(monkeypatch):
     import torchvision
 
@@ -251,6 +255,7 @@ def test_bad_width(width):
 
 
 # torch.onnx's own exporter warns about its inner deprecations.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["segnet", "segnet_basic", "segnet_compact"])
 def test_exports_to_onnx_with_dynamic_sizes(name, tmp_path: Path):

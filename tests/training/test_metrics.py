@@ -85,6 +85,14 @@ def test_average_precision_against_sorted_scores():
     assert found == pytest.approx(expected, abs=1e-6)
 
 
+def test_average_precision_by_hand():
+    """One pixel of the defect in the first bin and in the last, a false alarm between: 1/2 · 1 + 1/2 · 2/3."""
+    histogram = torch.zeros(2, BINS, dtype=torch.int64)
+    histogram[1, [0, 511]] = histogram[0, 300] = 1
+    confusion = torch.tensor([[1, 0], [1, 1]])
+    assert scores(confusion, histogram, ["defect"])["average_precision"].item() == pytest.approx(1 / 2 + 1 / 3)
+
+
 def test_names_are_told_before_anything_is_counted():
     common = ["loss", "iou", "dice", "precision", "recall", "accuracy", "class_accuracy"]
     assert names(["defect"]) == [*common, "iou/defect", "average_precision"]

@@ -234,6 +234,7 @@ def test_an_option_out_of_range_is_refused(options, message):
         Muon(parameters(), **options)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_trained_with_muon_loads(run_main, cable, tmp_path):
     code, err = run_main("train", tmp_path / "t", f"data.root={cable}", "optimizer=muon", "~callbacks.panels")
     assert code == 0, err

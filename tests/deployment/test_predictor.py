@@ -1,17 +1,20 @@
 """Sums over mirror images, scales, samples and tiles: on the CPU to the bit, on a GPU within rounding."""
 
 import copy
+import json
 from functools import partial
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
 
 from segnet.data.images import resize_exact
 from segnet.deployment import predictor as predictor_module
+from segnet.deployment.exported_model import ExportedModel
 from segnet.deployment.measures import areas, grey, score
-from segnet.deployment.predictor import Prediction, Predictor
+from segnet.deployment.predictor import Prediction, Predictor, load_model
 from segnet.environment import autocast
 from segnet.networks.segnet import SegNet
 from segnet.training.losses import CrossEntropy
@@ -218,6 +221,61 @@ def test_a_prediction_of_three_classes_by_hand():
     torch.testing.assert_close(three.entropy(), torch.tensor([[1, uneven, 0]]), check_dtype=False)
     assert score(three) == pytest.approx((1 / 3 + 0.7 + 1) / 3)
     assert areas(np.array([[0, 2, 2], [0, 2, 2]], np.uint8), 3) == [2, "33.333", 0, "0.000", 4, "66.667"]
+
+
+def test_grey_levels_end_at_black_and_white():
+    assert grey(torch.tensor([[-0.2, 1.2, 0.2]])).tolist() == [[0, 255, 51]]
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """A model whose probability is the mean of the channels, at any size; trained at 32×48."""
+    make = onnx.helper.make_tensor_value_info
+    nodes = [
+        onnx.helper.make_node("Cast", ["images"], ["x"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("ReduceMean", ["x", "axis"], ["mean"], keepdims=1),
+        onnx.helper.make_node("Div", ["mean", "white"], ["probabilities"]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes, "mean", [make("images", onnx.TensorProto.UINT8, ["n", 3, "h", "w"])],
+        [make("probabilities", onnx.TensorProto.FLOAT, ["n", 1, "h", "w"])],
+        [onnx.numpy_helper.from_array(np.array([1]), "axis"),
+         onnx.numpy_helper.from_array(np.array(255, np.float32), "white")],
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    about = {"classes": ["defect"], "colors": None, "image_size": [32, 48]}
+    onnx.helper.set_model_props(model, {"segnet.json": json.dumps(about)})
+    onnx.save(model, tmp_path / "model.onnx")
+    return load_model(str(tmp_path / "model.onnx"), "cpu")
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_an_exported_model_predicts_each_image_at_its_own_size(exported, flips):
+    assert isinstance(exported, ExportedModel)
+    arrays = images([(50, 70), (32, 48), (33, 90)])
+    for array, found in zip(arrays, Predictor(exported, flips=flips, batch_size=2)(arrays), strict=True):
+        np.testing.assert_allclose(found.probabilities[0], array.mean(2) / 255, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"mc_samples": 2}, "model.onnx: an exported model has one scale and no dropout; use a checkpoint"),
+        ({"scales": [1, 2]}, "model.onnx: an exported model has one scale and no dropout"),
+        ({"tile": 32}, "tile=32: .*model.onnx takes 32×48; set tile to its size or leave it out"),
+        ({"tile": 48}, "tile=48: .*model.onnx takes 32×48"),
+    ],
+)
+def test_what_an_exported_model_cannot_do(exported, options, told):
+    with pytest.raises(ValueError, match=told):
+        Predictor(exported, **options)
+
+
+def test_an_exported_model_takes_tiles_of_its_own_size(exported):
+    exported.image_size = (48, 48)
+    (array,) = images([(60, 100)])
+    (found,) = Predictor(exported, tile=48)([array])
+    np.testing.assert_allclose(found.probabilities[0], array.mean(2) / 255, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,20 @@ def test_samples_are_averaged_as_probabilities(classes):
     assert (activate(found) - activate(samples.mean(0))).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("classes", [("defect",), ("a", "b")])
+def test_the_mean_of_certain_samples_has_finite_logits(classes):
+    model = module(classes)
+    model.net = nn.Conv2d(3, len(classes), 1)
+    nn.init.zeros_(model.net.weight)
+    for sign in (-1, 1):
+        nn.init.constant_(model.net.bias, 0)
+        model.net.bias.data[0] = 300 * sign
+        with torch.no_grad():
+            found = model.mean_of_samples(noise(8, 8), 2)
+        assert found.isfinite().all()
+        assert (model.probabilities(found)[:, 0] - (sign + 1) / 2).abs().max() < 1e-6
+
+
 def test_dropout_is_drawn_by_seed_epoch_and_process(monkeypatch):
     """Each epoch of each process draws its own, and again the same after a resume."""
     model = module()

@@ -347,7 +347,9 @@ def test_class_frequencies(tmp_path, classes, values):
         ]
         for c in range(max(count, 2))
     ]
-    assert module.class_frequencies().tolist() == expected
+    found = module.class_frequencies()
+    assert found.dtype == np.int64
+    assert found.tolist() == expected
 
 
 # -- layouts of conf/data --------------------------------------------------------------------------

@@ -58,6 +58,16 @@ def test_ignored_pixels_change_nothing(make, num_classes):
     assert logits.grad[:, :, 2:4].abs().sum() == 0
 
 
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_a_single_counted_pixel_weighs_all(num_classes):
+    logits, target = sample(num_classes)
+    target[:] = IGNORE_INDEX
+    target[0, 0, 0] = 1
+    pixel = logits[0, :, 0, 0].double()
+    expected = -pixel.sigmoid().log() if num_classes == 1 else -pixel.log_softmax(0)[1]
+    assert CrossEntropy(num_classes)(logits, target).item() == pytest.approx(expected.item())
+
+
 def test_class_weights_may_be_zero():
     """Where only a class without weight is seen, there is nothing to learn."""
     logits, target = sample(3)

@@ -257,6 +257,18 @@ def test_evaluation_comes_in_order(cable, split):
     assert names == sorted(names)
 
 
+@pytest.mark.filterwarnings("ignore:Argument.* not valid for transform")
+def test_an_argument_that_a_transform_does_not_know_is_refused():
+    with pytest.raises(ValueError, match="sped"):
+        Samples(lambda i: None, [0], [A.HorizontalFlip(sped=0.5)])
+
+
+def test_without_other_processes_all_is_drawn():
+    assert list(EpochSampler(5, 0, False)) == [(0, i, 0) for i in range(5)]
+    assert sorted(i for _, i, _ in EpochSampler(5, 0, True)) == list(range(5))
+    assert (len(EpochSampler(5, 0, True)), len(EpochSampler(0, 0, True))) == (5, 0)
+
+
 # -- shares of processes ---------------------------------------------------------------------------
 
 

@@ -61,3 +61,8 @@ def test_hardware_names_the_processor(monkeypatch):
     monkeypatch.setattr(environment, "_cpu", lambda field: "")  # where Linux does not say
     other = platform.processor() or platform.machine()
     assert environment.hardware(torch.device("cpu")) == f"{other}, {threads} threads"
+
+
+def test_the_memory_is_the_machines_or_less():
+    total = re.search(r"MemTotal: +(\d+) kB", Path("/proc/meminfo").read_text())
+    assert 0 < environment.memory() <= 1024 * int(total[1])

@@ -99,7 +99,7 @@ class ZeroWithoutPixels(nn.Module):
 
 
 def dice(num_classes: Positive) -> nn.Module:
-    """Dice loss (Milletari et al., V-Net, 3DV 2016), mean over the classes that occur in the batch."""
+    """Dice loss (Milletari et al., V-Net, 3DV 2016), mean over classes; one that the batch lacks counts as 0."""
     from segmentation_models_pytorch.losses import DiceLoss
 
     loss: nn.Module = DiceLoss(_mode(num_classes), ignore_index=IGNORE_INDEX)

@@ -19,7 +19,7 @@ def run(cfg: DictConfig) -> None:
     data = instantiate({**cfg.data, "cache_dir": None}, "data")
     data.prepare_data()
     data.setup()
-    data.require(*SPLITS)
+    print(data.used(*SPLITS))
     findings = data_audit.examine(data, int(cfg.near))
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,8 @@ from segnet.runs import resume
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
+    from segnet.data.datamodule import SegmentationDataModule
+    from segnet.reports.run_report import RunReport
     from segnet.training.module import SegmentationModule
 
 SAFE_IN_SWEEPS = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # these start no second command line
@@ -45,17 +47,18 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     if cfg.find is not None:
         find(cfg, trainer, module, data)
         return None
+    report = RunReport(cfg)
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        trainer.callbacks.append(RunReport(cfg))  # type: ignore[attr-defined]
+        trainer.callbacks.append(report)  # type: ignore[attr-defined]
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
     except Stopped as stop:
         print(f"stopped by {stop}; resume with: python src/train.py resume={cfg.output_dir}", file=sys.stderr)
         sys.exit(128 + stop.number)
-    return None if trainer.fast_dev_run else test(trainer, module, data)  # type: ignore[attr-defined]
+    return None if trainer.fast_dev_run else test(trainer, module, data, report)  # type: ignore[attr-defined]
 
 
-def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, LightningDataModule]":
+def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, SegmentationDataModule]":
     """Trainer, module and data as configured, from the configured seed."""
     import torch
     from lightning.pytorch import seed_everything
@@ -86,8 +89,13 @@ def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, LightningDataM
     return trainer, module, data
 
 
-def test(trainer: "Trainer", module: "LightningModule", data: "LightningDataModule") -> float | None:
-    """Test the best checkpoint, without one the weights as they are; the best value of its monitor."""
+def test(
+    trainer: "Trainer", module: "SegmentationModule", data: "SegmentationDataModule", report: "RunReport"
+) -> float | None:
+    """Test the best checkpoint, without one the weights as they are; the best value of its monitor.
+
+    Without test images there is the report alone.
+    """
     import torch
     from lightning.pytorch.callbacks import WeightAveraging
 
@@ -98,7 +106,10 @@ def test(trainer: "Trainer", module: "LightningModule", data: "LightningDataModu
     # It would replace the averaged weights, which the checkpoint holds, by those trained last.
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     trainer.callbacks = [part for part in callbacks if not isinstance(part, WeightAveraging)]  # type: ignore[attr-defined]
-    trainer.test(module, data, verbose=False)
+    if data.indices["test"] and trainer.limit_test_batches != 0:  # type: ignore[attr-defined]
+        trainer.test(module, data, verbose=False)
+    else:
+        report.write(trainer, module.eval())
     return float(kept.best_model_score) if best else None  # type: ignore[attr-defined, union-attr]
 
 

@@ -71,13 +71,17 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
 def _shares(
     data: SegmentationDataModule, rows: Sequence[dict[str, Any]], errors: list[str], warnings: list[str]
 ) -> dict[str, dict[str, float]]:
-    """Share of each class in the pixels of each split; missing and rare classes are reported."""
+    """Share of each class in the pixels of each split; empty splits, missing and rare classes are reported."""
     count = max(data.num_classes, 2)
     names = ["background", *data.classes] if data.num_classes == 1 else data.classes
     shares: dict[str, dict[str, float]] = {}
     for split in SPLITS:
         pixels = sum((rows[i]["pixels"] for i in data.indices[split]), np.zeros(count, np.int64))
         shares[split] = {n: float(p) / max(int(pixels.sum()), 1) for n, p in zip(names, pixels, strict=True)}
+        if not data.indices[split]:
+            why = "a run ends without a test" if split == "test" else "training needs some, so correct data.split"
+            (warnings if split == "test" else errors).append(f"no image in {split}: {why}")
+            continue
         for name, value in shares[split].items():
             if value == 0:
                 held = next((rows[i]["values"] for i in data.indices[split] if rows[i]["values"]), None)

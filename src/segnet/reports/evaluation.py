@@ -60,7 +60,7 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
     for name, value in shown.items():
         print(f"{name:32s} {'–' if value is None else f'{value:.4f}':6s}  {notes.get(name, '')}".rstrip())
     if f"{cfg.split}/false_alarm_images" in metrics:
-        print("no pixel shows a defect: there is no IoU, but false alarms")
+        print("no pixel shows a defect, so there is no IoU; the false alarms say how good this is")
     print(f"written to {folder}")
     return metrics[f"{cfg.split}/iou"]
 

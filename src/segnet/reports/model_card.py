@@ -35,9 +35,10 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
     lines = [
         f"| {name} | {value(f'train/{name}')} | {value(f'val/{name}')} | {value(f'test/{name}')} |" for name in shown
     ]
+    mean = [("mean", "")] if len(module.classes) > 1 else []
     ious = [
         f"| {label} | {value(f'val/iou{key}')} | {value(f'test/iou{key}')} | {value(f'test/iou_own_size{key}')} |"
-        for label, key in (("all", ""), *((name, f"/{name}") for name in module.classes))
+        for label, key in [(name, f"/{name}") for name in module.classes] + mean
     ]
     tested = "test/loss" in metrics
     shown_split = "test" if tested else "validation"

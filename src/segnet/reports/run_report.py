@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from segnet.data.datamodule import SegmentationDataModule
@@ -30,8 +30,8 @@ FINAL = ("test/iou", "test/loss", "val/iou", "val/loss")
 class RunReport(Callback):
     """Records what a run begins with, and writes its report after the test.
 
-    Where there is no test, the command asks for the report. It adds this callback too, so that runs of earlier versions,
-    whose configuration does not name it, have it when resumed.
+    Where there is no test, the command asks for the report. It adds this callback too, so that runs of earlier
+    versions, whose configuration does not name it, have it when resumed.
 
     Args:
         cfg: the configuration of the run.
@@ -43,7 +43,7 @@ class RunReport(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the configuration in TensorBoard's text tab; note machine and code, and warn where they have changed."""
         if not trainer.datamodule.indices["test"]:  # type: ignore[attr-defined]
-            rank_zero_info("no test images: the run will end without a test")
+            rank_zero_only(print)("no test images: the run will end without a test")
         text = OmegaConf.to_yaml(self.cfg, resolve=True)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

@@ -1,6 +1,7 @@
 """The data that a trained network is evaluated on: the settings that it was trained with, changed only by name."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -37,9 +38,9 @@ def settings(trained: dict[str, Any], cfg: DictConfig, whole: bool = False) -> d
     overrides = OverridesParser.create().parse_overrides(list(chosen.overrides.task))
     named = [override.key_or_group.replace("/", ".") for override in overrides]
     given: Any = OmegaConf.to_container(cfg.data, resolve=False)
-    data = {**trained["data"], "cache_dir": None}
-    for key in WHERE if group != CHECKPOINT else ():
-        data[key] = given[key]
+    data = {**deepcopy(trained["data"]), "cache_dir": None}
+    if group != CHECKPOINT:
+        data |= {key: given[key] for key in WHERE if key in given}
     for key in named:
         if key.startswith("data."):
             _copy(given, data, key.split(".")[1:])
@@ -73,7 +74,9 @@ def _check_classes(given: Sequence[str], trained: Sequence[str], what: str) -> N
     if list(given) == list(trained):
         return
     own = f"[{','.join(trained)}]"
+    same = len(given) == len(trained)
+    remedy = f"if the masks mean the same, add 'data.classes={own}'" if same else "choose data with these classes"
     raise UserError(
-        f"{what} [{','.join(given)}], but the network was trained for {own}: number, names and order must be the same; "
-        f"if only the names differ, add 'data.classes={own}'"
+        f"{what} [{','.join(given)}], but the network was trained for {own}: number, names and order must agree; "
+        f"{remedy}"
     )

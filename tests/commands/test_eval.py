@@ -152,6 +152,15 @@ def test_every_image_of_a_folder_once(evaluate, trained, cable, tmp_path):
     assert found["metrics"]["all/iou"] == pytest.approx(whole[3] / whole[1:].sum(), abs=1e-4)
 
 
+def test_a_split_without_an_image_names_the_way_out(run_main, trained, cable, tmp_path):
+    code, err = run_main(
+        "eval", tmp_path / "e", f"ckpt_path={trained}/checkpoints/best.ckpt", f"data.root={cable}", "data.split.test=0"
+    )
+    assert code == 1
+    told = "split=test: 0 of 24 images used: 0 test; left out: 20 train, 4 val; split=all takes every image, or correct"
+    assert told in err
+
+
 @pytest.mark.parametrize("rule", ["list", "pattern"])
 def test_a_folder_with_a_test_part_alone(evaluate, trained, cable, tmp_path, rule):
     root = tmp_path / "d"

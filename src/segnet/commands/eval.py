@@ -44,6 +44,10 @@ def run(cfg: DictConfig) -> float | None:
     trainer = instantiate(cfg.trainer, "trainer")
     data.prepare_data()
     data.setup()
+    if not data.indices[cfg.split]:
+        raise UserError(
+            f"split={cfg.split}: {data.used(cfg.split)}; split=all takes every image, or correct data.split"
+        )
     loader = data.loader(cfg.split)
     sizes = ["×".join(map(str, size)) for size in (data.image_size, module.image_size)]
     print(

@@ -75,13 +75,13 @@ def test_least_loss_chooses_the_figures_of_a_run(few, cache, tmp_path):
         (6, ["trainer.limit_test_batches=0"], (4, 1, 1)),
     ],
 )
-def test_a_few_images_and_no_test_do(few, cache, tmp_path, capfd, count, overrides, sizes):
+def test_a_few_images_and_no_test_do(few, cache, tmp_path, capfd, caplog, count, overrides, sizes):
     out = tmp_path / "o"
     code = trained_on(few(count), out, cache, *overrides)
     printed = capfd.readouterr()
     assert code == 0, printed.err
     told = ", ".join(f"{n} {name}" for n, name in zip(sizes, ("train", "val", "test"), strict=True))
-    assert f"{count} of {count} images used: {told}; left out: none" in printed.out
+    assert f"{count} of {count} images used: {told}; left out: none" in caplog.text
     found = json.loads((out / "results.json").read_text())
     assert tuple(found["images"].values()) == sizes
     tested = not overrides
@@ -90,7 +90,7 @@ def test_a_few_images_and_no_test_do(few, cache, tmp_path, capfd, count, overrid
     card = (out / "README.md").read_text()
     assert ("There was no test." in card) != tested
     assert f"{sizes[0]} training, {sizes[1]} validation, {sizes[2] or 'no'} test images" in card
-    assert ("no test images: the run will end without a test" in printed.out) == (sizes[2] == 0)
+    assert ("no test images: the run will end without a test" in caplog.text) == (sizes[2] == 0)
     assert ("there was no test;" in printed.out) != tested
     shown = sorted(path.name for path in (out / "photo").iterdir())
     assert shown

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -140,7 +140,7 @@ class SegmentationDataModule(LightningDataModule):
         self.require(*NEEDED.get(stage or "", ()))
         if stage == "fit":
             division.require_masks(self.pairs, self.layout.masks)
-            rank_zero_only(print)(self.used(*SPLITS))
+            rank_zero_info(self.used(*SPLITS))
             self._warn_of_absent_classes()
             if self.trainer is not None:
                 self._resident = None  # frees an earlier one's memory first

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from segnet.data.datamodule import SegmentationDataModule
@@ -43,7 +43,7 @@ class RunReport(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the configuration in TensorBoard's text tab; note machine and code, and warn where they have changed."""
         if not trainer.datamodule.indices["test"]:  # type: ignore[attr-defined]
-            rank_zero_only(print)("no test images: the run will end without a test")
+            rank_zero_info("no test images: the run will end without a test")
         text = OmegaConf.to_yaml(self.cfg, resolve=True)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

@@ -38,7 +38,13 @@ def explain(error: BaseException) -> str | None:
             text = f"{error.name} is not installed: pip install 'segnet-lightning[{EXTRAS[error.name]}]'"
         case _:
             return None
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """The text with control characters, which a terminal would obey, written out as in Python: ESC as 4 characters."""
+    kept = (c if c.isprintable() or "\udc80" <= c <= "\udcff" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(kept)
 
 
 def _configuration(error: BaseException) -> str:

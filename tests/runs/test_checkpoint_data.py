@@ -1,7 +1,9 @@
 """The settings of an evaluation: those of the training, but for what the command line names."""
 
+import dataclasses
 import re
 from copy import deepcopy
+from inspect import signature
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -10,6 +12,7 @@ from omegaconf import OmegaConf, open_dict
 
 from segnet.cli import CONF_DIR
 from segnet.configuration import instantiate
+from segnet.data import ByHash, ByList, ByPattern, Palette, SegmentationDataModule, Threshold, Values
 from segnet.errors import UserError, explain
 from segnet.runs.checkpoint_data import settings
 
@@ -22,6 +25,7 @@ TRAINED = {
     "masks": "m/{stem}.png",
     "missing_mask": "error",
     "defect_free": None,
+    "mask_drawn": None,
     "mask": VALUES,
     "classes": ["background", "crack", "stain"],
     "num_classes": 3,
@@ -61,6 +65,17 @@ def changed(result, trained=TRAINED):
     return {key: value for key, value in result.items() if key not in trained or trained[key] != value}
 
 
+def test_every_setting_of_an_evaluation_can_be_named():
+    """conf/data/checkpoint.yaml lists them by hand."""
+    listed = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "data" / "checkpoint.yaml"))
+    of_training = {"augment", "positive_share", "prepare"}
+    takes = set(signature(SegmentationDataModule).parameters) - of_training
+    assert listed.keys() - {"defaults", "_target_"} == takes
+    for key, kinds in (("split", (ByHash, ByList, ByPattern)), ("mask", (Threshold, Values, Palette))):
+        fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+        assert listed[key].keys() - {"_target_"} == fields
+
+
 @pytest.mark.parametrize("name", ["eval", "export"])
 def test_without_a_word_everything_is_as_trained_but_the_cache(name):
     assert changed(found(name=name)) == {"cache_dir": None}
@@ -87,6 +102,7 @@ def test_without_a_word_everything_is_as_trained_but_the_cache(name):
                     "_target_": "segnet.data.masks.Palette",
                     "colors": [[0, 0, 0], [1, 1, 1], [2, 2, 2]],
                     "ignore": [],
+                    "tolerance": None,
                 }
             },
         ),

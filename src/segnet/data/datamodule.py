@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -41,6 +41,8 @@ class SegmentationDataModule(LightningDataModule):
         split: see `segnet.data.splits`.
         missing_mask: an image without a mask is an ``error``, or its mask is ``empty``.
         defect_free: glob on the relative path of images that have no mask by design.
+        mask_drawn: where images state an EXIF rotation and masks none, masks were drawn on the ``upright`` image or on
+            the pixels as ``stored``; null decides by their sizes.
         image_size: side in pixels, or [height, width]; at least 32.
         augment: albumentations transforms for training, after the resizing; they may crop.
         positive_share: of images that show the class in a training epoch, which keeps its length; in 0..1. Null
@@ -73,6 +75,7 @@ class SegmentationDataModule(LightningDataModule):
         split: Callable[[Path, Sequence[str]], Split],
         missing_mask: Literal["error", "empty"] = "error",
         defect_free: str | None = None,
+        mask_drawn: Literal["upright", "stored"] | None = None,
         image_size: int | Sequence[int] = 480,
         augment: Sequence[Any] = (),
         positive_share: float | None = None,
@@ -88,7 +91,7 @@ class SegmentationDataModule(LightningDataModule):
         super().__init__()
         self.root = Path(root)
         patterns = [images] if isinstance(images, str) else list(images)
-        self.layout = Layout(self.root, patterns, masks, missing_mask, defect_free)
+        self.layout = Layout(self.root, patterns, masks, missing_mask, defect_free, mask_drawn)
         self.mask, self.split = mask, split
         self.classes, self.num_classes = list(classes), num_classes
         self.image_size = size_of(image_size)
@@ -134,6 +137,7 @@ class SegmentationDataModule(LightningDataModule):
         """
         if not self.pairs:
             self.pairs, self.indices, self.found = find(self.layout, self.split)
+            self.layout.tell_passed_over()
             self._decoded = Decoded(self.pairs, self.mask, self.num_classes, self.image_size)
             if self.cache_dir is not None:
                 self._decoded.use_cache(Path(self.cache_dir), self.cache_gb)
@@ -141,7 +145,7 @@ class SegmentationDataModule(LightningDataModule):
         if stage == "fit":
             division.require_masks(self.pairs, self.layout.masks)
             rank_zero_info(self.used(*SPLITS))
-            self._warn_of_absent_classes()
+            self._decoded.tell_absent(self.indices, self.classes)
             if self.trainer is not None:
                 self._resident = None  # frees an earlier one's memory first
                 self._resident = self._keep(self.trainer.strategy.root_device)
@@ -153,12 +157,6 @@ class SegmentationDataModule(LightningDataModule):
     def used(self, *splits: str) -> str:
         """How many images these splits use, and where the others are, for people."""
         return division.told(splits, self.pairs, self.indices, self.found)
-
-    def _warn_of_absent_classes(self) -> None:
-        if self._decoded.cached is not None and self.num_classes > 1:
-            absent = [n for n, (pixels, _) in zip(self.classes, self.class_frequencies(), strict=True) if pixels == 0]
-            if absent:
-                rank_zero_warn(f"data: no training image shows {', '.join(absent)}; see check_data.py")
 
     def load(self, index: int) -> cache.Pair:
         """Image uint8 (H, W, 3) and mask uint8 (H, W) of ``pairs[index]`` at ``image_size``."""

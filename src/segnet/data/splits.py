@@ -3,6 +3,7 @@
 Every split maps the images' paths (relative to the data root, posix) to ``{"train": [...], ...}``.
 """
 
+import codecs
 import hashlib
 import re
 from collections.abc import Sequence
@@ -10,12 +11,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_warn
+
+from segnet.data.decoding import EXTENSIONS
 from segnet.errors import UserError
 
 SPLITS = ("train", "val", "test")
 ALL = "all"  # every image, whatever split it belongs to
 SMALL = 30  # images (or groups) up to which `ByHash` cuts at exact shares
 Split = dict[str, list[str]]
+HEADERS = {"image", "images", "image_id", "img", "file", "filename", "file_name", "name", "path", "id"}  # of a list
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,10 @@ class ByPattern:
     train: str | None = None
     val: str | None = None
     test: str | None = None
+    group: None = None  # stands in conf/data/default.yaml, for `ByHash`
+
+    def __post_init__(self) -> None:
+        _no_group(self.group)
 
     def __call__(self, root: Path, images: Sequence[str]) -> Split:
         """Relative image paths by split."""
@@ -45,8 +54,9 @@ class All:
 class ByList:
     """Each split is a text file below the root: one image a line, as relative path, file name or stem.
 
-    Only the first column counts, and of an absolute path only as much of its end as is needed. A split may be null, and
-    a folder that is evaluated may lack the lists of the others: a list that is not there holds no image.
+    Only the first column counts, and of an absolute path only as much of its end as is needed. Written by Windows or
+    by a spreadsheet, with backslashes, quotes, a header or in UTF-16, it is the same list. A split may be null, and a
+    folder that is evaluated may lack the lists of the others: a list that is not there holds no image.
 
     Raises:
         UserError: there is none of the lists, or a line names no image.
@@ -55,6 +65,10 @@ class ByList:
     train: str | None = None
     val: str | None = None
     test: str | None = None
+    group: None = None  # stands in conf/data/default.yaml, for `ByHash`
+
+    def __post_init__(self) -> None:
+        _no_group(self.group)
 
     def __call__(self, root: Path, images: Sequence[str]) -> Split:
         """Relative image paths by split."""
@@ -71,20 +85,54 @@ class ByList:
 
     @staticmethod
     def _read(path: Path, known: dict[str, set[str]]) -> list[str]:
-        found: list[str] = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if not line.strip():
+        found: dict[str, int] = {}
+        again = []
+        for number, line in enumerate(_text(path).splitlines(), 1):
+            names = _names(line)
+            match = next((known[name] for name in names if name in known), set())
+            if not names or (not match and not found and names[1].lower() in HEADERS):
                 continue
-            parts = line.split()[0].strip("/").split("/")
-            tails = [line.strip(), *("/".join(parts[i:]) for i in range(len(parts)))]
-            match = next((known[tail] for tail in tails if tail in known), set())
             if len(match) != 1:
                 raise UserError(
-                    f"{path}:{number}: {line.split()[0]!r} names no image (or more than one) that "
+                    f"{path}:{number}: {names[1]!r} names no image (or more than one) that "
                     f"data.images finds; write its path relative to data.root"
                 )
-            found += match
-        return found
+            (image,) = match
+            if image in found:
+                again.append(f"{path.name}:{number} names {image} again, as line {found[image]} did")
+            else:
+                found[image] = number
+        if again:
+            rank_zero_warn(f"data.split: {len(again)} repeated line(s) count once: {again[0]}")
+        return list(found)
+
+
+def _no_group(group: object) -> None:
+    if group is not None:
+        raise UserError(f"data.split.group={group!r}: only segnet.data.splits.ByHash keeps groups; leave it out")
+
+
+def _text(path: Path) -> str:
+    """A text in UTF-8 or UTF-16, with a byte order mark or without; other bytes are kept, as in file names."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="replace")
+    if b"\0" in content:  # UTF-16 of a Latin text, without a mark
+        return content.decode("utf-16-le" if content[1:2] == b"\0" else "utf-16-be", errors="replace")
+    return content.decode("utf-8-sig", errors="surrogateescape")
+
+
+def _names(line: str) -> list[str]:
+    """What a line of a list may name, the most literal first: all of it, its first column, and the ends of their paths.
+
+    Where one of them has an image's suffix, the others are no names: ``my image.png`` is not ``my``.
+    """
+    columns = [re.split(separator, line.strip())[0] for separator in (r"\s", r"[,;\t]", r"$")]
+    columns += re.findall(r"""^["']([^"']*)["']""", line.strip())
+    names = sorted({column.strip().strip("\"'").strip() for column in columns} - {""}, key=len)
+    names = [name for name in names if name.lower().endswith(EXTENSIONS)] or names
+    parts = [name.replace("\\", "/").removeprefix("./").strip("/").split("/") for name in names]
+    return [line.strip(), *names, *("/".join(p[i:]) for p in parts for i in range(len(p)))] if names else []
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.environment import surroundings
-from segnet.files import atomic_write
+from segnet.files import atomic_write, cells
 from segnet.networks.segnet import count_parameters
 from segnet.reports import tested
 from segnet.runs.resume import recorded
@@ -101,12 +101,12 @@ def write_images(
     header += [] if own is None else ["iou_own_size"]
     with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(header)
+        writer.writerow(cells(header))
         for row, ((index, iou), (_, confusion)) in enumerate(
             zip(image_ious(module), module.image_counts.found, strict=True)
         ):
             last = [] if own is None else [_cell(image_iou(torch.from_numpy(own[row]), module.classes))]
-            writer.writerow([files[index], _cell(iou), *confusion.flatten().tolist(), *last])
+            writer.writerow(cells([files[index], _cell(iou), *confusion.flatten().tolist(), *last]))
 
 
 def _cell(iou: float) -> str:

@@ -1,9 +1,8 @@
 """The figures of a tested split: the module's, IoU at the images' own size, false alarms where nothing is defective."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 
 import numpy as np
 import torch
@@ -11,11 +10,14 @@ from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segnet.data.cache import Pair as Arrays
 from segnet.data.datamodule import SegmentationDataModule
+from segnet.data.decoding import header
 from segnet.data.masks import IGNORE_INDEX
+from segnet.data.pairs import Pair
 from segnet.deployment.pipeline import ahead, threads
 from segnet.deployment.predictor import Predictor
-from segnet.deployment.writer import THREADS
+from segnet.deployment.writer import READ_AHEAD, THREADS, TOGETHER
 from segnet.training.metrics import scores
 from segnet.training.module import SegmentationModule
 
@@ -76,13 +78,31 @@ def own_size(trainer: Trainer, module: SegmentationModule, data: SegmentationDat
         with torch.inference_mode(False), threads(THREADS) as pool:  # Lightning may have switched it on
             model = module.to(trainer.strategy.root_device).float().eval()
             predictor = Predictor(model, mc_samples=module.mc_samples, batch_size=BATCH)
-            read = ahead(pool, ((0, partial(pair.load, data.mask, None)) for pair in pairs), 2 * BATCH)
-            while batch := list(islice(read, BATCH)):
+            tasks = ((_bytes(pair), partial(pair.load, data.mask, None)) for pair in pairs)
+            for batch in _batches(ahead(pool, tasks, 2 * BATCH, READ_AHEAD)):
                 predictions = predictor([image for image, _ in batch])
                 found += [confusion(m, p.mask(), size) for (_, m), p in zip(batch, predictions, strict=True)]
     finally:
         torch.set_float32_matmul_precision(precision)
     return found
+
+
+def _bytes(pair: Pair) -> int:
+    """What decoding an image and its mask takes at its peak."""
+    height, width, _ = header(pair.image)
+    return 8 * height * width
+
+
+def _batches(pairs: Iterable[Arrays]) -> Iterator[list[Arrays]]:
+    """As many at a time as ``predict.py`` takes: `BATCH`, or fewer large ones."""
+    batch: list[Arrays] = []
+    for image, mask in pairs:
+        if batch and (len(batch) == BATCH or sum(m.size for _, m in batch) + mask.size > TOGETHER):
+            yield batch
+            batch = []
+        batch.append((image, mask))
+    if batch:
+        yield batch
 
 
 def confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], size: int) -> NDArray[np.int64]:

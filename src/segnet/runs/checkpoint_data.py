@@ -13,7 +13,7 @@ from segnet.errors import UserError
 CHECKPOINT = "checkpoint"  # the option of the group ``data`` that names nothing
 FOLDER = "folder"  # the option whose classes stand for those of any images
 # What a data group says: where the files are. How they are read is a matter of the network.
-WHERE = ("root", "images", "masks", "missing_mask", "defect_free", "split", "prepare")
+WHERE = ("root", "images", "masks", "missing_mask", "defect_free", "mask_drawn", "split", "prepare")
 
 
 def settings(trained: dict[str, Any], cfg: DictConfig, whole: bool = False) -> dict[str, Any]:

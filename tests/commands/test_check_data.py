@@ -111,7 +111,7 @@ def test_good_images_alone_are_reported(run_main, root, tmp_path, capfd):
     )  # fmt: skip
     printed = capfd.readouterr().out
     assert code == 1
-    told = "12 of 12 images used: 6 train, 3 val, 3 test; left out: none; 12 without a mask count as free of defects"
+    told = "12 of 12 images used (6 train, 3 val, 3 test); left out: none; 12 without a mask count as free of defects"
     assert told in printed
     assert "error: class defect does not occur in train" in printed
 

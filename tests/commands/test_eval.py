@@ -91,7 +91,7 @@ def test_a_data_group_changes_no_setting(evaluate, trained, cable):
     assert found["metrics"] == expected["metrics"]
     assert found["metrics"]["test/iou"] > 0.1
     assert (
-        "image size 64×64, as trained; Threshold(above=127)\n3 of 24 images used: 3 test; left out: 17 train, 4 val"
+        "image size 64×64, as trained; Threshold(above=None)\n3 of 24 images used (test); left out: 17 train, 4 val"
         in (printed)
     )
 
@@ -144,7 +144,8 @@ def test_every_image_of_a_folder_once(evaluate, trained, cable, tmp_path):
         f"images/{path.name}" for path in sorted((cable / "images").iterdir())
     ]
     assert found["images"] == 24
-    assert "24 of 24 images used: 24 all; left out: none" in printed
+    assert found["image_size"] == [64, 64]
+    assert "24 of 24 images used (all); left out: none" in printed
     parts = [evaluate(trained, f"data.root={cable}", f"split={name}")[0] for name in ("train", "val", "test")]
     assert sum(part["images"] for part in parts) == 24
     whole = sum(np.array([[int(v) for k, v in row.items() if ">" in k] for row in table(path)]).sum(0)
@@ -157,7 +158,7 @@ def test_a_split_without_an_image_names_the_way_out(run_main, trained, cable, tm
         "eval", tmp_path / "e", f"ckpt_path={trained}/checkpoints/best.ckpt", f"data.root={cable}", "data.split.test=0"
     )
     assert code == 1
-    told = "split=test: 0 of 24 images used: 0 test; left out: 20 train, 4 val; split=all takes every image, or correct"
+    told = "split=test: 0 of 24 images used (test); left out: 20 train, 4 val; split=all takes every image, or correct"
     assert told in err
 
 
@@ -175,7 +176,7 @@ def test_a_folder_with_a_test_part_alone(evaluate, trained, cable, tmp_path, rul
         *(f"data.split.{name}={value}" for name, value in zip(("train", "val", "test"), values, strict=True)),
     )  # fmt: skip
     assert found["images"] == 2
-    assert "2 of 3 images used: 2 test; left out: 1 in no split" in printed
+    assert "2 of 3 images used (test); left out: 1 in no split" in printed
 
 
 def test_images_without_a_defect_give_false_alarms(evaluate, trained, cable, tmp_path):

@@ -127,7 +127,7 @@ def test_other_images_are_read_with_the_settings_of_the_checkpoint(trained, cabl
     )  # fmt: skip
     printed = capfd.readouterr()
     assert code == 0, printed.err
-    assert "4 of 24 images used: 4 val; left out: 17 train, 3 test" in printed.out
+    assert "4 of 24 images used (val); left out: 17 train, 3 test" in printed.out
     found = json.loads((tmp_path / "o" / "verification.json").read_text())
     assert found["images"] == 2
     assert found["sizes"][0]["size"] == [64, 64]
@@ -156,7 +156,7 @@ def test_outside_its_tolerance_nothing_is_kept(run_main, trained, tmp_path):
             ["data.image_size=96"],
             "data.image_size=96: an exported model has the size that the network was trained at, 64",
         ),
-        (["data.split.val=0", "data.split.train=0.85"], "gives no image to val (train 82, val 0, test 14) of the 96"),
+        (["data.split.val=0", "data.split.train=0.85"], "gives no image to val (train 79, val 0, test 17) of the 96"),
     ],
 )
 def test_bad_input(run_main, trained, tmp_path, overrides, message):

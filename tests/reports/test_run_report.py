@@ -81,7 +81,7 @@ def test_a_few_images_and_no_test_do(few, cache, tmp_path, capfd, caplog, count,
     printed = capfd.readouterr()
     assert code == 0, printed.err
     told = ", ".join(f"{n} {name}" for n, name in zip(sizes, ("train", "val", "test"), strict=True))
-    assert f"{count} of {count} images used: {told}; left out: none" in caplog.text
+    assert f"{count} of {count} images used ({told}); left out: none" in caplog.text
     found = json.loads((out / "results.json").read_text())
     assert tuple(found["images"].values()) == sizes
     tested = not overrides

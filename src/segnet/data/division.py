@@ -34,10 +34,10 @@ def require_masks(pairs: Sequence[Pair], pattern: str) -> None:
 def told(names: Sequence[str], pairs: Sequence[Pair], indices: Indices, found: int) -> str:
     """How many images these splits use, and where the others are."""
     used = {i for name in names for i in indices[name]}
-    shown = ", ".join(f"{len(indices[name])} {name}" for name in names)
+    shown = ", ".join(f"{len(indices[name])} {name}" if len(names) > 1 else name for name in names)
     others = {name: len(set(part) - used) for name, part in indices.items() if name not in names}
     others["in no split"] = found - len(pairs)
     left = ", ".join(f"{count} {name}" for name, count in others.items() if count) or "none"
     bare = sum(pairs[i].mask is None for i in used)
-    line = f"{len(used)} of {found} images used: {shown}; left out: {left}"
+    line = f"{len(used)} of {found} images used ({shown}); left out: {left}"
     return f"{line}; {bare} without a mask count as free of defects" if bare else line

@@ -36,6 +36,7 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
         "metrics": shown,
         "checkpoint": str(cfg.ckpt_path),
         "images": len(module.image_counts.found),
+        "image_size": list(data.image_size),
         "parameters": count_parameters(module.net),
         "overrides": recorded(folder),
         **surroundings(trainer.strategy.root_device, str(trainer.precision)),

@@ -42,7 +42,10 @@ class RunReport(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the configuration in TensorBoard's text tab; note machine and code, and warn where they have changed."""
-        if not trainer.datamodule.indices["test"]:  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if data.indices["test"]:
+            data.loader("test")  # refuses fewer images than there are processes: now, not after the training
+        else:
             rank_zero_info("no test images: the run will end without a test")
         text = OmegaConf.to_yaml(self.cfg, resolve=True)
         for logger in trainer.loggers:

@@ -705,6 +705,24 @@ def rotated(root, name, orientation, shape, upright=True):
     return turned // 255
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_bits_of_a_camera_hold_for_every_image(tmp_path, cached):
+    fill(tmp_path, ["t0", "t1", "v0"])
+    raw = {
+        name: np.random.default_rng(0).integers(0, top, (32, 32), np.uint16)
+        for name, top in (("t0", 4096), ("t1", 500))
+    }
+    for name, values in raw.items():
+        put(tmp_path, f"images/{name}.png", values)
+    cache = str(tmp_path / "c") if cached else None
+    for bits, shifts in ((None, (4, 2 if raw["t1"].max() > 255 else 0)), (12, (4, 4))):
+        module = ready(make(tmp_path, bits=bits, cache_dir=cache))
+        for i, shift in enumerate(shifts):
+            assert np.array_equal(module.load(i)[0][..., 0], raw[f"t{i}"] >> shift)
+    with pytest.raises(ValueError, match=r"data\.bits=17: must be null or an integer in 8\.\.16"):
+        make(tmp_path, bits=17)
+
+
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 @pytest.mark.parametrize("upright", [True, False])
 def test_the_size_of_a_mask_says_how_it_was_drawn(tmp_path, orientation, upright):

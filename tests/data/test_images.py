@@ -225,6 +225,16 @@ def test_the_greatest_value_that_a_tiff_states_counts(tmp_path):
     assert np.array_equal(read_rgb(tmp_path / "a.tif"), np.repeat((GREY.astype(int) * 2 >> 4)[..., None], 3, 2))
 
 
+def test_the_bits_that_are_given_hold_for_dark_images_too(tmp_path):
+    for name, stored in (("a.png", GREY.astype(np.uint16) * 3), ("b.png", SMOOTH[..., ::-1].astype(np.uint16) * 3)):
+        assert cv2.imwrite(str(tmp_path / name), stored)
+        expected = stored[..., ::-1] if stored.ndim == 3 else np.repeat(stored[..., None], 3, 2)
+        assert np.array_equal(read_rgb(tmp_path / name, bits=12), expected >> 4)
+        raises_one_line(partial(read_rgb, bits=9), tmp_path / name, f"holds {stored.max()}, which data.bits=9 does not")
+    store(tmp_path / "c.png", SMOOTH)
+    assert np.array_equal(read_rgb(tmp_path / "c.png", bits=12), SMOOTH)  # 8 bits are 8 bits
+
+
 def test_floating_point_images_go_from_0_to_1(tmp_path):
     store(tmp_path / "a.tif", GREY.astype(np.float32) / 255)
     assert np.array_equal(read_rgb(tmp_path / "a.tif"), WIDE)

@@ -212,3 +212,66 @@ def test_hash_takes_names_that_are_no_valid_utf8(tmp_path):
     images = [os.fsdecode(b"caf\xe9%d.png" % i) for i in range(50)]
     split = ByHash(0.5, 0.25, 0.25)(tmp_path, images)
     assert sorted(name for part in split.values() for name in part) == sorted(images)
+
+
+FOUR = ["images/a.png", "images/b.png", "images/my image 1.png", "images/my.png"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "images/a.png\nimages/my image 1.png".encode("utf-8-sig"),
+        b"images\\a.png\r\nimages\\my image 1.png\r\n",
+        b"C:\\data\\images\\a.png\r\nC:\\data\\images\\my image 1.png",
+        "images/a.png\r\nimages/my image 1.png".encode("utf-16"),
+        "images/a.png\nimages/my image 1.png\n".encode("utf-16-le"),
+        "images/a.png\nimages/my image 1.png\n".encode("utf-16-be"),
+        b'"images/a.png"\n"images/my image 1.png"',
+        b"'a.png'\n'my image 1.png'",
+        b"image,mask\nimages/a.png,masks/a.png\nimages/my image 1.png,masks/my image 1.png\n",
+        b'filename;label\n"images/a.png";3\n"images/my image 1.png";4',
+        b"  ./images/a.png  \n\n\t./images/my image 1.png\n",
+        b"a\nmy image 1",
+        b"/far/images/a.png /far/masks/a.png\n/far/images/my image 1.png\t1\n",
+    ],
+)
+def test_lists_of_any_make(tmp_path, content):
+    lists(tmp_path, "", "b", "my")
+    (tmp_path / "train.txt").write_bytes(content)
+    split = LISTS(tmp_path, FOUR)
+    assert split == {"train": [FOUR[0], FOUR[2]], "val": [FOUR[1]], "test": [FOUR[3]]}
+
+
+def test_list_of_names_that_are_no_valid_utf8(tmp_path):
+    images = [os.fsdecode(b"images/caf\xe9.png"), "b.png"]
+    lists(tmp_path, "", "b", "b")
+    (tmp_path / "train.txt").write_bytes(b"images/caf\xe9.png\n")
+    assert LISTS(tmp_path, images)["train"] == images[:1]
+
+
+def test_repeated_lines_of_a_list_count_once_and_are_told(tmp_path, caplog):
+    lists(tmp_path, "images/a.png\nb\n\na.png\nimages\\a.png", "my", "my")
+    with caplog.at_level("INFO"):
+        assert LISTS(tmp_path, FOUR)["train"] == FOUR[:2]
+    told = "data.split: 2 repeated line(s) count once: train.txt:4 names images/a.png again, as line 1 did"
+    assert [record.message for record in caplog.records] == [told]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "name"),
+    [
+        ("images/a.png\nimages/my image 9.png\n", 2, "images/my image 9.png"),  # not "my"
+        ("image\nimage\nimages/a.png", 2, "image"),  # one header at most
+        ("nothing,a.png\n", 1, "nothing,a.png"),
+    ],
+)
+def test_list_line_that_names_nothing(tmp_path, text, line, name):
+    with pytest.raises(ValueError, match=rf"train\.txt:{line}: '{name}' names no image"):
+        LISTS(lists(tmp_path, text, "b", "my"), FOUR)
+
+
+@pytest.mark.parametrize("rule", [LISTS.__class__, ByPattern])
+def test_only_a_hash_keeps_groups(rule):
+    assert rule("a", "b", "c", group=None) == rule("a", "b", "c")  # as conf/data/default.yaml hands it on
+    with pytest.raises(ValueError, match=r"data\.split\.group='x': only segnet\.data\.splits\.ByHash keeps groups"):
+        rule("a", "b", "c", group="x")

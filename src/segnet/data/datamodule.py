@@ -43,6 +43,7 @@ class SegmentationDataModule(LightningDataModule):
         defect_free: glob on the relative path of images that have no mask by design.
         mask_drawn: where images state an EXIF rotation and masks none, masks were drawn on the ``upright`` image or on
             the pixels as ``stored``; null decides by their sizes.
+        bits: in use in images of 16 bits, such as 12; null decides by the values of each. Prediction uses it too.
         image_size: side in pixels, or [height, width]; at least 32.
         augment: albumentations transforms for training, after the resizing; they may crop.
         positive_share: of images that show the class in a training epoch, which keeps its length; in 0..1. Null
@@ -76,6 +77,7 @@ class SegmentationDataModule(LightningDataModule):
         missing_mask: Literal["error", "empty"] = "error",
         defect_free: str | None = None,
         mask_drawn: Literal["upright", "stored"] | None = None,
+        bits: int | None = None,
         image_size: int | Sequence[int] = 480,
         augment: Sequence[Any] = (),
         positive_share: float | None = None,
@@ -91,7 +93,7 @@ class SegmentationDataModule(LightningDataModule):
         super().__init__()
         self.root = Path(root)
         patterns = [images] if isinstance(images, str) else list(images)
-        self.layout = Layout(self.root, patterns, masks, missing_mask, defect_free, mask_drawn)
+        self.layout = Layout(self.root, patterns, masks, missing_mask, defect_free, mask_drawn, bits)
         self.mask, self.split = mask, split
         self.classes, self.num_classes = list(classes), num_classes
         self.image_size = size_of(image_size)

@@ -158,14 +158,21 @@ def deep_colour(path: Path | str, size: tuple[int, int]) -> NDArray[np.uint16]:
     return np.asarray(found[..., order], np.uint16)
 
 
-def bits_of(values: NDArray[np.integer], file: Image.Image) -> int:
-    """How many bits of 16 an image uses: the fewest of 8, 10, 12, 14, 16 that hold its values.
+def bits_of(values: NDArray[np.integer], file: Image.Image, path: Path | str, given: int | None = None) -> int:
+    """How many bits of 16 an image uses: the fewest of 8, 10, 12, 14, 16 that hold its values, or those ``given``.
 
     Cameras of 10, 12 and 14 bits write their values as they are. What a TIFF states as its greatest value counts too;
     formats that state their range (PPM, JPEG 2000) are scaled to 16 bits by Pillow.
+
+    Raises:
+        UserError: a value needs more bits than given.
     """
     if file.format not in ("PNG", "TIFF"):
         return 16
+    if given is not None:
+        if int(values.max(initial=0)) >= 2**given:
+            raise UserError(f"{path}: holds {values.max()}, which data.bits={given} does not hold; correct data.bits")
+        return given
     stated = _tuple(file.tag_v2.get(GREATEST, 0)) if file.format == "TIFF" else (0,)  # type: ignore[attr-defined]
     top = max(int(values.max(initial=0)), *stated)
     return next((bits for bits in (8, 10, 12, 14) if top < 2**bits), 16)

@@ -19,24 +19,26 @@ MaskKind = Literal["grey", "index", "rgb"]
 STRIP = 2**22  # pixels converted at a time
 
 
-def read_rgb(path: Path | str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_rgb(path: Path | str, max_pixels: int = MAX_PIXELS, bits: int | None = None) -> NDArray[np.uint8]:
     """Read an image as uint8 (H, W, 3) RGB.
 
     8 and 16 bit, grey and colour; an alpha channel is dropped, an EXIF rotation is applied. Of 16-bit files the upper
-    8 of the bits in use are taken (see `segnet.data.decoding.bits_of`); floating-point values go from 0 to 1.
+    8 of the ``bits`` in use are taken (None: see `segnet.data.decoding.bits_of`); floating-point values go from 0 to 1.
 
     Raises:
         UserError: unreadable, truncated, of several pages, of no known range, or larger than ``max_pixels``; the
             message names the file.
     """
-    return read_image(path, max_pixels)[0]
+    return read_image(path, max_pixels, bits)[0]
 
 
-def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], int]:
+def read_image(
+    path: Path | str, max_pixels: int = MAX_PIXELS, bits: int | None = None
+) -> tuple[NDArray[np.uint8], int]:
     """As `read_rgb`, and how many bits a channel were in use: 8 to 16, or 32 of floating-point values."""
     with opened(path, max_pixels) as (file, orientation, deep):
-        pixels, bits = _bytes(file, path, deep)
-        return np.ascontiguousarray(turned(pixels, orientation)), bits  # type: ignore[arg-type]
+        pixels, used = _bytes(file, path, deep, bits)
+        return np.ascontiguousarray(turned(pixels, orientation)), used  # type: ignore[arg-type]
 
 
 def read_raw_mask(path: Path | str, kind: MaskKind, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
@@ -57,14 +59,14 @@ def read_raw_mask(path: Path | str, kind: MaskKind, max_pixels: int = MAX_PIXELS
         return np.ascontiguousarray(turned(_mask(file, path, kind, deep), orientation))
 
 
-def _bytes(file: Image.Image, path: Path | str, deep: bool) -> tuple[NDArray[np.uint8], int]:
+def _bytes(file: Image.Image, path: Path | str, deep: bool, given: int | None = None) -> tuple[NDArray[np.uint8], int]:
     """Pixels as stored, uint8 (H, W, 3), and the bits in use."""
     if deep:
         colour = deep_colour(path, file.size)[..., :3]
-        bits = bits_of(colour, file)
+        bits = bits_of(colour, file, path, given)
         return (colour >> (bits - 8)).astype(np.uint8), bits
     if file.mode.startswith("I") or file.mode == "F":
-        grey, bits = _narrow(np.asarray(file), file, path)
+        grey, bits = _narrow(np.asarray(file), file, path, given)
         return np.repeat(grey[..., None], 3, axis=2), bits
     out = np.empty((file.height, file.width, 3), np.uint8)
     rows = max(1, STRIP // file.width)
@@ -79,7 +81,9 @@ def _bytes(file: Image.Image, path: Path | str, deep: bool) -> tuple[NDArray[np.
     return out, 8
 
 
-def _narrow(values: NDArray[Any], file: Image.Image, path: Path | str) -> tuple[NDArray[np.uint8], int]:
+def _narrow(
+    values: NDArray[Any], file: Image.Image, path: Path | str, given: int | None
+) -> tuple[NDArray[np.uint8], int]:
     """16-bit, 32-bit or floating-point (H, W) grey values as uint8, and the bits in use."""
     least, greatest = values.min(initial=0), values.max(initial=0)
     if values.dtype.kind == "f":
@@ -94,7 +98,7 @@ def _narrow(values: NDArray[Any], file: Image.Image, path: Path | str) -> tuple[
             f"{path}: 32-bit images have no fixed range, and its values {least}..{greatest} are not in 0..65535; "
             f"save it with 8 or 16 bits"
         )
-    bits = bits_of(values, file)
+    bits = bits_of(values, file, path, given)
     return (values >> (bits - 8)).astype(np.uint8), bits
 
 

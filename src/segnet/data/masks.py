@@ -210,7 +210,8 @@ def _few_are_flat(values: NDArray[Any], between: NDArray[np.bool_]) -> bool:
     many without. Measured over 315 masks with soft edges: 4 levels and more, no flat pixel at all; over masks
     compressed with JPEG at qualities of 20 to 95: 8 levels and more, at most 0.8 of this bound.
     """
-    ranks = np.unique(values, return_inverse=True)[1].reshape(values.shape).astype(np.float32)
+    exact = values.dtype.str[1:] in ("u1", "f4")  # OpenCV takes them as they are; of others, ranks are enough
+    ranks = values if exact else np.unique(values, return_inverse=True)[1].reshape(values.shape).astype(np.float32)
     area = np.ones((3, 3), np.uint8)
     flat = (cv2.dilate(ranks, area) == cv2.erode(ranks, area)) & between
     count = min(len(np.unique(values[between])), 256)

@@ -23,16 +23,18 @@ class Pair:
     """An image and its mask; ``mask=None`` means that all of it is background.
 
     Where the image states an EXIF rotation and the mask does not, the mask's size says whether it was drawn on the
-    ``upright`` image or on the pixels as ``stored``; ``drawn`` says so where the size cannot.
+    ``upright`` image or on the pixels as ``stored``; ``drawn`` says so where the size cannot. ``bits`` of 16 are in
+    use in the image; None decides by its values.
     """
 
     image: Path
     mask: Path | None
     drawn: Literal["upright", "stored"] | None = None
+    bits: int | None = None
 
     def load(self, encoding: Encoding, size: tuple[int, int] | None) -> cache.Pair:
         """Decode to uint8 RGB (H, W, 3) and class indices (H, W), at ``size`` or at the image's own."""
-        image = read_rgb(self.image)
+        image = read_rgb(self.image, bits=self.bits)
         indices = self.indices(encoding, image.shape[:2])
         return (image, indices) if size is None else resize_pair(image, indices, size)
 
@@ -77,10 +79,13 @@ class Layout:
     missing_mask: Literal["error", "empty"] = "error"
     defect_free: str | None = None
     mask_drawn: Literal["upright", "stored"] | None = None
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.mask_drawn not in (None, "upright", "stored"):
             raise UserError(f"data.mask_drawn={self.mask_drawn}: must be null, 'upright' or 'stored'")
+        if self.bits is not None and (type(self.bits) is not int or not 8 <= self.bits <= 16):
+            raise UserError(f"data.bits={self.bits}: must be null or an integer in 8..16")
         if self.missing_mask not in ("error", "empty"):
             raise UserError(f"data.missing_mask={self.missing_mask}: must be 'error' or 'empty'")
 
@@ -138,15 +143,15 @@ class Layout:
         """
         mask = self.mask_of(image)
         if mask is None:
-            return Pair(self.root / image, None)
+            return Pair(self.root / image, None, bits=self.bits)
         if mask.exists() or mask.is_symlink():
-            return Pair(self.root / image, mask, self.mask_drawn)
+            return Pair(self.root / image, mask, self.mask_drawn, self.bits)
         if self.missing_mask == "error":
             raise UserError(
                 f"{self.root / image}: its mask {mask} is missing; add it, or set data.missing_mask=empty "
                 f"(no mask means no defect) or data.defect_free=<pattern>"
             )
-        return Pair(self.root / image, None)
+        return Pair(self.root / image, None, bits=self.bits)
 
     def mask_of(self, image: str) -> Path | None:
         """Where the mask of an image of `list_images` should be; None if it has none by design."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 
 from segnet.data.decoding import EXTENSIONS
-from segnet.errors import UserError
+from segnet.errors import UserError, printable
 
 SPLITS = ("train", "val", "test")
 ALL = "all"  # every image, whatever split it belongs to
@@ -86,11 +86,15 @@ class ByList:
     @staticmethod
     def _read(path: Path, known: dict[str, set[str]]) -> list[str]:
         found: dict[str, int] = {}
-        again = []
+        again: list[str] = []
+        header = True
         for number, line in enumerate(_text(path).splitlines(), 1):
             names = _names(line)
             match = next((known[name] for name in names if name in known), set())
-            if not names or (not match and not found and names[1].lower() in HEADERS):
+            if not names:
+                continue
+            may_be_header, header = header, False
+            if may_be_header and not match and names[1].lower() in HEADERS:
                 continue
             if len(match) != 1:
                 raise UserError(
@@ -103,7 +107,7 @@ class ByList:
             else:
                 found[image] = number
         if again:
-            rank_zero_warn(f"data.split: {len(again)} repeated line(s) count once: {again[0]}")
+            rank_zero_info(printable(f"data.split: {len(again)} repeated line(s) count once: {again[0]}"))
         return list(found)
 
 

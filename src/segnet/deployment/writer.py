@@ -96,7 +96,10 @@ def _predicted(
     model = predictor.model
     table = palette(len(model.classes), model.colors)
     images = [path for path in files if not is_video(path)]
-    read = ahead(pool, ((_bytes(path), partial(_read, path)) for path in images), _ahead_of(cfg.batch_size), READ_AHEAD)
+    bits = getattr(model, "bits", None)
+    read = ahead(
+        pool, ((_bytes(path), partial(_read, path, bits)) for path in images), _ahead_of(cfg.batch_size), READ_AHEAD
+    )
 
     def results(batch: dict[Path, NDArray[np.uint8]]) -> Iterator[Task[Row]]:
         begin = time.perf_counter()
@@ -140,10 +143,10 @@ def _bytes(path: Path) -> int:
     return 7 * _pixels(path)
 
 
-def _read(path: Path) -> NDArray[np.uint8] | UserError:
+def _read(path: Path, bits: int | None) -> NDArray[np.uint8] | UserError:
     """The image, or the error that is reported when its turn comes."""
     try:
-        return read_rgb(path)
+        return read_rgb(path) if bits is None else read_rgb(path, bits=bits)
     except UserError as error:
         return error
 

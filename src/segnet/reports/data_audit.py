@@ -35,8 +35,7 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
         looks = pool.map(lambda i: _look(data, i), range(len(data.pairs)))
         rows = list(tqdm(looks, "check", len(data.pairs), unit="image", leave=False))
     split_of = {i: name for name in SPLITS for i in data.indices[name]}
-    errors = [row["error"] for row in rows if row["error"]]
-    warnings = data.layout.passed_over()
+    errors, warnings = [row["error"] for row in rows if row["error"]], data.layout.passed_over()
     shares = _shares(data, rows, errors, warnings)
     empty = {s: sum(not rows[i]["pixels"][1:].any() for i in data.indices[s]) for s in SPLITS}
     twins = duplicates(rows, split_of, near)
@@ -73,9 +72,10 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
 def _mixtures(data: SegmentationDataModule, rows: Sequence[dict[str, Any]]) -> list[str]:
     """What is read file by file, and differs between files of one set; masks that hide what they should show."""
     told = []
-    whites = [(max(row["values"]), row["mask"]) for row in rows if row["values"] and data.mask.kind == "grey"]
+    masks = [row for row in rows if row["values"] and data.mask.kind == "grey"]
+    whites = [(max(row["values"]), row["mask"]) for row in masks if max(row["values"]) in WHITE]
     depths = [(row["bits"], row["name"]) for row in rows if row["bits"]]
-    for what, found in (("masks of white", [w for w in whites if w[0] in WHITE]), ("images with bits", depths)):
+    for what, found in (("masks of white", whites), ("images with bits (data.bits)", depths)):
         kinds: dict[int, list[str]] = {}
         for value, name in found:
             kinds.setdefault(value, []).append(name)
@@ -118,7 +118,7 @@ def _look(data: SegmentationDataModule, index: int) -> dict[str, Any]:
     row |= {"name": _name(data, index), "mask": "", "bits": 0, "ignored": False}
     row |= {"sha": "", "hash": np.zeros(64, bool), "thumb": np.zeros((16, 16), np.int16)}
     try:
-        image, row["bits"] = read_image(pair.image)
+        image, row["bits"] = read_image(pair.image, bits=pair.bits)
         row["size"] = [image.shape[1], image.shape[0]]
         row["sha"] = hashlib.sha256(image.tobytes()).hexdigest()
         row["hash"] = difference_hash(image)

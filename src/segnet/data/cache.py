@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-FORMAT = 4  # raise it when the arrays change for the same files
+FORMAT = 3  # raise it when the arrays change for the same files
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 

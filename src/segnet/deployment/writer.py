@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from segnet import environment
 from segnet.data.decoding import header
 from segnet.data.images import read_rgb
 from segnet.deployment.inputs import check_outputs
@@ -139,8 +140,14 @@ def _pixels(path: Path) -> int:
 
 
 def _bytes(path: Path) -> int:
-    """What decoding takes at its peak: Pillow has four bytes a pixel, the array three."""
-    return 7 * _pixels(path)
+    """What decoding takes at its peak: Pillow has four bytes a pixel, the array three.
+
+    Blocks as large as those of large images go back to the kernel when they are freed; kept, they would pile up.
+    """
+    size = 7 * _pixels(path)
+    if size > READ_AHEAD:
+        environment.keep_freed_memory(keep=False)
+    return size
 
 
 def _read(path: Path, bits: int | None) -> NDArray[np.uint8] | UserError:

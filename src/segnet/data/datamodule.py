@@ -24,8 +24,6 @@ from segnet.errors import UserError
 if TYPE_CHECKING:
     from segnet.data.on_device import Resident
 
-NEEDED = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}  # splits, by Lightning's stage
-
 
 class SegmentationDataModule(LightningDataModule):
     """Images and masks of a folder, resized to one size, in three splits.
@@ -143,7 +141,7 @@ class SegmentationDataModule(LightningDataModule):
             self._decoded = Decoded(self.pairs, self.mask, self.num_classes, self.image_size)
             if self.cache_dir is not None:
                 self._decoded.use_cache(Path(self.cache_dir), self.cache_gb)
-        self.require(*NEEDED.get(stage or "", ()))
+        self.require(*division.NEEDED.get(stage or "", ()))
         if stage == "fit":
             division.require_masks(self.pairs, self.layout.masks)
             rank_zero_info(self.used(*SPLITS))

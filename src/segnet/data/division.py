@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from segnet.data.pairs import Pair
 from segnet.errors import UserError
 
+NEEDED = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}  # splits, by Lightning's stage
 Indices = dict[str, list[int]]
 
 
@@ -23,6 +24,12 @@ def require(names: Sequence[str], indices: Indices, found: int, split: object) -
         raise UserError(
             f"data.split gives no image to {', '.join(empty)} ({sizes}) of the {found} there are; correct {given}"
         )
+
+
+def empty(indices: Indices) -> tuple[list[str], list[str]]:
+    """What a data audit says of empty splits: errors, where training needs images, and warnings."""
+    errors = [f"no image in {n}: training needs some, so correct data.split" for n in NEEDED["fit"] if not indices[n]]
+    return errors, [] if indices["test"] else ["no image in test: a run ends without a test"]
 
 
 def require_masks(pairs: Sequence[Pair], pattern: str) -> None:

@@ -252,6 +252,20 @@ def test_iou_at_the_images_own_size_is_that_of_the_files_of_predict(run_main, ev
     assert "iou_own_size" not in table(tmp_path / "eval1" / "images.csv")[0]
 
 
+def test_a_defect_that_vanishes_at_the_networks_size_counts_at_its_own(evaluate, trained, tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / "d" / part).mkdir(parents=True)
+    Image.new("RGB", (256, 256), (90, 90, 90)).save(tmp_path / "d/images/a.png")
+    mask = np.zeros((256, 256), np.uint8)
+    mask[1, 1] = 255  # of four rows and columns the third is taken
+    Image.fromarray(mask).save(tmp_path / "d/masks/a.png")
+    found, _ = evaluate(trained, f"data.root={tmp_path / 'd'}", "split=all")
+    (row,) = table(tmp_path / "eval0" / "images.csv")
+    assert int(row["1>0"]) + int(row["1>1"]) == 0
+    assert 0 <= found["metrics"]["all/iou_own_size"] < 0.1
+    assert "all/false_alarm_images" not in found["metrics"]
+
+
 @pytest.fixture(scope="module")
 def striped(shared, cache):
     """A run on three classes and ignored pixels, images of different sizes; beside it its data."""
@@ -318,6 +332,7 @@ def test_so_it_is_of_several_classes_and_in_the_card_of_the_run(run_main, evalua
         (["ckpt_path={best}", "data=folder", "data.root=/tmp", "data.classes=[a]"], r"data\.classes is \[a\], but"),
         (["ckpt_path={best}", "split=all", "data.split.train=1"], r"split=all takes every image, so data\.split"),
         (["ckpt_path={best}", "own_size=1"], "own_size=1: must be true or false"),
+        (["ckpt_path={best}", "trainer.limit_test_batches=0"], "trainer.limit_test_batches=0: no image is evaluated"),
         (["ckpt_path={best}", "mc_samples=1"], "mc_samples=1: must be 0, or an integer of at least 2"),
         (["ckpt_path={best}", "grid=-1"], "grid=-1: must be an integer of at least 0"),
         (["ckpt_path={best}", "mc_samples=4"], "mc_samples=4: the network has no dropout"),

@@ -55,6 +55,8 @@ def run(cfg: DictConfig) -> float | None:
     )
     print(data.used(cfg.split))
     trainer.test(module, loader, verbose=False)
+    if not module.image_counts.found:
+        raise UserError(f"trainer.limit_test_batches={cfg.trainer.limit_test_batches}: no image is evaluated; raise it")
     return evaluation.write(trainer, module, data, cfg)
 
 

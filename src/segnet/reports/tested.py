@@ -46,7 +46,8 @@ def figures(module: SegmentationModule, split: str, trainer: Trainer, own: Confu
         values = scores(torch.from_numpy(np.sum(own, 0)), torch.zeros(2, 1), module.classes)
         found |= {k.replace("iou", "iou_own_size", 1): v.item() for k, v in values.items() if k.startswith("iou")}
     matrices = [matrix for _, matrix in module.image_counts.found]
-    if not any(matrix[1:].any() for matrix in matrices):
+    # A small one may show at the images' own size only.
+    if not any(matrix[1:].any() for matrix in (*matrices, *(own or ()))):
         found |= {name: math.nan for name in found if name.partition("/")[0] in NEED_A_DEFECT}
         found |= false_alarms(matrices)
     return {f"{split}/{name}": value for name, value in sorted(found.items())}

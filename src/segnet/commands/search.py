@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
-from segnet.cli import CONF_DIR
 from segnet.commands import train
 from segnet.errors import UserError, explain
 from segnet.files import cells
 from segnet.old_names import update_targets
+from segnet.overrides import CONF_DIR
 
 Space = dict[str, dict[str, Any]]
 

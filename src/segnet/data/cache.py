@@ -80,7 +80,7 @@ def _build(folder: Path, target: Path, load: Callable[[int], Pair], count: int, 
         )
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             results = pool.map(load, range(count))
-            for i, pair in enumerate(tqdm(results, "decode once", count, unit="image", leave=False)):
+            for i, pair in enumerate(tqdm(results, "decode once", count, unit="image", leave=False, disable=None)):
                 images[i], masks[i] = pair
         images.flush()
         masks.flush()

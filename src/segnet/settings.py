@@ -28,7 +28,7 @@ Parts = Literal["ceiling", "training", "loop", "index", "memory", "data", "infer
 Tile = Annotated[int, Ge(32)] | None
 Overlap = Annotated[float, Interval(ge=0, lt=1)]
 
-_TRAIN: dict[str, Any] = {"monitor": Text, "mode": Mode, "weights": PathText | list[PathText] | None}
+_TRAIN: dict[str, Any] = {"monitor": Text, "mode": Mode, "weights": PathText | list[PathText] | None, "own_size": bool}
 _TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative}
 
 # Of each command beside `output_dir` and `seed`, which all share; groups that make objects are not among them.
@@ -38,7 +38,9 @@ COMMANDS: dict[str, dict[str, Any]] = {
         **_TRAIN, "resume": PathText | None, "find": None, "trials": Positive, "storage": Text | None, "study": Text,
         "prune.startup_trials": Count, "prune.warmup_epochs": Count,
     },
-    "eval": {"ckpt_path": PathText, "split": Text, "mc_samples": Count, "worst": Count, "grid": Count},
+    "eval": {
+        "ckpt_path": PathText, "split": Text, "mc_samples": Count, "own_size": bool, "worst": Count, "grid": Count,
+    },
     "predict": {
         "ckpt_path": PathText, "input": PathText, "overlay": bool, "probabilities": bool, "batch_size": Positive,
         "tile": Tile, "overlap": Overlap, "flips": bool, "scales": Annotated[list[Above0], MinLen(1)],
@@ -48,7 +50,6 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "ckpt_path": PathText, "format": Literal["onnx", "pt2"], "quantize": Literal["int8"] | None,
         "calibration": Positive, "images": Positive,
         **{f"{group}.{key}": kind for group in ("tolerance", "tolerance_int8") for key, kind in _TOLERANCE.items()},
-        "data.root": PathText | None,
     },
     "demo": {
         "ckpt_path": PathText, "host": Text, "port": Annotated[int, Interval(ge=1, le=65535)],

@@ -24,8 +24,6 @@ def run(cfg: DictConfig) -> float | None:
 
     if cfg.split not in (*SPLITS, ALL):
         raise UserError(f"split={cfg.split}: must be one of {', '.join(SPLITS)}, or {ALL} for every image")
-    if type(cfg.own_size) is not bool:
-        raise UserError(f"own_size={cfg.own_size}: must be true or false")
     for key in ("worst", "grid"):
         if type(cfg[key]) is not int or cfg[key] < 0:
             raise UserError(f"{key}={cfg[key]}: must be an integer of at least 0")

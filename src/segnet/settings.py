@@ -43,17 +43,19 @@ Color = tuple[Level, Level, Level]
 Colors = Sequence[Color]
 Rgb = tuple[float, float, float]
 
-_TRAIN: dict[str, Any] = {"monitor": Text, "mode": Mode, "weights": PathText | list[PathText] | None}
+_TRAIN: dict[str, Any] = {"monitor": Text, "mode": Mode, "weights": PathText | list[PathText] | None, "own_size": bool}
 _TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative}
 
 # Of each command beside `output_dir` and `seed`, which all share; groups that make objects are not among them.
 COMMANDS: dict[str, dict[str, Any]] = {
-    "train": {**_TRAIN, "resume": PathText | None, "find": Find},
+    "train": {**_TRAIN, "resume": PathText | None, "find": Find, "resume_changed_data": bool},
     "tune": {
         **_TRAIN, "resume": PathText | None, "find": None, "trials": Positive, "storage": Url, "study": Text,
         "prune.startup_trials": Count, "prune.warmup_epochs": Count,
     },
-    "eval": {"ckpt_path": PathText, "split": Text, "mc_samples": Count, "worst": Count, "grid": Count},
+    "eval": {
+        "ckpt_path": PathText, "split": Text, "mc_samples": Count, "own_size": bool, "worst": Count, "grid": Count,
+    },
     "predict": {
         "ckpt_path": PathText, "input": PathText, "overlay": bool, "probabilities": bool, "batch_size": Positive,
         "tile": Tile, "overlap": BelowOne, "flips": bool, "scales": Annotated[list[Above0], MinLen(1)],
@@ -63,7 +65,6 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "ckpt_path": PathText, "format": Literal["onnx", "pt2"], "quantize": Literal["int8"] | None,
         "calibration": Positive, "images": Positive,
         **{f"{group}.{key}": kind for group in ("tolerance", "tolerance_int8") for key, kind in _TOLERANCE.items()},
-        "data.root": PathText | None,
     },
     "demo": {
         "ckpt_path": PathText, "host": Text, "port": Annotated[int, Interval(ge=1, le=65535)],

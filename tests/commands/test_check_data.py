@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
+from helpers import call_main
 from segnet.cli import CONF_DIR
 from segnet.configuration import instantiate
 from segnet.reports.data_audit import difference_hash, guess
@@ -92,6 +93,32 @@ def test_missing_classes_and_strict(run_main, root, tmp_path):
     assert report["warnings"] == ["class defect does not occur in val"]
     assert report["empty_masks"]["val"] == 3
     assert examine(run_main, root, tmp_path, "strict=true")[0] == 1
+
+
+@pytest.mark.parametrize(("empty", "code"), [("test", 0), ("val", 1), ("train", 1)])
+def test_a_split_that_is_empty_is_reported(run_main, root, tmp_path, empty, code):
+    """Training can do without test images alone."""
+    for kind in ("images", "masks"):
+        shutil.rmtree(root / kind / empty)
+    found, err, report = examine(run_main, root, tmp_path)
+    assert found == code, err
+    assert report["images"][empty] == 0
+    told = {"test": ["no image in test: a run ends without a test"]}.get(empty, [])
+    assert report["warnings"] == told
+    assert report["errors"] == ([] if told else [f"no image in {empty}: training needs some, so correct data.split"])
+
+
+def test_good_images_alone_are_reported(run_main, root, tmp_path, capfd):
+    shutil.rmtree(root / "masks")
+    code = call_main(
+        "check_data", f"output_dir={tmp_path / 'o'}", "data=folder", f"data.root={root}", "data.images=images/*/*.png",
+        "data.missing_mask=empty", *split_by_folder(),
+    )  # fmt: skip
+    printed = capfd.readouterr().out
+    assert code == 1
+    told = "12 of 12 images used (6 train, 3 val, 3 test); left out: none; 12 without a mask count as free of defects"
+    assert told in printed
+    assert "error: class defect does not occur in train" in printed
 
 
 def test_what_is_read_file_by_file_is_told(run_main, root, tmp_path, caplog):

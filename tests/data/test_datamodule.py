@@ -521,7 +521,7 @@ def test_no_mask_at_all(tmp_path):
     fill(tmp_path, ["t0", "t1", "v0"])
     told = r"data\.masks='labels/\{stem\}\.png': none of 3 images has a mask; correct the pattern"
     with pytest.raises(ValueError, match=told):
-        make(tmp_path, masks="labels/{stem}.png", missing_mask="empty").setup()
+        make(tmp_path, masks="labels/{stem}.png", missing_mask="empty").setup("fit")
 
 
 # -- errors ----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from segnet.data import cache
 from segnet.data.masks import IGNORE_INDEX, Encoding
 from segnet.data.pairs import Pair
 from segnet.errors import UserError
+from segnet.networks.segnet import SMALLEST
 
 
 class Decoded:
@@ -96,3 +97,15 @@ class Decoded:
             totals[:, 0] += pixels
             totals[:, 1] += pixels.sum() * (pixels > 0)
         return totals
+
+
+def size_of(value: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) that ``data.image_size`` says: one side, or both.
+
+    Raises:
+        UserError: it says something else, or a side is too small for the networks.
+    """
+    sides = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(sides) == 2 and all(type(side) is int and side >= SMALLEST for side in sides):
+        return sides[0], sides[1]
+    raise UserError(f"data.image_size={value}: must be one side or [height, width], at least {SMALLEST} pixels each")

@@ -169,21 +169,21 @@ class Layout:
         return self.root / name
 
 
-def find(layout: Layout, split: Callable[[Path, Sequence[str]], Split]) -> tuple[list[Pair], dict[str, list[int]]]:
+def find(layout: Layout, split: Callable[[Path, Sequence[str]], Split]) -> tuple[list[Pair], dict[str, list[int]], int]:
     """List the images and split them.
 
     Returns:
-        pairs that belong to some split, in the order of their names, and of each split the indices into them.
+        pairs that belong to some split, in the order of their names; of each split the indices into them, empty where
+        the split is not there; and how many images there are, in a split or not.
 
     Raises:
-        UserError: no image has a mask, or one is in the training split and in another.
+        UserError: an image is in the training split and in another.
     """
-    by_split = split(layout.root, layout.list_images())
+    images = layout.list_images()
+    by_split: Split = {name: [] for name in SPLITS} | split(layout.root, images)
     if leaked := sorted(set(by_split["train"]) & {*by_split["val"], *by_split["test"]}):
         raise UserError(f"data.split puts {leaked[0]} ({len(leaked)} in all) into train and val or test")
     used = sorted({image for part in by_split.values() for image in part})
     pairs = [layout.pair(image) for image in used]
-    if pairs and all(pair.mask is None for pair in pairs):
-        raise UserError(f"data.masks={layout.masks!r}: none of {len(pairs)} images has a mask; correct the pattern")
     place = {image: i for i, image in enumerate(used)}
-    return pairs, {name: [place[image] for image in by_split[name]] for name in SPLITS}
+    return pairs, {name: [place[image] for image in part] for name, part in by_split.items()}, len(images)

@@ -71,6 +71,8 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
             file.flush()
             bar.update()
         bar.update(len(failed))
+    left = f"{len(failed)} that could not be read" if failed else "none"
+    print(f"{len(files) - len(failed)} of {len(files)} files used; left out: {left}")
     print(f"written to {folder}")
     if failed:
         for told in failed if len(failed) > 5 else ():

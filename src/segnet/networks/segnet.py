@@ -2,9 +2,8 @@
 
 Every network maps float (N, 3, H, W), H and W of at least 32, to logits (N, num_classes, H, W).
 
-Sources: Badrinarayanan et al., "SegNet", TPAMI 2017 (sections 3 and 3.2); Kendall et al., "Bayesian SegNet",
-BMVC 2017 (section 3: dropout p = 0.5 after the central encoder and decoder stages); He et al., "Delving Deep
-into Rectifiers", ICCV 2015 (initialisation).
+Sources: Badrinarayanan et al., "SegNet", TPAMI 2017 (sections 3 and 3.2); Kendall et al., "Bayesian SegNet", BMVC 2017
+(section 3: dropout in the central stages); He et al., "Delving Deep into Rectifiers", ICCV 2015 (initialisation).
 """
 
 import math

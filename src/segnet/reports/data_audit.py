@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from segnet.data import division
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.images import read_image, read_raw_mask
 from segnet.data.listing import counted
@@ -35,9 +36,10 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
         looks = pool.map(lambda i: _look(data, i), range(len(data.pairs)))
         rows = list(tqdm(looks, "check", len(data.pairs), unit="image", leave=False, disable=None))
     split_of = {i: name for name in SPLITS for i in data.indices[name]}
-    errors, warnings = [row["error"] for row in rows if row["error"]], data.layout.passed_over()
+    errors, warnings = division.empty(data.indices)
+    errors += [row["error"] for row in rows if row["error"]]
+    warnings += data.layout.passed_over()
     shares = _shares(data, rows, errors, warnings)
-    empty = {s: sum(not rows[i]["pixels"][1:].any() for i in data.indices[s]) for s in SPLITS}
     twins = duplicates(rows, split_of, near)
     alike = []
     for kind, first, second in twins:
@@ -60,7 +62,7 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
         "errors": errors,
         "warnings": warnings,
         "images": {name: len(data.indices[name]) for name in SPLITS},
-        "empty_masks": empty,
+        "empty_masks": {s: sum(not rows[i]["pixels"][1:].any() for i in data.indices[s]) for s in SPLITS},
         "class_shares": shares,
         "sizes": dict(sizes.most_common()),
         "mask_values": _values(rows),
@@ -91,13 +93,12 @@ def _shares(
     data: SegmentationDataModule, rows: Sequence[dict[str, Any]], errors: list[str], warnings: list[str]
 ) -> dict[str, dict[str, float]]:
     """Share of each class in the pixels of each split; missing and rare classes are reported."""
-    count = max(data.num_classes, 2)
     names = ["background", *data.classes] if data.num_classes == 1 else data.classes
     shares: dict[str, dict[str, float]] = {}
     for split in SPLITS:
-        pixels = sum((rows[i]["pixels"] for i in data.indices[split]), np.zeros(count, np.int64))
+        pixels = sum((rows[i]["pixels"] for i in data.indices[split]), np.zeros(len(names), np.int64))
         shares[split] = {n: float(p) / max(int(pixels.sum()), 1) for n, p in zip(names, pixels, strict=True)}
-        for name, value in shares[split].items():
+        for name, value in shares[split].items() if data.indices[split] else ():
             if value == 0:
                 held = next((rows[i]["values"] for i in data.indices[split] if rows[i]["values"]), None)
                 told = f"class {name} does not occur in {split}{guess(held) if split == 'train' else ''}"
@@ -214,8 +215,7 @@ def contact_sheet(data: SegmentationDataModule, findings: Findings, count: int, 
     if not tiles:
         return
     columns = min(6, len(tiles))
-    blank = np.full_like(tiles[0], 255)
-    tiles += [blank] * (-len(tiles) % columns)
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
     lines = [np.concatenate(tiles[i : i + columns], 1) for i in range(0, len(tiles), columns)]
     save(path, np.concatenate(lines, 0))
 

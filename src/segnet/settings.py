@@ -39,6 +39,11 @@ BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 Widths = Annotated[
     Annotated[Sequence[Positive], Len(5, 5)], "5 positive channel counts, one per stage, such as [16,32,80,152,184]"
 ]
+NumClasses = Annotated[int, Interval(ge=1, le=254)]  # 255 marks ignored pixels
+Value = Annotated[int, Interval(ge=0, le=65535)]  # stored in a mask
+Bits = Annotated[int, Interval(ge=8, le=16)]
+BetweenZeroAndOne = Annotated[float, Interval(gt=0, lt=1)]
+ImageSize = Annotated[Side | tuple[Side, Side], "one side or [height,width], at least 32 pixels each"]
 Color = tuple[Level, Level, Level]
 Colors = Sequence[Color]
 Rgb = tuple[float, float, float]

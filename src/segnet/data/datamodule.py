@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from segnet import settings
 from segnet.data import cache, division
 from segnet.data.dataset import Batch, EpochSampler, Loader, Samples, collate, epoch_of, processes
 from segnet.data.decoded import Decoded, size_of
@@ -67,31 +68,31 @@ class SegmentationDataModule(LightningDataModule):
 
     def __init__(
         self,
-        root: str,
-        images: str | Sequence[str],
-        masks: str,
+        root: settings.PathText,
+        images: settings.Text | Sequence[settings.Text],
+        masks: settings.Text,
         mask: Encoding,
-        classes: Sequence[str],
-        num_classes: int,
+        classes: Sequence[settings.Text],
+        num_classes: settings.NumClasses,
         split: Callable[[Path, Sequence[str]], Split],
         missing_mask: Literal["error", "empty"] = "error",
-        defect_free: str | None = None,
+        defect_free: settings.Text | None = None,
         mask_drawn: Literal["upright", "stored"] | None = None,
-        bits: int | None = None,
-        image_size: int | Sequence[int] = 480,
+        bits: settings.Bits | None = None,
+        image_size: settings.ImageSize = 480,
         augment: Sequence[Any] | None = (),
-        positive_share: float | None = None,
-        batch_size: int = 4,
-        num_workers: int | Literal["auto"] = "auto",
-        cache_dir: str | None = None,
-        cache_gb: float = 20.0,
+        positive_share: settings.BetweenZeroAndOne | None = None,
+        batch_size: settings.Positive = 4,
+        num_workers: settings.Count | Literal["auto"] = "auto",
+        cache_dir: settings.PathText | None = None,
+        cache_gb: settings.NotNegative = 20.0,
         device_cache: bool | Literal["auto"] = "auto",
         prepare: Callable[..., Any] | None = None,
-        seed: int = 0,
-        colors: Sequence[Sequence[int]] | None = None,
+        seed: settings.Seed = 0,
+        colors: settings.Colors | None = None,
     ) -> None:
         super().__init__()
-        self.root = Path(root)
+        self.root = Path(str(root))
         patterns = [images] if isinstance(images, str) else list(images)
         self.layout = Layout(self.root, patterns, masks, missing_mask, defect_free, mask_drawn, bits)
         self.mask, self.split = mask, split
@@ -142,7 +143,7 @@ class SegmentationDataModule(LightningDataModule):
             self.layout.tell_passed_over()
             self._decoded = Decoded(self.pairs, self.mask, self.num_classes, self.image_size)
             if self.cache_dir is not None:
-                self._decoded.use_cache(Path(self.cache_dir), self.cache_gb)
+                self._decoded.use_cache(Path(str(self.cache_dir)), self.cache_gb)
         self.require(*division.NEEDED.get(stage or "", ()))
         if stage == "fit":
             division.require_masks(self.pairs, self.layout.masks)

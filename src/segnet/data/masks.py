@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from segnet.data.decoding import LOSSY
 from segnet.data.images import MaskKind
 from segnet.errors import UserError
+from segnet.settings import Colors, Count, Positive, Value
 
 IGNORE_INDEX = 255
 # What "white" is in files whose greatest value is one of these: 0/1 masks, 8 bits, and cameras' 10 to 14 in 16.
@@ -84,9 +85,9 @@ class Values:
         ignore: stored values that count in no loss and no metric.
     """
 
-    num_classes: int
-    classes: Sequence[int] | None = None
-    ignore: Sequence[int] = ()
+    num_classes: Positive
+    classes: Sequence[Value] | None = None
+    ignore: Sequence[Value] = ()
     kind: ClassVar[MaskKind] = "index"
 
     def __call__(self, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
@@ -144,9 +145,9 @@ class Palette:
             soft edges (see `_soft`).
     """
 
-    colors: Sequence[Sequence[int]]
-    ignore: Sequence[Sequence[int]] = ()
-    tolerance: int | None = None
+    colors: Colors
+    ignore: Colors = ()
+    tolerance: Count | None = None
     kind: ClassVar[MaskKind] = "rgb"
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from segnet.data.decoding import EXTENSIONS
 from segnet.errors import UserError, printable
+from segnet.settings import Share, Text
 
 SPLITS = ("train", "val", "test")
 ALL = "all"  # every image, whatever split it belongs to
@@ -27,9 +28,9 @@ HEADERS = {"image", "images", "image_id", "img", "file", "filename", "file_name"
 class ByPattern:
     """Each split is a glob on the relative path, such as ``train/*``, or null; a split may be named twice."""
 
-    train: str | None = None
-    val: str | None = None
-    test: str | None = None
+    train: Text | None = None
+    val: Text | None = None
+    test: Text | None = None
     group: None = None  # stands in conf/data/default.yaml, for `ByHash`
 
     def __post_init__(self) -> None:
@@ -62,9 +63,9 @@ class ByList:
         UserError: there is none of the lists, or a line names no image.
     """
 
-    train: str | None = None
-    val: str | None = None
-    test: str | None = None
+    train: Text | None = None
+    val: Text | None = None
+    test: Text | None = None
     group: None = None  # stands in conf/data/default.yaml, for `ByHash`
 
     def __post_init__(self) -> None:
@@ -157,10 +158,10 @@ class ByHash:
         salt: another text draws another split.
     """
 
-    train: float
-    val: float
-    test: float
-    group: str | None = None
+    train: Share
+    val: Share
+    test: Share
+    group: Text | None = None
     salt: str = ""
 
     def __call__(self, root: Path, images: Sequence[str]) -> Split:

@@ -16,7 +16,7 @@ def atomic_write(path: Path, shared: bool = False) -> Iterator[Path]:
         shared: processes may write the same file at the same time: each gets a path of its own.
 
     Raises:
-        OSError: the file cannot be written. After any error in the block ``path`` is as it was.
+        OSError: the file cannot be written, with its name. After any error in the block ``path`` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part" if shared else f"{path.name}.part")
@@ -25,8 +25,10 @@ def atomic_write(path: Path, shared: bool = False) -> Iterator[Path]:
         with part.open("r+b") as file:
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk says no name by itself
         raise
 
 

@@ -133,6 +133,31 @@ def test_changed_image_is_seen(tmp_path):
     assert np.array_equal(after[0]["image"][0].permute(1, 2, 0), written["t0"][0])
 
 
+@pytest.mark.parametrize("other", ["val", "test"])
+def test_an_image_in_training_and_in_another_split_is_refused(tmp_path, other):
+    fill(tmp_path, ["t0", "t1", "v0", "v1"])
+    globs = {"train": "images/t*", "val": "images/v0*", "test": "images/v1*"} | {other: "images/?1*"}
+    with pytest.raises(ValueError, match=r"data.split puts images/t1.png \(1 in all\) into train and val or test"):
+        ready(make(tmp_path, split=ByPattern(**globs)))
+
+
+@pytest.mark.parametrize("change", ["a mask", "the threshold"])
+def test_masks_that_would_be_others_are_not_served_from_the_cache(tmp_path, change):
+    fill(tmp_path, ["t0", "v0"], values=(0, 100, 255))
+    cache = str(tmp_path / "c")
+    before = epoch(ready(make(tmp_path, cache_dir=cache)))[0]
+    if change == "a mask":
+        mask = np.random.default_rng(5).choice(np.array([0, 100, 255], np.uint8), (32, 32))
+        put(tmp_path, "masks/t0.png", mask)
+    else:
+        mask = np.asarray(Image.open(tmp_path / "masks" / "t0.png"))
+    above = 127 if change == "a mask" else 50
+    after = epoch(ready(make(tmp_path, cache_dir=cache, mask=Threshold(above))))[0]
+    assert torch.equal(after["image"], before["image"])
+    assert np.array_equal(after["mask"][0], mask > above)
+    assert not torch.equal(after["mask"], before["mask"])
+
+
 # -- draws -----------------------------------------------------------------------------------------
 
 CROPS = [
@@ -233,6 +258,18 @@ def test_evaluation_comes_in_order(cable, split):
     assert names == sorted(names)
 
 
+@pytest.mark.filterwarnings("ignore:Argument.* not valid for transform")
+def test_an_argument_that_a_transform_does_not_know_is_refused():
+    with pytest.raises(ValueError, match="sped"):
+        Samples(lambda i: None, [0], [A.HorizontalFlip(sped=0.5)])
+
+
+def test_without_other_processes_all_is_drawn():
+    assert list(EpochSampler(5, 0, False)) == [(0, i, 0) for i in range(5)]
+    assert sorted(i for _, i, _ in EpochSampler(5, 0, True)) == list(range(5))
+    assert (len(EpochSampler(5, 0, True)), len(EpochSampler(0, 0, True))) == (5, 0)
+
+
 # -- shares of processes ---------------------------------------------------------------------------
 
 
@@ -293,6 +330,8 @@ def test_rare_images_are_drawn_as_often_as_told_and_evenly(tmp_path, share):
     ("changes", "message"),
     [
         ({"positive_share": 1.5}, "positive_share=1.5: must lie between 0 and 1"),
+        ({"positive_share": 1.0}, "positive_share=1.0: must lie between 0 and 1"),
+        ({"positive_share": 0.0}, "positive_share=0.0: must lie between 0 and 1"),
         ({"positive_share": 0.5, "classes": list("abc"), "num_classes": 3}, "3 classes: it is for binary tasks"),
         ({"positive_share": 0.5}, "3 of 3 training images show the class, so there is nothing to balance"),
     ],
@@ -321,7 +360,9 @@ def test_class_frequencies(tmp_path, classes, values):
         ]
         for c in range(max(count, 2))
     ]
-    assert module.class_frequencies().tolist() == expected
+    found = module.class_frequencies()
+    assert found.dtype == np.int64
+    assert found.tolist() == expected
 
 
 # -- layouts of conf/data --------------------------------------------------------------------------

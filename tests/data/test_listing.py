@@ -102,3 +102,11 @@ def test_a_link_to_no_mask_is_not_taken_for_no_defect(tmp_path):
     found = layout(tmp_path, missing_mask="empty")
     assert found.pair("images/a.png").mask == tmp_path / "masks" / "a.png"
     assert found.pair("images/b.png").mask is None
+
+
+@pytest.mark.parametrize("masks", ["{root}/labels/{stem}.png", "../labels/{stem}.png"])
+def test_masks_may_lie_elsewhere(tmp_path, masks):
+    put(tmp_path, "set/images/a.png", "labels/a.png", "labels/b.png")
+    found = layout(tmp_path / "set", masks=masks.replace("{root}", str(tmp_path)))
+    assert found.passed_over() == []
+    assert found.pair("images/a.png").mask.is_file()

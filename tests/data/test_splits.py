@@ -146,6 +146,16 @@ def test_hash_groups_stay_together(tmp_path, group):
     assert min(Counter(next(iter(home)) for home in homes.values()).values()) > 20  # all three are used
 
 
+def test_hash_groups_are_the_first_group_not_all_that_matches(tmp_path):
+    """The whole match differs from view to view; what the parentheses capture is the object."""
+    rule = ByHash(0.6, 0.2, 0.2, group=r"(part\d+)_view(\d)")
+    home = placed(rule(tmp_path, [f"part{part:03d}_view{view}.png" for part in range(60) for view in range(5)]))
+    for part in range(60):
+        assert len({home[f"part{part:03d}_view{view}.png"] for view in range(5)}) == 1
+    others = placed(rule(tmp_path, [f"x/part{part:03d}_view9.tif" for part in range(60)]))
+    assert all(others[f"x/part{part:03d}_view9.tif"] == home[f"part{part:03d}_view0.png"] for part in range(60))
+
+
 def test_hash_group_must_match(tmp_path):
     with pytest.raises(ValueError, match=r"data\.split\.group='x\(\.\)' does not match 'a\.png'; correct the pattern"):
         ByHash(0.6, 0.2, 0.2, group="x(.)")(tmp_path, ["a.png"])

@@ -74,7 +74,7 @@ def frames(path):
     return found
 
 
-LEVELS = [np.full((48, 64, 3), 8 * i, np.uint8) for i in range(30)]
+LEVELS = [np.full((48, 64, 3), (0, 60, 8 * i), np.uint8) for i in range(30)]  # BGR: redder and redder, no blue
 
 
 def test_rows_and_batches_come_in_the_order_of_the_files(folder, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from segnet.data import cache, division
-from segnet.data.dataset import Batch, EpochSampler, Samples, collate
+from segnet.data.dataset import Batch, EpochSampler, Loader, Samples, collate, epoch_of, processes
 from segnet.data.decoded import Decoded, size_of
 from segnet.data.masks import Encoding, check_classes
 from segnet.data.pairs import Layout, Pair, find
@@ -60,6 +61,7 @@ class SegmentationDataModule(LightningDataModule):
     Attributes:
         pairs: after `setup`, image and mask of everything that belongs to a split.
         indices: after `setup`, of each split, into ``pairs``.
+        drop_single: whether training leaves out a last batch that is not full, see `segnet.training.batches`.
         found: after `setup`, how many images there are, in a split or not.
     """
 
@@ -100,7 +102,7 @@ class SegmentationDataModule(LightningDataModule):
         self.cache_dir, self.cache_gb, self.device_cache = cache_dir, cache_gb, device_cache
         self.prepare, self.colors = prepare, colors
         self._check()
-        self.pairs: list[Pair] = []
+        self.pairs, self.drop_single = list[Pair](), False
         self.indices: dict[str, list[int]] = {}
         self.found = 0
         self._decoded = Decoded(self.pairs, mask, num_classes, self.image_size)
@@ -213,22 +215,23 @@ class SegmentationDataModule(LightningDataModule):
         positive = None
         if train and self.positive_share is not None:
             positive = np.array([(self.load(index)[1] == 1).any() for index in self.indices["train"]], np.bool_)
-        return DataLoader(
+        epoch = partial(epoch_of, self.trainer) if resident and self.trainer else None
+        sampler = EpochSampler(count, self.seed, train, rank, world, positive, self.positive_share or 0.0, epoch)
+        return Loader(
             samples,
             batch_size=self.batch_size,
-            sampler=EpochSampler(count, self.seed, train, rank, world, positive, self.positive_share or 0.0),  # type: ignore[arg-type]
-            num_workers=workers,
+            sampler=sampler,  # type: ignore[arg-type]
+            drop_last=train and self.drop_single,
             collate_fn=None if kept else collate,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=workers > 0,
             generator=torch.Generator(),  # else every epoch would draw from the generator that dropout draws from
+            **processes(workers),
         )
 
     def _workers(self) -> int:
-        if self.num_workers != "auto":
-            return self.num_workers
         on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
-        return 0 if on_cpu else min(8, max(1, (os.cpu_count() or 1) - 1))
+        auto = 0 if on_cpu else min(8, max(1, (os.cpu_count() or 1) - 1))
+        return auto if self.num_workers == "auto" else self.num_workers
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """See `loader`."""

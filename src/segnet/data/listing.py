@@ -53,6 +53,7 @@ def neither(root: Path, patterns: Sequence[str], images: Sequence[str], masks: S
     found = {
         path
         for folder in folders
+        if folder.is_relative_to(root)  # masks may lie elsewhere
         for path in _files(folder)
         if path.suffix.lower() in EXTENSIONS and not is_hidden(path.relative_to(root)) and path not in known
     }

@@ -121,7 +121,7 @@ def _look(data: SegmentationDataModule, index: int) -> dict[str, Any]:
         row["hash"] = difference_hash(image)
         row["thumb"] = _grey(image, (16, 16))
         if pair.mask is not None:
-            row["mask"] = pair.mask.relative_to(data.root).as_posix()
+            row["mask"] = str(pair.mask).removeprefix(f"{data.root}/")
             row["values"] = mask_values(pair.mask, data.mask.kind)
         mask = pair.indices(data.mask, image.shape[:2])
         found = np.bincount(mask.ravel(), minlength=IGNORE_INDEX + 1)

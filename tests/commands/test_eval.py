@@ -108,7 +108,8 @@ def test_a_named_size_is_evaluated_and_told(evaluate, trained, cable):
         with torch.no_grad():
             guess = module.logits(torch.from_numpy(image).permute(2, 0, 1)[None])[0, 0].numpy() > 0
         np.add.at(counts, (mask, guess.astype(int)), 1)
-    found, printed = evaluate(trained, f"data.root={cable}", "data.image_size=96", "split=val", "trainer.precision=32")
+    given = (f"data.root={cable}", "data.image_size=96", "split=val", "trainer.precision=32-true")
+    found, printed = evaluate(trained, *given)
     assert found["metrics"]["val/iou"] == pytest.approx(counts[1, 1] / (counts.sum() - counts[0, 0]), abs=2e-3)
     assert "image size 96×96 (trained at 64×64)" in printed
     assert re.search(r"val/iou +0\.\d+  at 96×96, as the network gets", printed)

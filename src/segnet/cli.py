@@ -41,6 +41,8 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
             cfg.output_dir = hydra_cfg.runtime.output_dir  # in a sweep the job's own folder
             try:
                 check_keys(cfg, name)
+                if type(cfg.trust) is not bool:
+                    raise UserError(f"trust={cfg.trust}: must be true or false")
                 update_targets(cfg)  # an experiment of the user's may be older than this version
                 return body(cfg)
             except Exception as error:

@@ -27,7 +27,7 @@ def run(cfg: DictConfig) -> None:
     precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision
     torch.manual_seed(cfg.seed)
     predictor = Predictor(
-        load_model(str(cfg.ckpt_path), device), precision, cfg.tile, cfg.overlap,
+        load_model(str(cfg.ckpt_path), device, cfg.trust), precision, cfg.tile, cfg.overlap,
         mc_samples=cfg.mc_samples, batch_size=cfg.batch_size,
     )  # fmt: skip
     launch(page(predictor, cfg.max_pixels), cfg.host, cfg.port, cfg.max_upload_mb)

@@ -29,7 +29,7 @@ def run(cfg: DictConfig) -> float | None:
             raise UserError(f"{key}={cfg[key]}: must be an integer of at least 0")
     environment.keep_freed_memory()
     torch.set_float32_matmul_precision("high")
-    module = load_module(cfg.ckpt_path)
+    module = load_module(cfg.ckpt_path, cfg.trust)
     if type(cfg.mc_samples) is not int or cfg.mc_samples < 0:
         raise UserError(f"mc_samples={cfg.mc_samples}: must be an integer of at least 0")
     if cfg.mc_samples and not any(isinstance(part, torch.nn.Dropout) for part in module.net.modules()):

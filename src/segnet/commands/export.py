@@ -23,7 +23,7 @@ def run(cfg: DictConfig) -> None:
     from segnet.training.checkpoint import load_module
 
     environment.keep_freed_memory()
-    module = load_module(cfg.ckpt_path)
+    module = load_module(cfg.ckpt_path, cfg.trust)
     root = {} if cfg.data.root is None else {"root": cfg.data.root}
     data = instantiate({**module.config["data"], **root, "cache_dir": None}, "data")
     data.setup()

@@ -18,7 +18,7 @@ def run(cfg: DictConfig) -> None:
     device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
     torch.manual_seed(cfg.seed)  # of the Monte-Carlo samples
     predictor = Predictor(
-        load_model(str(cfg.ckpt_path), device),
+        load_model(str(cfg.ckpt_path), device, cfg.trust),
         environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision,
         cfg.tile,
         cfg.overlap,

@@ -40,7 +40,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     trainer, module, data = build(cfg)
     weights = cfg.get("weights")  # a resumed run may be older than this setting
     if weights is not None and start is None:
-        checkpoint.start_from(module, weights)
+        checkpoint.start_from(module, weights, cfg.trust)
     trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     if cfg.find is not None:
         find(cfg, trainer, module, data)

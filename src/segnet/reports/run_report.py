@@ -16,7 +16,7 @@ from segnet.files import atomic_write
 from segnet.networks.segnet import count_parameters
 from segnet.reports.evaluation import write_images
 from segnet.reports.model_card import PHOTOS, card
-from segnet.runs.resume import recorded
+from segnet.runs.record import recorded
 from segnet.training.callbacks import EpochTable, draw_panels
 from segnet.training.module import SegmentationModule
 from segnet.visualization.figures import loss_figure

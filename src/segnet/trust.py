@@ -64,13 +64,17 @@ _ROOTS = ("albumentations", "lightning.pytorch", "segmentation_models_pytorch", 
 _CALLBACK = ("lightning.pytorch.Callback", "lightning.pytorch.plugins.io.CheckpointIO")
 RUN = (
     *MODEL,
-    Rule(("lightning.pytorch.trainer.trainer.Trainer",), text=_OPTION),
-    Rule(("lightning.pytorch.callbacks",), _CALLBACK, _OPTION, more=True),
-    Rule(("segnet.training.callbacks", "segnet.training.preemption"), _CALLBACK, _OPTION),
     Rule(
-        ("lightning.pytorch.loggers.tensorboard.TensorBoardLogger", "lightning.pytorch.loggers.csv_logs.CSVLogger"),
+        (
+            "lightning.pytorch.loggers.csv_logs.CSVLogger",
+            "lightning.pytorch.loggers.tensorboard.TensorBoardLogger",
+            "lightning.pytorch.trainer.trainer.Trainer",
+            "segnet.training.callbacks.batch_size",
+        ),
         text=_OPTION,
     ),
+    Rule(("lightning.pytorch.callbacks",), _CALLBACK, _OPTION, more=True),
+    Rule(("segnet.training.callbacks", "segnet.training.preemption"), _CALLBACK, _OPTION),
     Rule(
         ("albumentations.augmentations", "albumentations.core.composition", "albumentations.pytorch"),
         ("albumentations.BasicTransform", "albumentations.BaseCompose"),
@@ -171,6 +175,7 @@ class _Check:
             if "_target_" in value:
                 self.call(value, key)
             for name, entry in value.items():
+                self.walk(name, key)
                 self.walk(entry, f"{key}.{name}".strip("."))
         elif isinstance(value, str) and "${" in value:
             _refuse(self.source, f"{key}={value!r}", "is an interpolation that a file must not use")
@@ -180,7 +185,7 @@ class _Check:
         entry = f"{key}._target_={target!r}".strip(".")
         given = {str(name): value for name, value in node.items() if name not in ("_target_", "_partial_")}
         free: set[str] = set()
-        if target in PREPARE and key == "data.prepare" and self.rules is RUN:
+        if isinstance(target, str) and target in PREPARE and key == "data.prepare" and self.rules is RUN:
             rule, known = PREPARING, PREPARE[target]
             if node.get("_partial_") is not True:
                 _refuse(self.source, entry, "must have _partial_: true")
@@ -189,7 +194,8 @@ class _Check:
             if rule is None:
                 _refuse(self.source, entry, "names code that a file must not run")
             free = _FREE.get(f"{found.__module__}.{found.__qualname__}", set())
-            known = set(given) if rule.more else set(inspect.signature(found).parameters)
+            kinds = {name: parameter.kind for name, parameter in inspect.signature(found).parameters.items()}
+            known = set(given) if rule.more else {n for n, k in kinds.items() if k is not inspect.Parameter.VAR_KEYWORD}
         if strange := [name for name in given if name not in known or name.startswith("_")]:
             _refuse(self.source, entry, f"takes no {strange[0]} from a file")
         for name, value in given.items():

@@ -1,8 +1,8 @@
 """What a file from someone else may have this program build: known classes, with plain values.
 
 A checkpoint and the record of a run name classes and their arguments. Unless ``trust=true`` says that the user made
-these files, a target must be defined in one of the homes below, takes no arguments but those of its signature, and
-these are numbers, lists and short texts that are no path or address. The few that are paths are named here.
+these files, a target must be defined in one of the homes below, and its arguments are numbers, lists and texts that
+are no path or address. The few that are paths are named here.
 """
 
 import inspect
@@ -186,9 +186,8 @@ class _Check:
         given = {str(name): value for name, value in node.items() if name not in ("_target_", "_partial_")}
         free: set[str] = set()
         if isinstance(target, str) and target in PREPARE and key == "data.prepare" and self.rules is RUN:
-            rule, known = PREPARING, PREPARE[target]
-            if node.get("_partial_") is not True:
-                _refuse(self.source, entry, "must have _partial_: true")
+            rule: Rule | None = PREPARING
+            known = PREPARE[target]
         else:
             found, rule = _allowed(target, self.rules)
             if rule is None:
@@ -203,8 +202,7 @@ class _Check:
                 inside = self.folder is not None and Path(text).is_relative_to(self.folder)
                 good = rule.text.fullmatch(text) or _METRIC.fullmatch(text) or inside
                 if not good or ".." in text or "://" in text:
-                    reason = "is a path or an address that a file must not choose"
-                    _refuse(self.source, f"{key}.{name}={text!r}".strip("."), reason)
+                    _refuse(self.source, f"{key}.{name}={text!r}".strip("."), "is a path that a file must not choose")
 
 
 def _texts(value: Any) -> list[str]:

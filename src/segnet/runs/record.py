@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import Container, DictConfig, ListConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 
 from segnet import trust
 from segnet.errors import UserError
@@ -44,9 +44,10 @@ def recorded(folder: Path) -> list[str]:
     if not has_record(folder):
         return []
     content = load(folder / OVERRIDES)
-    if not isinstance(content, ListConfig):
+    overrides = OmegaConf.to_container(content, resolve=False)
+    if not isinstance(overrides, list):
         raise UserError(f"{folder / OVERRIDES}: not the list of overrides that a run records")
-    return [str(override) for override in OmegaConf.to_container(content, resolve=False)]
+    return [str(override) for override in overrides]
 
 
 def configuration(folder: Path) -> DictConfig:

@@ -47,5 +47,5 @@ notebooks: $(STAMP) ## execute the notebooks in place
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 clean: ## delete caches and built files (runs, data and .venv stay)
-	rm -rf dist build site data/cache .import_linter_cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf dist build site data/cache/segnet-cache .import_linter_cache .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

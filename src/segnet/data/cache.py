@@ -1,24 +1,29 @@
 """Images decoded and resized once, kept as uint8 arrays on disk that every worker maps into memory.
 
-A cache lives in ``<folder>/<key>/`` as ``images.npy``, ``masks.npy`` and ``cache.json``. The key is a hash of
-what decides the content: image size, mask encoding, and every file's name, size and times of change. So a
-changed file or setting never gets an old cache.
+A cache lives in ``<folder>/segnet-cache/<key>/`` as ``images.npy``, ``masks.npy`` and ``cache.json``, beside a marker.
+The key is a hash of what decides the content: image size, mask encoding, and every file's name, size and times of
+change. So a changed file or setting never gets an old cache. What is deleted to make room are these four files in
+folders that have the marker, and nothing else.
 """
 
+import fcntl
 import hashlib
 import json
 import os
-import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from segnet.errors import UserError
+
+HOME = "segnet-cache"  # of all caches, below the folder that the user names
+MARKER = "made-by-segnet"  # in each of them, locked while it is built
 FORMAT = 3  # raise it when the arrays change for the same files
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -40,17 +45,18 @@ def open_or_build(
     """Map the cache ``key``, building it first where it is missing.
 
     Args:
-        folder: where caches live.
+        folder: where caches live, in a folder of their own.
         key: from `key_of`.
         load: image uint8 (H, W, 3) and mask uint8 (H, W) of one index, already at ``size``.
         count: how many images.
         size: (height, width) of them all.
-        limit_gb: bound of the whole folder; the longest unused caches make room. Where one data set alone
+        limit_gb: bound of all of them; the longest unused caches make room. Where one data set alone
             is larger, nothing is cached.
 
     Returns:
         images (count, H, W, 3) and masks (count, H, W), read-only memory maps; None if over the bound.
     """
+    folder = folder / HOME
     target = folder / key
     if not _whole(target):
         need = count * size[0] * size[1] * 4
@@ -68,56 +74,78 @@ def _whole(target: Path) -> bool:
 
 
 def _build(folder: Path, target: Path, load: Callable[[int], Pair], count: int, size: tuple[int, int]) -> None:
-    part = folder / f"{target.name}.{os.getpid()}.part"
-    shutil.rmtree(part, ignore_errors=True)
+    part = folder / f"{target.name}.{uuid4().hex}.part"
     part.mkdir(parents=True)
-    try:
-        images = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-            part / "images.npy", "w+", np.uint8, (count, *size, 3)
-        )
-        masks = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-            part / "masks.npy", "w+", np.uint8, (count, *size)
-        )
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            results = pool.map(load, range(count))
-            for i, pair in enumerate(tqdm(results, "decode once", count, unit="image", leave=False)):
-                images[i], masks[i] = pair
-        images.flush()
-        masks.flush()
-        (part / "cache.json").write_text(json.dumps({"count": count, "size": size, "format": FORMAT}))
-        if not _whole(target):
-            shutil.rmtree(target, ignore_errors=True)  # what a killed deletion left
+    with _locked(part):
         try:
-            part.rename(target)  # atomic: a killed build leaves only a *.part folder
+            _fill(part, load, count, size)
+            _remove(target)  # what a killed deletion left
+            try:
+                part.rename(target)  # atomic: a killed build leaves only a *.part folder
+            except OSError as error:
+                if not _whole(target):  # else another process finished the same cache first
+                    raise UserError(f"{target}: is no cache of this program; move it, or set data.cache_dir") from error
+        finally:
+            _remove(part)
+
+
+def _fill(part: Path, load: Callable[[int], Pair], count: int, size: tuple[int, int]) -> None:
+    images = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+        part / "images.npy", "w+", np.uint8, (count, *size, 3)
+    )
+    masks = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+        part / "masks.npy", "w+", np.uint8, (count, *size)
+    )
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = pool.map(load, range(count))
+        for i, pair in enumerate(tqdm(results, "decode once", count, unit="image", leave=False)):
+            images[i], masks[i] = pair
+    images.flush()
+    masks.flush()
+    (part / "cache.json").write_text(json.dumps({"count": count, "size": size, "format": FORMAT}))
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[None]:
+    """Mark a folder as one of this program's, in use until the block ends or the process dies."""
+    with (part / MARKER).open("w") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _in_use(part: Path) -> bool:
+    with (part / MARKER).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            if not _whole(target):  # else another process finished the same cache first
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            return True
+    return False
 
 
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def _remove(entry: Path) -> None:
+    """Delete the files of a cache, the marker last, and its folder if nothing else is in it."""
+    if entry.is_symlink() or not (entry / MARKER).is_file():
+        return
+    with suppress(OSError):
+        for name in ("cache.json", "images.npy", "masks.npy", MARKER):
+            (entry / name).unlink(missing_ok=True)
+        entry.rmdir()
 
 
 def _make_room(folder: Path, allowed: int) -> None:
     """Delete leftovers of killed builds and the longest unused caches until ``allowed`` bytes remain."""
     caches = []
     for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.name.endswith(".part"):
-            if time.time() - entry.stat().st_mtime > 3600 and not _alive(int(entry.suffixes[-2][1:])):
-                shutil.rmtree(entry, ignore_errors=True)
-        elif entry.is_dir():
+        if entry.is_symlink() or not (entry / MARKER).is_file():
+            continue
+        if not entry.name.endswith(".part"):
             caches.append((entry.stat().st_mtime, sum(f.stat().st_size for f in entry.iterdir()), entry))
+        elif not _in_use(entry):
+            _remove(entry)
     used = sum(size for _, size, _ in caches)
     for _, size, entry in sorted(caches):
         if used <= allowed:
             return
-        shutil.rmtree(entry, ignore_errors=True)
+        _remove(entry)
         used -= size

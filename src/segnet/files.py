@@ -1,9 +1,11 @@
-"""Writing a file so that a kill leaves the old one or the new one, whole."""
+"""Writing files: so that a kill leaves the old one or the new one, whole; and never among those that were read."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from segnet.errors import UserError
 
 
 @contextmanager
@@ -27,3 +29,19 @@ def atomic_write(path: Path, shared: bool = False) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def check_output(output_dir: str | Path, key: str, source: str | Path) -> None:
+    """Refuse to write into a folder that is read, or below it: results would lie among the originals, or replace them.
+
+    Args:
+        output_dir: where a command writes; links are followed.
+        key: what names the folder that is read, such as ``data.root``.
+        source: that folder.
+
+    Raises:
+        UserError: naming both.
+    """
+    out, home = Path(output_dir).resolve(), Path(source).resolve()
+    if out.is_relative_to(home):
+        raise UserError(f"output_dir={output_dir}: is {key}={source}, or lies in it; choose a folder outside of it")

@@ -4,6 +4,7 @@ from omegaconf import DictConfig
 
 from segnet.cli import command
 from segnet.errors import UserError
+from segnet.files import check_output
 
 
 def run(cfg: DictConfig) -> None:
@@ -16,6 +17,7 @@ def run(cfg: DictConfig) -> None:
         raise UserError(f"quantize={cfg.quantize} with format={cfg.format}: only ONNX is quantised; use format=onnx")
     import json
     from pathlib import Path
+    from tempfile import TemporaryDirectory
 
     from segnet import environment
     from segnet.configuration import instantiate
@@ -26,14 +28,14 @@ def run(cfg: DictConfig) -> None:
     module = load_module(cfg.ckpt_path, cfg.trust)
     root = {} if cfg.data.root is None else {"root": cfg.data.root}
     data = instantiate({**module.config["data"], **root, "cache_dir": None}, "data")
+    check_output(cfg.output_dir, "data.root", data.root)
     data.setup()
     data.require("val", *(["train"] if cfg.quantize else []))
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"model.{cfg.format}"
-    draft = folder / f"draft.{cfg.format}"
-    plain = folder / f"plain.{cfg.format}"
-    try:
+    with TemporaryDirectory(prefix=".draft-", dir=folder) as scratch:
+        draft, plain = (Path(scratch) / f"{name}.{cfg.format}" for name in ("draft", "plain"))
         exported_model.write(module, draft, verification.metadata(module, Path(cfg.ckpt_path)))
         if cfg.quantize:
             draft.rename(plain)
@@ -43,9 +45,6 @@ def run(cfg: DictConfig) -> None:
         verification.check(found, cfg.tolerance_int8 if cfg.quantize else cfg.tolerance)
         (folder / "verification.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         draft.rename(target)
-    finally:
-        for file in (draft, plain):
-            file.unlink(missing_ok=True)
     print(verification.summary(found))
     print(f"written to {target}")
 

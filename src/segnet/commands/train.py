@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segnet.cli import check_entries, command
 from segnet.errors import UserError
+from segnet.files import check_output
 from segnet.runs import resume
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     resuming = cfg.resume is not None
     if resuming:
         cfg = resume.saved(cfg)
+        check_output(cfg.output_dir, "data.root", cfg.data.root)
     check(cfg)
     # Imported here, so that --help and errors of composition answer at once.
     from segnet.reports.run_report import RunReport

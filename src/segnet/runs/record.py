@@ -25,14 +25,17 @@ def load(path: Path) -> Container:
     """A file of the record; nothing in it is resolved.
 
     Raises:
-        UserError: it cannot be read, is too large, or repeats its parts by aliases.
+        UserError: it cannot be read, is too large or too deep, or repeats its parts by aliases.
     """
     try:
         if path.stat().st_size > trust.BYTES:
             raise UserError(f"{path}: larger than {trust.BYTES} bytes, so no record of a run")
         text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise UserError(f"{path}: has a YAML alias, which no record of a run has")
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > trust.DEPTH:
+                raise UserError(f"{path}: has an alias or is too deep, so no record of a run")
         return OmegaConf.create(text)  # type: ignore[return-value]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]

@@ -7,6 +7,7 @@ writes its record there, and a resumed one in its own folder, whose record it le
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
@@ -145,9 +146,25 @@ def checkpoint(cfg: DictConfig) -> Path | None:
 
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     path = Path(cfg.output_dir) / LAST
-    step = read(path, "resume", cfg.trust)["global_step"] if path.is_file() else 0
+    step = _step(read(path, "resume", cfg.trust), path) if path.is_file() else 0
     for logger in (cfg.logger or {}).values():
         if logger._target_.endswith("TensorBoardLogger"):
             with open_dict(logger):
                 logger.purge_step = step
     return path if path.is_file() else None
+
+
+def _step(content: dict[str, Any], path: Path) -> int:
+    """The step of a checkpoint.
+
+    Raises:
+        UserError: it has none; or it names a file outside, which Lightning might delete as an older checkpoint.
+    """
+    for state in content.get("callbacks", {}).values():
+        older = state.get("best_k_models") if isinstance(state, dict) else None
+        names = [*state.values(), *(older if isinstance(older, dict) else ())] if isinstance(state, dict) else []
+        if odd := [name for name in names if isinstance(name, str) and ".." in Path(name).parts]:
+            raise UserError(f"resume={path}: names {odd[0]} as a checkpoint, which is no path that a run writes")
+    if type(content.get("global_step")) is not int:
+        raise UserError(f"resume={path}: not the checkpoint of a run (it has no step)")
+    return int(content["global_step"])

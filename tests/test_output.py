@@ -50,12 +50,12 @@ def test_nor_beside_a_single_image(run_main, cable, trained, tmp_path, monkeypat
     first.rename(tmp_path / "photos" / "a.png")
     before = content(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
-    code, err = run_main("predict", "photos", f"ckpt_path={trained}/checkpoints/best.ckpt", f"'input={given}'")
+    code, err = run_main("predict", "photos", f"ckpt_path={trained}/checkpoints/best.ckpt", f"input={given}")
     assert code == 1
     assert "output_dir=" in err
     assert "holds the images of input=photos/" in err
     assert content(tmp_path / "photos") == before
-    code, err = run_main("predict", "logs/a", f"ckpt_path={trained}/checkpoints/best.ckpt", f"'input={given}'")
+    code, err = run_main("predict", "logs/a", f"ckpt_path={trained}/checkpoints/best.ckpt", f"input={given}")
     assert code == 0, err
 
 

@@ -4,6 +4,7 @@ from omegaconf import DictConfig
 
 from segnet.cli import command
 from segnet.errors import UserError
+from segnet.files import check_output
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -40,6 +41,7 @@ def run(cfg: DictConfig) -> float | None:
     if "_target_" not in chosen:
         chosen = {**module.config["data"], **chosen}
     data = instantiate(chosen, "data")
+    check_output(cfg.output_dir, "data.root", data.root)
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
     trainer = instantiate(cfg.trainer, "trainer")

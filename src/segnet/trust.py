@@ -20,6 +20,7 @@ REMEDY = "if you made these files yourself, add trust=true"
 DEPTH, ENTRIES, BYTES = 40, 100_000, 1_000_000  # of a configuration
 _NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+")
 _REFERENCE = re.compile(r"\$\{\.*[A-Za-z]\w*(\.\w+)*\}|\$\{oc\.dict\.values:(callbacks|logger)\}")
+_WORDS = re.compile(r"[\w .,+=-]*")
 _METRIC = re.compile(r"(train|val|test)/[\w .-]+")
 
 
@@ -36,7 +37,7 @@ class Rule(NamedTuple):
 
     homes: tuple[str, ...]
     bases: tuple[str, ...] = ()
-    text: re.Pattern[str] = re.compile(r"[\w .,+=-]*")
+    text: re.Pattern[str] = _WORDS
     excluded: tuple[str, ...] = ()
     more: bool = False
 
@@ -86,7 +87,6 @@ RUN = (
     ),
 )
 # What may make the data where its folder is missing, and its arguments; the folder is added when it is called.
-PREPARING = Rule(())
 PREPARE = {
     "segnet.synthetic.cables.write": {"images", "size", "seed"},
     "torchvision.datasets.OxfordIIITPet": {"target_types", "download", "split"},
@@ -186,13 +186,12 @@ class _Check:
         given = {str(name): value for name, value in node.items() if name not in ("_target_", "_partial_")}
         free: set[str] = set()
         if isinstance(target, str) and target in PREPARE and key == "data.prepare" and self.rules is RUN:
-            rule: Rule | None = PREPARING
-            known = PREPARE[target]
+            form, known = _WORDS, PREPARE[target]
         else:
             found, rule = _allowed(target, self.rules)
             if rule is None:
                 _refuse(self.source, entry, "names code that a file must not run")
-            free = _FREE.get(f"{found.__module__}.{found.__qualname__}", set())
+            form, free = rule.text, _FREE.get(f"{found.__module__}.{found.__qualname__}", set())
             kinds = {name: parameter.kind for name, parameter in inspect.signature(found).parameters.items()}
             known = set(given) if rule.more else {n for n, k in kinds.items() if k is not inspect.Parameter.VAR_KEYWORD}
         if strange := [name for name in given if name not in known or name.startswith("_")]:
@@ -200,7 +199,7 @@ class _Check:
         for name, value in given.items():
             for text in () if name in free else _texts(value):
                 inside = self.folder is not None and Path(text).is_relative_to(self.folder)
-                good = rule.text.fullmatch(text) or _METRIC.fullmatch(text) or inside
+                good = form.fullmatch(text) or _METRIC.fullmatch(text) or inside
                 if not good or ".." in text or "://" in text:
                     _refuse(self.source, f"{key}.{name}={text!r}".strip("."), "is a path that a file must not choose")
 

@@ -15,7 +15,7 @@ from helpers import ROOT
 from segnet.cli import CONF_DIR
 from segnet.runs import record
 from segnet.training.checkpoint import load_module, read, without_downloads
-from segnet.trust import DEPTH, ENTRIES, OWN, RUN, check, check_references, plain
+from segnet.trust import DEPTH, ENTRIES, OWN, RUN, check, plain
 
 NET = "segnet.networks.segnet.SegNet"
 DATA = "segnet.data.datamodule.SegmentationDataModule"
@@ -100,6 +100,8 @@ def test_so_is_it_in_the_record_of_a_run(target, place):
         ({"_target_": "segmentation_models_pytorch.Unet", "checkpoint_path": "x"}, "takes no checkpoint_path"),
         ({"_target_": "segmentation_models_pytorch.Unet", "kwargs": {}}, "takes no kwargs"),
         ({"_target_": "segmentation_models_pytorch.Unet", "aux_params": {"activation": "/x"}}, "aux_params='/x'"),
+        ({"_target_": "torchvision.models.segmentation.fcn_resnet50", "kwargs": 1}, "takes no kwargs"),
+        ({"_target_": "torchvision.models.segmentation.fcn.load_state_dict_from_url", "url": "x"}, "names code"),
         ({"_target_": DATA, "images": "/etc/*"}, "images='/etc/\\*'"),
         ({"_target_": DATA, "images": ["a/../../*"]}, "images='a/../../\\*'"),
         ({"_target_": DATA, "masks": "../../{stem}"}, "masks='../../{stem}'"),
@@ -204,6 +206,7 @@ def test_what_this_programs_own_configuration_names_is_allowed(option):
         {"_target_": "segnet.data.ByHash", "train": 1, "val": 0, "test": 0, "group": "/?(..)_\\d"},
         {"_target_": "segmentation_models_pytorch.Unet", "encoder_name": "tu-resnet18.a1_in1k", "classes": 2},
         {"_target_": "segmentation_models_pytorch.losses.JaccardLoss", "mode": "binary"},
+        {"_target_": "torchvision.models.segmentation.lraspp_mobilenet_v3_large", "num_classes": 2},
         {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau", "_partial_": True, "mode": "min"},
         {"_target_": DATA, "root": "../elsewhere", "classes": ["n/a", "~", "a://b"], "masks": "{dir}/../{name}"[:5]},
     ],
@@ -238,7 +241,7 @@ def test_only_plain_values_of_bounded_depth_and_number():
         with pytest.raises(ValueError, match=r"x: its configuration (is too deep or too large|holds a)"):
             plain(value, "x")
         with pytest.raises(ValueError, match="x: its configuration"):
-            check_references(value, "x")
+            record.check_references(value, "x")
 
 
 def test_every_module_that_writes_files_is_excluded():

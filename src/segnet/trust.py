@@ -19,7 +19,6 @@ from segnet.errors import UserError
 REMEDY = "if you made these files yourself, add trust=true"
 DEPTH, ENTRIES, BYTES = 40, 100_000, 1_000_000  # of a configuration
 _NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+")
-_REFERENCE = re.compile(r"\$\{\.*[A-Za-z]\w*(\.\w+)*\}|\$\{oc\.dict\.values:(callbacks|logger)\}")
 _WORDS = re.compile(r"[\w .,+=-]*")
 _METRIC = re.compile(r"(train|val|test)/[\w .-]+")
 
@@ -47,6 +46,7 @@ OWN = Rule(
     text=re.compile(r"(?![/~])([^\\{\x00-\x1f]|\{\w*\})*"),  # patterns below the data's root are among them
     excluded=(
         "segnet.data.cache",
+        "segnet.data.decoding",
         "segnet.data.images",
         "segnet.training.callbacks",
         "segnet.training.checkpoint",
@@ -59,9 +59,18 @@ MODEL = (
     Rule(("torch.nn.modules",), ("torch.nn.Module",)),
     Rule(("torch.optim",), ("torch.optim.Optimizer", "torch.optim.lr_scheduler.LRScheduler")),
     Rule(("segmentation_models_pytorch.decoders", "segmentation_models_pytorch.losses"), ("torch.nn.Module",)),
+    Rule(("torchvision.models.segmentation",)),
 )
 _OPTION = re.compile(r"[\w .,:+={}()%-]*")
-_ROOTS = ("albumentations", "lightning.pytorch", "segmentation_models_pytorch", "torch.nn", "torch.optim", *OWN.homes)
+_ROOTS = (
+    "albumentations",
+    "lightning.pytorch",
+    "segmentation_models_pytorch",
+    "torch.nn",
+    "torch.optim",
+    "torchvision.models",
+    *OWN.homes,
+)
 _CALLBACK = ("lightning.pytorch.Callback", "lightning.pytorch.plugins.io.CheckpointIO")
 RUN = (
     *MODEL,
@@ -138,26 +147,8 @@ def check(config: Any, source: str, rules: Sequence[Rule] = MODEL, folder: Path 
     _Check(source, rules, folder).walk(plain(config, source), "")
 
 
-def check_references(config: Any, source: str) -> None:
-    """Refuse interpolations that read more than other keys, such as ``${oc.env:HOME}``.
-
-    Raises:
-        UserError: naming the text.
-    """
-    texts = [plain(config, source)]
-    while texts:
-        value = texts.pop()
-        if isinstance(value, dict):
-            texts += [*value, *value.values()]
-            if isinstance(target := value.get("_target_"), str) and "${" in target:
-                _refuse(source, f"_target_={target!r}", "is put together from other keys")
-        elif isinstance(value, list):
-            texts += value
-        elif isinstance(value, str) and "${" in _REFERENCE.sub("", value):
-            _refuse(source, repr(value), "is an interpolation that a file must not use")
-
-
-def _refuse(source: str, entry: str, reason: str) -> NoReturn:
+def refuse(source: str, entry: str, reason: str) -> NoReturn:
+    """Raise the error that names an entry, and what to do if it is the user's own."""
     raise UserError(f"{source}: {entry} {reason}; {REMEDY}")
 
 
@@ -178,7 +169,7 @@ class _Check:
                 self.walk(name, key)
                 self.walk(entry, f"{key}.{name}".strip("."))
         elif isinstance(value, str) and "${" in value:
-            _refuse(self.source, f"{key}={value!r}", "is an interpolation that a file must not use")
+            refuse(self.source, f"{key}={value!r}", "is an interpolation that a file must not use")
 
     def call(self, node: dict[Any, Any], key: str) -> None:
         target = node["_target_"]
@@ -190,18 +181,18 @@ class _Check:
         else:
             found, rule = _allowed(target, self.rules)
             if rule is None:
-                _refuse(self.source, entry, "names code that a file must not run")
+                refuse(self.source, entry, "names code that a file must not run")
             form, free = rule.text, _FREE.get(f"{found.__module__}.{found.__qualname__}", set())
             kinds = {name: parameter.kind for name, parameter in inspect.signature(found).parameters.items()}
             known = set(given) if rule.more else {n for n, k in kinds.items() if k is not inspect.Parameter.VAR_KEYWORD}
         if strange := [name for name in given if name not in known or name.startswith("_")]:
-            _refuse(self.source, entry, f"takes no {strange[0]} from a file")
+            refuse(self.source, entry, f"takes no {strange[0]} from a file")
         for name, value in given.items():
             for text in () if name in free else _texts(value):
                 inside = self.folder is not None and Path(text).is_relative_to(self.folder)
                 good = form.fullmatch(text) or _METRIC.fullmatch(text) or inside
                 if not good or ".." in text or "://" in text:
-                    _refuse(self.source, f"{key}.{name}={text!r}".strip("."), "is a path that a file must not choose")
+                    refuse(self.source, f"{key}.{name}={text!r}".strip("."), "is a path that a file must not choose")
 
 
 def _texts(value: Any) -> list[str]:

@@ -1,5 +1,6 @@
 """The record of a run, which Hydra keeps in ``.hydra/`` of its folder, read as a file that a stranger may have made."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from segnet.errors import UserError
 
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = CONFIG.with_name("overrides.yaml")  # which Hydra writes last
+_REFERENCE = re.compile(r"\$\{\.*[A-Za-z]\w*(\.\w+)*\}|\$\{oc\.dict\.values:(callbacks|logger)\}")
 
 
 def has_record(folder: Path) -> bool:
@@ -71,7 +73,7 @@ def check(config: DictConfig, source: str) -> None:
     Raises:
         UserError: naming the entry.
     """
-    trust.check_references(OmegaConf.to_container(config, resolve=False), source)
+    check_references(OmegaConf.to_container(config, resolve=False), source)
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     trust.check(resolved, source, trust.RUN, Path(config.output_dir))
     data = resolved.get("data") or {}
@@ -80,13 +82,32 @@ def check(config: DictConfig, source: str) -> None:
         raise UserError(f"{source}: data.root={root} would be made, outside of this folder; {trust.REMEDY}")
 
 
+def check_references(config: Any, source: str) -> None:
+    """Refuse interpolations that read more than other keys, such as ``${oc.env:HOME}``.
+
+    Raises:
+        UserError: naming the text.
+    """
+    texts = [trust.plain(config, source)]
+    while texts:
+        value = texts.pop()
+        if isinstance(value, dict):
+            texts += [*value, *value.values()]
+            if isinstance(target := value.get("_target_"), str) and "${" in target:
+                trust.refuse(source, f"_target_={target!r}", "is put together from other keys")
+        elif isinstance(value, list):
+            texts += value
+        elif isinstance(value, str) and "${" in _REFERENCE.sub("", value):
+            trust.refuse(source, repr(value), "is an interpolation that a file must not use")
+
+
 def check_overrides(overrides: Sequence[str], source: str) -> None:
     """Refuse overrides that are composed into a configuration and set Hydra itself, or read other files.
 
     Raises:
         UserError: naming the override.
     """
-    trust.check_references(list(overrides), source)
+    check_references(list(overrides), source)
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:

@@ -1,6 +1,6 @@
-"""What the documentation quotes exists: links, commands with all their settings, runs, tests and make targets.
+"""What the documentation quotes exists: links, settings, runs, tests and make targets.
 
-Nothing is trained: a command is composed as Hydra would compose it, and its keys and options are looked up.
+`tests/test_documented_commands.py` runs its commands.
 """
 
 import re
@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from helpers import ROOT
-from segnet.cli import CONF_DIR, check_keys
+from segnet.cli import CONF_DIR
 
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
@@ -35,27 +34,13 @@ def spans(text: str) -> list[str]:
 
 
 @cache
-def quoted() -> dict[str, tuple[str, ...]]:
-    """Every ``python src/….py …`` of all pages, and the arguments that it has."""
-    found = {}
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        blocks = "\n".join(FENCE.findall(text)).replace("\\\n", " ").splitlines()
-        for line in (*blocks, *spans(text)):
-            if command := re.search(r"\bsrc/(\w+)\.py\b(.*)", line):
-                arguments = re.sub(r"<(\w+)>", r"\1", command[2])  # <run> is the reader's
-                found[f"{command[1]}{command[2]}"] = (command[1], *shlex.split(arguments, comments=True))
-    return found
-
-
-@cache
 def settings() -> dict[str, Path]:
     """Every ``key=value`` in backticks that is not part of a command, and a page that has it."""
     found = {}
     for page in PAGES:
         for span in spans(page.read_text(encoding="utf-8")):
-            if SETTING.fullmatch(span.lstrip("+~")) and not re.search(r"src/|: |<|my_", span):
-                found.update(dict.fromkeys(shlex.split(span), page))
+            if SETTING.fullmatch(span.lstrip("+~'")) and not re.search(r"src/|: |<|my_", span):
+                found.update((word, page) for word in shlex.split(span) if word != "-m")
     return found
 
 
@@ -94,28 +79,7 @@ def test_every_package_has_a_page_in_the_reference():
         assert f"::: segnet.{name}\n" in (ROOT / "docs" / "reference" / f"{name}.md").read_text(encoding="utf-8")
 
 
-# -- commands --------------------------------------------------------------------------------------
-
-
-def variants(arguments: list[str]) -> list[list[str]]:
-    """The overrides of one job: the first value of each that a sweep goes through."""
-    parsed = OverridesParser.create().parse_overrides(arguments)
-    sweeps = [f"{o.get_key_element()}={next(iter(o.sweep_string_iterator()))}" for o in parsed if o.is_sweep_override()]
-    return [o.input_line for o in parsed if not o.is_sweep_override() and o.input_line] + sweeps
-
-
-@pytest.mark.parametrize("command", sorted(quoted()))
-def test_a_quoted_command_composes(command):
-    name, *arguments = quoted()[command]
-    assert name in COMMANDS
-    swept = "-m" in arguments
-    given = [argument for argument in arguments if argument != "-m"]
-    if not given or given[0].startswith("-"):
-        return
-    single = variants(given)
-    assert swept or single == given, "several values need -m"
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        check_keys(compose(name, single), name)
+# -- settings ------------------------------------------------------------------------------------
 
 
 @cache

@@ -1,4 +1,5 @@
 import platform
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -53,3 +54,8 @@ def test_kept_memory_spares_page_faults():
 
 def test_hardware_names_the_processor():
     assert "threads" in environment.hardware(torch.device("cpu"))
+
+
+def test_the_memory_is_the_machines_or_less():
+    total = re.search(r"MemTotal: +(\d+) kB", Path("/proc/meminfo").read_text())
+    assert 0 < environment.memory() <= 1024 * int(total[1])

@@ -94,7 +94,7 @@ def test_an_export_deletes_no_file_of_the_users(run_main, trained, tmp_path):
     for name in ("draft.onnx", "plain.onnx"):
         (tmp_path / name).write_text("mine")
     code, err = run_main(
-        "export", tmp_path, f"ckpt_path={trained}/checkpoints/best.ckpt", "images=2", "tolerance.difference=-1"
+        "export", tmp_path, f"ckpt_path={trained}/checkpoints/best.ckpt", "images=2", "tolerance.difference=0"
     )
     assert code == 1, err
     assert content(tmp_path) == {

@@ -1,5 +1,6 @@
 """How a command starts and fails: Hydra composes, the body runs, bad input ends in one line and exit code 1."""
 
+import io
 import os
 import sys
 import warnings
@@ -11,15 +12,18 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+from tqdm import tqdm
 
+from segnet import overrides, rules
+from segnet.command_line import flags_last
 from segnet.errors import UserError, explain
 from segnet.files import check_output
 from segnet.old_names import update_targets
+from segnet.overrides import CONF_DIR
+from segnet.settings import COMMANDS, SHARED
 
-_PACKAGE = Path(__file__).resolve().parent
-# In the wheel beside the code, in a checkout at the top level.
-CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if p.is_dir())
 Body = Callable[[DictConfig], float | None]
 # Warnings that no user could act on.
 FALSE_ALARMS = (
@@ -41,8 +45,7 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
             cfg.output_dir = hydra_cfg.runtime.output_dir  # in a sweep the job's own folder
             try:
                 check_keys(cfg, name)
-                if type(cfg.trust) is not bool:
-                    raise UserError(f"trust={cfg.trust}: must be true or false")
+                check_settings(cfg, name)
                 for key in ("data.root", "camvid", "magnetic_tile"):
                     if (root := OmegaConf.select(cfg, key)) is not None:
                         check_output(cfg.output_dir, key, root)
@@ -52,31 +55,72 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
                 if hydra_cfg.mode == RunMode.RUN and os.environ.get("LOCAL_RANK", "0") == "0":
                     _remove_unfinished(Path(cfg.output_dir))
                 if hydra_cfg.mode == RunMode.RUN:
-                    _fail(error)  # here, before Hydra adds lines of its own
+                    _fail(error, name)  # here, before Hydra adds lines of its own
                 raise
 
         def main() -> None:
+            for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII only, a name that is no UTF-8
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="backslashreplace")
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes errors on, and `_fail` prints them in one line
+            sys.argv[1:] = flags_last(sys.argv[1:])
             try:
+                overrides.check(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)(job)()
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
                 sys.exit(130)
             except Exception as error:
-                _fail(error)
+                _fail(error, name)
 
         return main
 
     return decorate
 
 
-def _fail(error: Exception) -> None:
+def _fail(error: Exception, name: str) -> None:
     """Print an error of the user in one line and exit with 1; raise any other, or every one with SEGNET_TRACEBACK=1."""
     message = explain(error)
     if message is None or os.environ.get("SEGNET_TRACEBACK") == "1":
         raise error
-    print(f"error: {message}", file=sys.stderr)
+    # Through tqdm, which knows where a bar stands on the line.
+    tqdm.write(f"error: {message}{overrides.remedy(error, name, sys.argv[1:])}", file=sys.stderr)
     sys.exit(1)
+
+
+def check_settings(cfg: DictConfig, name: str) -> None:
+    """Refuse a value that is not of the type that `segnet.settings` declares, and expand ``~`` in paths."""
+    for key in (
+        "ckpt_path",
+        "input",
+        "runs",
+        "resume",
+        "weights",
+        "camvid",
+        "magnetic_tile",
+        "data.root",
+        "data.cache_dir",
+    ):
+        if "~" in str(given := OmegaConf.select(cfg, key)):
+            OmegaConf.update(cfg, key, expand_home(given))
+    for key, annotation in {**SHARED, **COMMANDS[name]}.items():
+        if key.partition(".")[0] not in cfg:
+            continue
+        try:
+            value = OmegaConf.select(cfg, key, throw_on_missing=True)
+        except MissingMandatoryValue:  # told where it is needed
+            continue
+        rules.check(key, OmegaConf.to_object(value) if OmegaConf.is_config(value) else value, annotation)
+
+
+def expand_home(path: Any) -> Any:
+    """A path, or a list of them, with its ``~`` as the user's folder; anything else as it is."""
+    if isinstance(path, list | ListConfig):
+        return [expand_home(entry) for entry in path]
+    return str(Path(path).expanduser()) if isinstance(path, str) and path.startswith("~") else path
+
+
+OmegaConf.register_new_resolver("expand_home", expand_home, replace=True)
 
 
 def check_keys(cfg: DictConfig, name: str) -> None:

@@ -4,11 +4,13 @@ import inspect
 from collections.abc import Callable
 from pkgutil import resolve_name
 from traceback import walk_tb
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 from omegaconf import Container, OmegaConf
 
+from segnet import rules
 from segnet.errors import UserError
+from segnet.settings import declared
 
 _HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
@@ -57,7 +59,7 @@ def check_arguments(config: Any, key: str) -> None:
     Raises:
         UserError: there is no such target, it takes no such argument, or needs one that is not given.
     """
-    node: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, Container) else config
+    node = plain(config)
     if isinstance(node, list | tuple):
         for i, entry in enumerate(node):
             check_arguments(entry, f"{key}.{i}")
@@ -68,12 +70,24 @@ def check_arguments(config: Any, key: str) -> None:
             check_arguments(entry, f"{key}.{name}")
 
 
+def plain(config: Any) -> Any:
+    """A configuration as plain containers, its interpolations resolved."""
+    if isinstance(config, Container):
+        return OmegaConf.to_container(config, resolve=True)
+    if isinstance(config, dict):
+        return {name: plain(entry) for name, entry in config.items()}
+    return [plain(entry) for entry in config] if isinstance(config, list | tuple) else config
+
+
 def _check_call(node: dict[Any, Any], key: str) -> None:
     target = str(node["_target_"])
     try:
-        signature = inspect.signature(resolve_name(target))
+        function = resolve_name(target)
+        signature = inspect.signature(function)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"{key}._target_={target}: no such class or function ({error})") from error
+        raise UserError(
+            f"{key}._target_={target}: no such class or function ({error}); give the full name of one"
+        ) from error
     except (TypeError, ValueError):  # not callable, which Hydra reports; or written in C, without a signature
         return
     kinds = {parameter.kind for parameter in signature.parameters.values()}
@@ -88,6 +102,28 @@ def _check_call(node: dict[Any, Any], key: str) -> None:
     missing = [name for name in needed if name not in given]
     if missing and not node.get("_partial_") and "_args_" not in node:
         raise UserError(f"{key}: {target.rpartition('.')[2]} needs {', '.join(missing)}, which is not given")
+    types = {**_annotations(function), **declared(target)}
+    for name in given:
+        if name in types and name in known and not _holds_objects(node[name]):
+            rules.check(f"{key}.{name}", node[name], types[name])
+
+
+def _annotations(function: Any) -> dict[str, Any]:
+    """The declared types of what a class or function takes; none where they cannot be read."""
+    schema = getattr(function, "InitSchema", None)  # of albumentations, with the ranges
+    try:
+        if schema is not None:
+            return {name: Annotated[(field.annotation, field)] for name, field in schema.model_fields.items()}
+        return get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
+    except Exception:  # a library's annotation names something that is not there
+        return {}
+
+
+def _holds_objects(value: Any) -> bool:
+    """Whether a value is, or has in it, what becomes an object later."""
+    if isinstance(value, dict):
+        return "_target_" in value or any(_holds_objects(part) for part in value.values())
+    return isinstance(value, list | tuple) and any(_holds_objects(part) for part in value)
 
 
 def _passed_through_this_package(error: BaseException) -> bool:

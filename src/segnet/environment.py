@@ -1,6 +1,7 @@
 """What a run ran on: hardware, versions, commit, and the precision that suits the hardware."""
 
 import ctypes
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -49,6 +50,15 @@ def keep_freed_memory(keep: bool = True) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(m_mmap_threshold, 2**30 if keep else 2**25)
         libc.mallopt(m_trim_threshold, 2**31 - 1 if keep else 2**26)
+
+
+def memory() -> int:
+    """Bytes that this process may take: the machine's memory, or its container's where that is less."""
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        if file.is_file() and (limit := file.read_text().strip()).isdigit():  # "max" is none
+            found.append(int(limit))
+    return min(found)
 
 
 def hardware(device: torch.device) -> str:

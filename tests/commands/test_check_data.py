@@ -1,10 +1,15 @@
+import itertools
 import json
 import shutil
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 
+from segnet.cli import CONF_DIR
+from segnet.configuration import instantiate
 from segnet.reports.data_audit import difference_hash, guess
 
 
@@ -110,3 +115,21 @@ def test_the_hash_survives_scaling_and_light():
     assert (difference_hash(large) != difference_hash(small + np.uint8(20))).sum() <= 4
     other = np.asarray(Image.fromarray(rng.integers(0, 200, (6, 8, 3), dtype=np.uint8)).resize((320, 240)))
     assert (difference_hash(large) != difference_hash(other)).sum() > 10
+
+
+def test_every_data_set_takes_every_mask_encoding():
+    """Which knows the number of classes in whatever configuration the data is a part of."""
+    files = [path for path in (CONF_DIR / "data").glob("*.yaml") if path.stem != "default"]
+    data = sorted(path.stem for path in files if "_target_: ???" not in path.read_text(encoding="utf-8"))
+    masks = sorted(path.stem for path in (CONF_DIR / "data" / "mask").glob("*.yaml"))
+    assert len(data) > 6
+    assert {"palette", "threshold", "values"} <= set(masks)
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        for name, mask in itertools.product(data, masks):
+            given = [f"data={name}", f"data/mask={mask}", "data.root=x", "data.num_classes=2", "data.classes=[a,b]"]
+            colours = ["data.mask.colors=[[0,0,0],[1,1,1]]"] if mask == "palette" else []
+            cfg = compose("check_data", [*given, *colours])
+            found = instantiate(cfg.data.mask, "data.mask")
+            assert getattr(found, "num_classes", 2) == 2
+            alone = OmegaConf.create(OmegaConf.to_container(cfg.data))  # as a command may hand the section on
+            assert instantiate(alone.mask, "data.mask") == found

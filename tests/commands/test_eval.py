@@ -58,7 +58,7 @@ def test_the_mean_of_samples_is_evaluated(trained):
     [
         (["ckpt_path=/nowhere.ckpt"], "ckpt_path=/nowhere.ckpt: no such file"),
         (["ckpt_path={best}", "split=nope"], "split=nope: must be one of train, val, test"),
-        (["ckpt_path={best}", "data=camvid", "data.root=/tmp"], "camvid|nothing matches|knows"),
+        (["ckpt_path={best}", "data=camvid", "data.root=/etc"], "camvid|nothing matches|knows"),
         (["ckpt_path={best}", "grid=-1"], "grid=-1: must be an integer of at least 0"),
         (["ckpt_path={best}", "mc_samples=4"], "mc_samples=4: the network has no dropout"),
         ([], "ckpt_path"),

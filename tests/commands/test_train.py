@@ -295,14 +295,39 @@ def test_batch_norm_statistics_are_those_of_the_training_images(train, cable, ca
     assert not torch.allclose(states["best"]["state_dict"][norm], expected, atol=0.02, rtol=0.05)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_finders_suggest_and_do_not_train(train, capfd):
-    out = train("lr", "find=lr", "trainer.max_epochs=20")
-    assert re.search(r"model\.optimizer\.lr=\d", capfd.readouterr().out)
-    assert (out / "lr_finder.png").is_file()
-    out = train("size", "find=batch_size")
-    assert re.search(r"data\.batch_size=\d+ ", capfd.readouterr().out)
-    assert not (out / "checkpoints").exists()
+@pytest.mark.filterwarnings("ignore:data. no training image shows c")
+def test_the_largest_batch_is_found_and_what_limits_it_named(train, cable, capfd, monkeypatch):
+    """The class that early stopping would follow occurs nowhere, so its figure is NaN."""
+    images = 0.7 * len(list((cable / "images").iterdir()))
+    absent = [
+        "data.classes=[a,b,c]",
+        "data.num_classes=3",
+        "data/mask=values",
+        "data.mask.classes=[0,255,7]",
+        "data.mask.ignore=[]",
+    ]
+    out = train("images", "find=batch_size", "callbacks=early_stopping", "monitor=val/iou/c", *absent)
+    size, count = re.search(
+        r"^data\.batch_size=(\d+)   \(limited by the (\d+) training images, not by memory;", capfd.readouterr().out
+    ).groups()
+    assert size == count
+    assert abs(int(size) - images) < 0.3 * images
+    assert not [path for path in out.rglob("*") if path.is_file() and ".hydra" not in path.parts]
+
+    monkeypatch.setattr("segnet.environment.memory", lambda: 1000)
+    train("memory", "find=batch_size")
+    assert "data.batch_size=4   (limited by memory, 8 do not fit;" in capfd.readouterr().out
+    monkeypatch.setattr("segnet.commands.train.LARGEST_BATCH", 2)
+    train("bound", "find=batch_size")
+    assert "data.batch_size=2   (the largest that is tried, not limited by memory;" in capfd.readouterr().out
+
+
+def test_the_search_for_a_rate_is_refused_with_what_to_do_instead(run_main, tmp_path, cable):
+    code, err = run_main("train", tmp_path / "run", f"data.root={cable}", "find=lr")
+    assert code == 1
+    assert err.startswith("error: find=lr: ")
+    assert "-m model.optimizer.lr=0.1,0.03,0.01" in err
+    assert "tune.py" in err
 
 
 def test_a_long_run_is_forecast(train, capfd):

@@ -100,7 +100,7 @@ def test_trust_is_not_taken_from_the_record(run_main, run, tmp_path, monkeypatch
     assert code == 0, err
     assert (tmp_path / "ran").exists()
     code, err = run_main("train", run, f"resume={run}", "trust=no")
-    assert (code, "trust=no: must be true or false" in err) == (1, True)
+    assert (code, "trust=no: " in err) == (1, True)
 
 
 @pytest.mark.parametrize("name", ["results.json", "metrics.csv.part", "checkpoints", "README.md"])

@@ -44,15 +44,15 @@ def _plainly(stage: nn.Module, x: Tensor) -> Tensor:
 
 def read_batch(pairs: Sequence[tuple[Path, Path]], size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Decode, resize, flip, normalise and stack as in every epoch of the original: float32 (N, 3, H, W), (N, H, W)."""
-    pictures, masks = [], []
-    for image, mask in pairs:
-        picture = cv2.cvtColor(cv2.imread(str(image)), cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
-        grey = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
+    images, masks = [], []
+    for image_file, mask_file in pairs:
+        image = cv2.cvtColor(cv2.imread(str(image_file)), cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
+        grey = cv2.imread(str(mask_file), cv2.IMREAD_GRAYSCALE)
         assert grey is not None
-        picture = cv2.resize(picture, (size, size))
+        image = cv2.resize(image, (size, size))
         grey = cv2.resize(grey, (size, size), interpolation=cv2.INTER_NEAREST)
         if rng.random() < 0.5:
-            picture, grey = picture[:, ::-1], grey[:, ::-1]
-        pictures.append(np.ascontiguousarray(picture.transpose(2, 0, 1)).astype(np.float32) / 255)
+            image, grey = image[:, ::-1], grey[:, ::-1]
+        images.append(np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32) / 255)
         masks.append(np.ascontiguousarray(grey > 127).astype(np.float32))
-    return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(masks))
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks))

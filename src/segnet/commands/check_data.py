@@ -16,7 +16,8 @@ def run(cfg: DictConfig) -> None:
     from segnet.data.splits import SPLITS
     from segnet.reports import data_audit
 
-    data = instantiate({**cfg.data, "cache_dir": None}, "data")
+    cfg.data.cache_dir = None
+    data = instantiate(cfg.data, "data")
     data.prepare_data()
     data.setup()
     data.require(*SPLITS)

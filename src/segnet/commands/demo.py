@@ -27,9 +27,6 @@ def run(cfg: DictConfig) -> None:
 
     if type(cfg.port) is not int or not 0 < cfg.port < 65536:
         raise UserError(f"port={cfg.port}: must lie in 1..65535")
-    for key in ("max_upload_mb", "max_total_mb", "max_files", "max_queue", "max_seconds", "keep_minutes"):
-        if type(cfg[key]) not in (int, float) or not cfg[key] > 0:
-            raise UserError(f"{key}={cfg[key]}: must be a positive number")
     environment.keep_freed_memory()
     device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
     precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision

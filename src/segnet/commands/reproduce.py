@@ -12,6 +12,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 
 from segnet.cli import command
+from segnet.command_line import override
 from segnet.errors import UserError
 from segnet.runs.record import recorded
 
@@ -25,7 +26,7 @@ def run(cfg: DictConfig) -> None:
         str(name) for name in cfg.runs if any(fnmatchcase(str(name), pattern) for pattern in str(cfg.only).split("|"))
     ]
     if not names:
-        raise UserError(f"only={cfg.only}: matches none of the runs {', '.join(cfg.runs)}")
+        raise UserError(f"only={cfg.only}: must match one of the runs {', '.join(cfg.runs)}")
     extra = shlex.split(cfg.extra)
     jobs = [
         (f"{name}/{seed}", [*shlex.split(cfg.runs[name]), *extra, f"seed={seed}"])
@@ -35,7 +36,7 @@ def run(cfg: DictConfig) -> None:
     todo = [(name, overrides) for name, overrides in jobs if not finished(folder / name, overrides)]
     failed = []
     for i, (name, overrides) in enumerate(todo):
-        print(f"[{i + 1}/{len(todo)}] {name}: train.py {' '.join(overrides)}", flush=True)
+        print(f"[{i + 1}/{len(todo)}] {name}: train.py {shlex.join(overrides)}", flush=True)
         code = train(folder / name, overrides, end, cfg.trust)
         if code is None:
             print(f"time is up, {len(todo) - i} of {len(jobs)} runs are not finished; the same command resumes them")
@@ -62,7 +63,7 @@ def finished(folder: Path, overrides: Sequence[str]) -> bool:
     """Whether this run is done; a folder with another run's record is refused."""
     there = [override for override in recorded(folder) if not override.startswith(("output_dir=", "trust="))]
     if there and there != list(overrides):
-        raise UserError(f"{folder}: holds another run ({' '.join(there)}); delete it, or choose another output_dir")
+        raise UserError(f"{folder}: holds another run ({shlex.join(there)}); delete it, or choose another output_dir")
     return (folder / "results.json").is_file()
 
 
@@ -71,7 +72,8 @@ def train(folder: Path, overrides: Sequence[str], end: float, trusted: bool) -> 
 
     A run that is stopped repeats the interrupted epoch when it is resumed and ends with the same weights.
     """
-    given = [f"resume={folder}"] if recorded(folder) else [*overrides, f"output_dir={folder}"]
+    where = str(folder)
+    given = [override("resume", where)] if recorded(folder) else [*overrides, override("output_dir", where)]
     given += ["trust=true"] if trusted else []
     here = Path(sys.argv[0])  # src/reproduce.py beside src/train.py, segnet-reproduce beside segnet-train
     program = here.with_name(here.name.replace("reproduce", "train"))

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
-from segnet.cli import CONF_DIR
 from segnet.commands import train
 from segnet.errors import UserError, explain
 from segnet.old_names import update_targets
+from segnet.overrides import CONF_DIR
 from segnet.runs import record
 
 Space = dict[str, dict[str, Any]]

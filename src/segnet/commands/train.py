@@ -1,8 +1,8 @@
 """Build, fit, test the best checkpoint; the value that a sweep optimises comes back."""
 
+import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
@@ -10,6 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segnet.cli import check_entries, command
+from segnet.command_line import command_line, override
 from segnet.errors import UserError
 from segnet.files import check_output
 from segnet.runs import resume
@@ -17,8 +18,10 @@ from segnet.runs import resume
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
+    from segnet.data.datamodule import SegmentationDataModule
     from segnet.training.module import SegmentationModule
 
+LARGEST_BATCH = 512  # that find=batch_size tries
 SAFE_IN_SWEEPS = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # these start no second command line
 
 
@@ -45,19 +48,20 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
         checkpoint.start_from(module, weights, cfg.trust)
     trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     if cfg.find is not None:
-        find(cfg, trainer, module, data)
+        find_batch_size(cfg, trainer, data)
         return None
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
         trainer.callbacks.append(RunReport(cfg))  # type: ignore[attr-defined]
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
     except Stopped as stop:
-        print(f"stopped by {stop}; resume with: python src/train.py resume={cfg.output_dir}", file=sys.stderr)
+        again = command_line("train", [override("resume", cfg.output_dir)])
+        print(f"stopped by {stop}; resume with: {again}", file=sys.stderr)
         sys.exit(128 + stop.number)
     return None if trainer.fast_dev_run else test(trainer, module, data)  # type: ignore[attr-defined]
 
 
-def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, LightningDataModule]":
+def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, SegmentationDataModule]":
     """Trainer, module and data as configured, from the configured seed."""
     import torch
     from lightning.pytorch import seed_everything
@@ -101,40 +105,81 @@ def test(trainer: "Trainer", module: "LightningModule", data: "LightningDataModu
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     trainer.callbacks = [part for part in callbacks if not isinstance(part, WeightAveraging)]  # type: ignore[attr-defined]
     trainer.test(module, data, verbose=False)
-    return float(kept.best_model_score) if best else None  # type: ignore[attr-defined, union-attr]
+    score = kept.best_model_score if best else None  # type: ignore[attr-defined, union-attr]
+    return None if score is None else float(score)
 
 
-def find(cfg: DictConfig, trainer: "Trainer", module: "LightningModule", data: "LightningDataModule") -> None:
-    """Suggest a learning rate (Smith, WACV 2017) or a batch size, by Lightning's `Tuner`."""
-    from lightning.pytorch.tuner.tuning import Tuner
+def find_batch_size(cfg: DictConfig, trainer: "Trainer", data: "SegmentationDataModule") -> None:
+    """Double the batch until memory, the training images or `LARGEST_BATCH` end it; print the size and what ended it.
 
-    folder = Path(cfg.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    if cfg.find == "lr":
-        found = Tuner(trainer).lr_find(module, datamodule=data, update_attr=False, min_lr=1e-6)
-        assert found is not None
-        suggestion = found.suggestion()
-        if suggestion is None:
-            raise UserError("find=lr: too few steps for a suggestion; raise trainer.max_epochs or use more data")
-        figure = found.plot(suggest=True)
-        assert figure is not None
-        figure.savefig(folder / "lr_finder.png")
-        print(f"model.optimizer.lr={suggestion:.2e}   (curve in {folder / 'lr_finder.png'})")
-    else:
-        size = Tuner(trainer).scale_batch_size(module, datamodule=data, max_trials=8)
-        print(f"data.batch_size={size}   (the largest that fits, up to 512; check the learning rate with it)")
+    Every size trains a few steps from the start. The machine's own memory is not filled, since Linux would kill the
+    process: what the next size takes is computed from the peaks of the last two.
+
+    Raises:
+        UserError: there are several processes, or two images do not fit.
+    """
+    import resource
+
+    from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
+
+    from segnet import environment
+
+    if trainer.world_size > 1:
+        raise UserError(f"find=batch_size with {trainer.world_size} processes: look for it with trainer=auto, in one")
+    data.prepare_data()
+    data.setup()
+    images = len(data.indices["train"])
+    size, peaks = 0, [0]
+    while size < min(images, LARGEST_BATCH):
+        larger = min(2 * size or 2, images)
+        need = peaks[-1] + (peaks[-1] - peaks[-2]) * (larger - size) / (size / 2) if len(peaks) > 2 else 0
+        if need > environment.memory():
+            break
+        try:
+            _train_briefly(cfg, larger)
+        except RuntimeError as error:
+            if not is_oom_error(error):
+                raise
+            break
+        finally:
+            garbage_collection_cuda()
+        size = larger
+        peaks.append(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    if size == 0:
+        raise UserError(f"find=batch_size: not even {larger} images fit into memory; lower data.image_size")
+    limit = f"limited by memory, {larger} do not fit"
+    if size == images:
+        limit = f"limited by the {images} training images, not by memory"
+    elif size >= LARGEST_BATCH:
+        limit = "the largest that is tried, not limited by memory"
+    print(f"data.batch_size={size}   ({limit}; check the learning rate with it)")
+
+
+def _train_briefly(cfg: DictConfig, batch_size: int) -> None:
+    """Three steps and one validation step, without files."""
+    trial = cfg.copy()
+    with open_dict(trial):
+        trial.callbacks, trial.logger, trial.model.scheduler = {}, {}, None
+        trial.data.batch_size = batch_size
+        trial.trainer.update(max_epochs=1, limit_train_batches=3, limit_val_batches=1, enable_checkpointing=False)
+        trial.trainer.update(enable_progress_bar=False, enable_model_summary=False)
+    logging.disable(logging.INFO)  # or each would tell the hardware once more
+    try:
+        trainer, module, data = build(trial)
+        trainer.fit(module, data)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def check(cfg: DictConfig) -> None:
     """Refuse what would fail later, or go wrong silently."""
     check_entries(cfg, "callbacks")
     check_entries(cfg, "logger")
-    if cfg.find not in (None, "lr", "batch_size"):
-        raise UserError(f"find={cfg.find}: must be null, lr or batch_size")
-    if not isinstance(cfg.seed, int):
-        raise UserError(f"seed={cfg.seed}: must be an integer")
-    if not isinstance(cfg.trainer.max_epochs, int):
-        raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: must be an integer, -1 for no end")
+    if cfg.find == "lr":
+        raise UserError(
+            "find=lr: there is no such search any more, because its rates did not train; try rates in a sweep, "
+            "-m model.optimizer.lr=0.1,0.03,0.01, or search with tune.py"
+        )
     strategy = str(cfg.trainer.strategy)
     if HydraConfig.get().mode == RunMode.MULTIRUN and strategy.startswith("ddp") and strategy not in SAFE_IN_SWEEPS:
         raise UserError(
@@ -142,10 +187,27 @@ def check(cfg: DictConfig) -> None:
             f"trainer.strategy=ddp_spawn, one job per GPU (hydra/launcher=joblib), or a cluster "
             f"(hydra/launcher=submitit_slurm)"
         )
-    if cfg.trainer.fast_dev_run:  # ModelCheckpoint would write last.ckpt even so
-        with open_dict(cfg):
-            for name in ("checkpoint", "last"):
-                cfg.callbacks.pop(name, None)
+    with open_dict(cfg):
+        switch(cfg)
+
+
+def switch(cfg: DictConfig) -> None:
+    """Remove the callbacks that Lightning refuses where ``~logger`` or a switch of the trainer turned something off."""
+    for group in ("callbacks", "logger"):
+        if cfg.get(group) is None:
+            cfg[group] = {}
+    trainer, off = cfg.trainer, set()
+    if trainer.fast_dev_run or trainer.get("enable_checkpointing") is False:  # it would write last.ckpt even so
+        off |= {"ModelCheckpoint", "OnExceptionCheckpoint"}
+    if trainer.get("enable_progress_bar") is False or not sys.stdout.isatty():  # a file is no place for a bar
+        trainer.enable_progress_bar = False
+        off |= {"TQDMProgressBar", "RichProgressBar"}
+    if not OmegaConf.select(trainer, "logger"):  # false, null, or a group without a logger
+        trainer.logger = False
+        off |= {"LearningRateMonitor", "ThroughputMonitor"}
+    for name, callback in list(cfg.callbacks.items()):
+        if str(callback._target_).rpartition(".")[2] in off:
+            del cfg.callbacks[name]
 
 
 main = command("train")(run)

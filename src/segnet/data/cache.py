@@ -98,7 +98,7 @@ def _fill(part: Path, load: Callable[[int], Pair], count: int, size: tuple[int, 
     )
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         results = pool.map(load, range(count))
-        for i, pair in enumerate(tqdm(results, "decode once", count, unit="image", leave=False)):
+        for i, pair in enumerate(tqdm(results, "decode once", count, unit="image", leave=False, disable=None)):
             images[i], masks[i] = pair
     images.flush()
     masks.flush()

@@ -74,7 +74,7 @@ class SegmentationDataModule(LightningDataModule):
         missing_mask: Literal["error", "empty"] = "error",
         defect_free: str | None = None,
         image_size: int | Sequence[int] = 480,
-        augment: Sequence[Any] = (),
+        augment: Sequence[Any] | None = (),
         positive_share: float | None = None,
         batch_size: int = 4,
         num_workers: int | Literal["auto"] = "auto",
@@ -92,7 +92,7 @@ class SegmentationDataModule(LightningDataModule):
         self.mask, self.split = mask, split
         self.classes, self.num_classes = list(classes), num_classes
         self.image_size = _size(image_size)
-        self.augment, self.batch_size, self.seed = list(augment), batch_size, seed
+        self.augment, self.batch_size, self.seed = list(augment or ()), batch_size, seed
         self.num_workers, self.positive_share = num_workers, positive_share
         self.cache_dir, self.cache_gb, self.device_cache = cache_dir, cache_gb, device_cache
         self.prepare, self.colors = prepare, colors

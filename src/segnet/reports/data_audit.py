@@ -32,7 +32,7 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
     """
     with ThreadPoolExecutor() as pool:
         looks = pool.map(lambda i: _look(data, i), range(len(data.pairs)))
-        rows = list(tqdm(looks, "check", len(data.pairs), unit="image", leave=False))
+        rows = list(tqdm(looks, "check", len(data.pairs), unit="image", leave=False, disable=None))
     split_of = {i: name for name in SPLITS for i in data.indices[name]}
     errors = [row["error"] for row in rows if row["error"]]
     warnings: list[str] = []

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from segnet.command_line import command_line
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.training.module import SegmentationModule
 
@@ -31,7 +32,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
     images, rate = results["images"], results["images_per_second"]
     photos = "\n".join(f"![output {i}](photo/{i}.png)" for i in range(PHOTOS))
     optimizer = ", ".join(f"{k}={v}" for k, v in model.get("optimizer", {}).items() if not k.startswith("_"))
-    augment = [t["_target_"].rpartition(".")[2] for t in config.get("data", {}).get("augment", [])]
+    augment = [t["_target_"].rpartition(".")[2] for t in config.get("data", {}).get("augment") or []]
     scheduler = (model.get("scheduler") or {}).get("_target_", "constant").rpartition(".")[2]
     return f"""# {_short(model, "net")} on {data.root.name}
 
@@ -64,7 +65,10 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 | time | {results["seconds"]:.0f} s, {results["seconds_per_epoch"]} s an epoch, {rate} images/s |
 | hardware | {results["hardware"]}, precision {results["precision"]} |
 | seed | {results["seed"]} |
-| command | `python src/train.py {" ".join(results["overrides"])}` |
+
+```
+{command_line("train", results["overrides"])}
+```
 
 ## Results
 

@@ -85,7 +85,9 @@ def find(given: Sequence[str]) -> list[Run]:
         here = {file.parent.resolve() for root in roots for file in root.rglob("results.json")}
         here = {folder for folder in here if (folder / "metrics.csv").is_file()}
         if not here:
-            raise UserError(f"runs={part}: no finished training run there (a folder with results.json and metrics.csv)")
+            raise UserError(
+                f"runs={part}: no finished training run there; give the folder of a run or sweep, with results.json"
+            )
         folders |= here
     shared = Path(*_common([folder.parent.parts for folder in folders]))
     runs = [Run(folder, folder.relative_to(shared).as_posix()) for folder in sorted(folders)]

@@ -216,7 +216,7 @@ def write(root: Path | str, images: int = 240, size: int = 480, seed: int = 0) -
         build = Path(scratch) / "data"
         for part in ("images", "masks"):
             (build / part).mkdir(parents=True)
-        for k in tqdm(range(images), desc=f"drawing {root.name}", unit="image"):
+        for k in tqdm(range(images), desc=f"drawing {root.name}", unit="image", disable=None):
             kind, number = KINDS[k % len(KINDS)], k // len(KINDS)
             key = np.random.SeedSequence([seed, crc32(kind.encode()), number])
             image, mask = render(kind, int(key.generate_state(1)[0]), size)

@@ -72,6 +72,9 @@ class EpochTable(Callback):
         row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
         row |= {name: metrics[name] for name in sorted(metrics)}
         self.rows.append({key: str(value) for key, value in row.items()})
+        if trainer.progress_bar_callback is None and trainer.is_global_zero:  # a line an epoch for a log file
+            shown = (f"{name} {value:.4g}" for name, value in metrics.items() if name.count("/") == 1)
+            print(f"epoch {trainer.current_epoch} ({self._seconds:.1f} s)", *sorted(shown), flush=True)
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._write()
 
@@ -144,7 +147,8 @@ class Forecast(Callback):
         end = time.strftime("%a %H:%M", time.localtime(time.time() + left))
         if not trainer.is_global_zero:
             return
-        print(
+        bar = trainer.progress_bar_callback
+        (bar.print if bar else print)(
             f"forecast: {rate:.3g} images/s, {_peak(pl_module.device):.1f} GB at most so far, {epochs} epochs of "
             f"{trainer.num_training_batches * seconds:.0f} s (validation not counted): done about {end}"
             + (

@@ -1,0 +1,62 @@
+"""Command lines that can be pasted: words as a shell and Hydra's grammar take them."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from itertools import islice
+
+# Hydra's flags; the first two ask for a sweep.
+SWITCHES = ("-m", "--multirun", "--resolve")
+WITH_A_VALUE = (
+    "-c",
+    "--cfg",
+    "-p",
+    "--package",
+    "-cd",
+    "--config-dir",
+    "-cn",
+    "--config-name",
+    "-cp",
+    "--config-path",
+    "-i",
+    "--info",
+    "--experimental-rerun",
+)
+
+
+def flags_last(words: Sequence[str]) -> list[str]:
+    """A command line with its flags at the end: Hydra wants overrides side by side and refuses ``a=1 -m b=2``."""
+    others: list[str] = []
+    flags: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word in SWITCHES:
+            flags.append(word)
+        elif word in WITH_A_VALUE:
+            flags += [word, *islice(rest, 1)]
+        else:
+            others.append(word)
+    return others + flags
+
+
+def override(key: str, text: str) -> str:
+    """``key=text`` as one argument that Hydra reads as exactly this text: quoted, and escaped, where it has to be."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    plain = f"{key}={text}"
+    if "${" not in text:
+        try:
+            (parsed,) = OverridesParser.create().parse_overrides([plain])
+            if not parsed.is_sweep_override() and parsed.value() == text:
+                return plain
+        except HydraException:  # so it needs quotes
+            pass
+    literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # no interpolation: OmegaConf's escape
+    return f"{key}={QuotedString(literal, Quote.double).with_quotes()}"
+
+
+def command_line(name: str, overrides: Sequence[str]) -> str:
+    """``python src/<name>.py <overrides>``, quoted for a shell."""
+    return shlex.join(["python", f"src/{name}.py", *overrides])

@@ -1,0 +1,142 @@
+"""Declared types of settings that no constructor of this package takes: of commands and of libraries.
+
+Everything else is declared where it is taken, in the constructor's annotations; `segnet.rules` checks them all alike.
+"""
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval, MinLen
+
+Count = Annotated[int, Ge(0)]
+Positive = Annotated[int, Ge(1)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+NotNegative = Annotated[float, Ge(0)]
+Above0 = Annotated[float, Gt(0)]
+Text = Annotated[str, MinLen(1)]
+# Hydra reads the name of a folder such as 2024 as a number.
+PathText = Annotated[Text | int | float, "a path"]
+Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
+Mode = Literal["min", "max"]
+Find = Annotated[Literal["lr", "batch_size"] | None, "batch_size or null"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+# A number of batches, or a share of them.
+Batches = Annotated[
+    Count | Share | None, "a number of batches (an integer of at least 0), a share in [0.0, 1.0] or null"
+]
+Parts = Literal["ceiling", "training", "loop", "index", "memory", "data", "inference", "program"]
+Tile = Annotated[int, Ge(32)] | None
+Overlap = Annotated[float, Interval(ge=0, lt=1)]
+
+_TRAIN: dict[str, Any] = {"monitor": Text, "mode": Mode, "weights": PathText | list[PathText] | None}
+_TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative}
+
+# Of each command beside `output_dir`, `seed` and `trust`, which all share; groups that make objects are not among them.
+COMMANDS: dict[str, dict[str, Any]] = {
+    "train": {**_TRAIN, "resume": PathText | None, "find": Find},
+    "tune": {
+        **_TRAIN, "resume": PathText | None, "find": None, "trials": Positive, "storage": Text | None, "study": Text,
+        "prune.startup_trials": Count, "prune.warmup_epochs": Count,
+    },
+    "eval": {"ckpt_path": PathText, "split": Text, "mc_samples": Count, "worst": Count, "grid": Count},
+    "predict": {
+        "ckpt_path": PathText, "input": PathText, "overlay": bool, "probabilities": bool, "batch_size": Positive,
+        "tile": Tile, "overlap": Overlap, "flips": bool, "scales": Annotated[list[Above0], MinLen(1)],
+        "mc_samples": Count, "precision": Precision, "device": Device,
+    },
+    "export": {
+        "ckpt_path": PathText, "format": Literal["onnx", "pt2"], "quantize": Literal["int8"] | None,
+        "calibration": Positive, "images": Positive,
+        **{f"{group}.{key}": kind for group in ("tolerance", "tolerance_int8") for key, kind in _TOLERANCE.items()},
+        "data.root": PathText | None,
+    },
+    "demo": {
+        "ckpt_path": PathText, "host": Text, "port": Annotated[int, Interval(ge=1, le=65535)],
+        "max_upload_mb": Above0, "max_total_mb": Above0, "max_files": Positive, "keep_minutes": Above0,
+        "max_queue": Positive, "max_seconds": Above0, "max_pixels": Positive, "tile": Tile, "overlap": Overlap,
+        "mc_samples": Count,
+        "batch_size": Positive, "precision": Precision, "device": Device,
+    },
+    "compare": {
+        "runs": PathText | list[PathText], "baseline": PathText | None, "resamples": Annotated[int, Ge(100)],
+    },
+    "check_data": {"strict": bool, "near": Annotated[int, Interval(ge=0, le=64)], "contact": Count},
+    "reproduce": {
+        "camvid": PathText, "magnetic_tile": PathText, "only": Text, "seeds": Annotated[list[Seed], MinLen(1)],
+        "minutes": Above0 | None, "extra": str,
+    },
+    "benchmark": {
+        "device": Device, "image_size": Annotated[int, Ge(32)], "images": Positive, "turn": Above0,
+        "compile": list[Literal["default", "reduce-overhead", "max-autotune"]],
+        "parts": Annotated[list[Parts], MinLen(1)] | None, "batch_sizes": Annotated[list[Positive], MinLen(1)] | None,
+        "repeats": Positive | None, "workers": Annotated[list[Count], MinLen(1)] | None,
+    },
+}  # fmt: skip
+SHARED: dict[str, Any] = {"output_dir": PathText, "seed": Seed, "trust": bool}
+
+# Of constructors of libraries, by the beginning of their names: ranges that their annotations do not tell.
+LIBRARIES: dict[str, dict[str, Any]] = {
+    "lightning.pytorch.Trainer": {
+        "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
+        "devices": Annotated[
+            Literal["auto"] | Annotated[int, Ge(-1)] | list[Count] | str, "auto, a number of devices or a list of them"
+        ],
+        "precision": Precision | Literal["bf16-true", "16-true", "64-true"],
+        "strategy": Annotated[
+            Literal["auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_true", "fsdp"]
+            | Literal["single_device", "deepspeed"],
+            "auto, ddp, ddp_spawn, ddp_fork, ddp_notebook, ddp_find_unused_parameters_true or fsdp",
+        ],
+        "num_nodes": Positive,
+        "max_epochs": Annotated[int, Ge(-1)],
+        "max_steps": Annotated[int, Ge(-1)],
+        "min_epochs": Count | None,
+        "min_steps": Count | None,
+        "max_time": Annotated[str, "days:hours:minutes:seconds, such as 00:01:30:00, or null"] | None,
+        "gradient_clip_val": NotNegative | None,
+        "accumulate_grad_batches": Positive,
+        "check_val_every_n_epoch": Positive | None,
+        "limit_train_batches": Batches,
+        "limit_val_batches": Batches,
+        "limit_test_batches": Batches,
+        "overfit_batches": Batches,
+        "fast_dev_run": bool | Count,
+        "num_sanity_val_steps": Annotated[int, Ge(-1)],
+        "log_every_n_steps": Count,
+        "deterministic": bool | Literal["warn"],
+        "profiler": Literal["simple", "advanced", "pytorch", "xla"] | None,
+    },
+    "lightning.pytorch.callbacks.": {
+        "monitor": Text | None, "mode": Mode, "patience": Count, "min_delta": float, "refresh_rate": Count,
+        "filename": Text | None, "dirpath": PathText, "save_top_k": Annotated[int, Ge(-1)],
+        "every_n_epochs": Count | None, "decay": Share, "update_every_n_steps": Positive,
+        "update_starting_at_step": Count | None, "swa_lrs": Above0, "annealing_epochs": Count,
+        "swa_epoch_start": Positive | Overlap,
+        "window_size": Annotated[int, Ge(2)], "logging_interval": Literal["step", "epoch"] | None,
+        "save_on_train_epoch_end": bool | None, "max_depth": Annotated[int, Ge(-1)],
+    },
+    "lightning.pytorch.loggers.": {"save_dir": PathText, "name": str | None, "version": int | str | None},
+    "torch.optim.lr_scheduler.": {
+        "step_size": Positive, "gamma": Above0, "power": Above0, "pct_start": Share, "max_lr": Above0,
+        "T_max": Positive, "total_steps": Positive, "total_iters": Positive, "factor": Above0, "patience": Count,
+        "eta_min": NotNegative, "div_factor": Above0, "final_div_factor": Above0, "mode": Mode,
+        "anneal_strategy": Literal["cos", "linear"], "milestones": list[Count], "threshold": NotNegative,
+        "min_lr": NotNegative, "T_0": Positive, "T_mult": Positive,
+    },
+    "torch.optim.": {
+        "lr": NotNegative, "momentum": Annotated[float, Interval(ge=0, lt=1)], "weight_decay": NotNegative,
+        "dampening": Share, "eps": NotNegative, "betas": tuple[Overlap, Overlap], "alpha": Share,
+    },
+    "segmentation_models_pytorch.": {
+        "encoder_name": Text, "encoder_depth": Annotated[int, Interval(ge=3, le=5)], "classes": Positive,
+        "in_channels": Positive, "encoder_weights": Text | None,
+    },
+}  # fmt: skip
+
+
+def declared(target: str) -> dict[str, Any]:
+    """The types that `LIBRARIES` declares for the arguments of a class or function."""
+    for beginning, types in LIBRARIES.items():
+        if target.startswith(beginning):
+            return types
+    return {}

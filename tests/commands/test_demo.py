@@ -271,7 +271,7 @@ def test_in_a_real_browser(address, cable):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["port=0"], "port=0: must lie in 1..65535"),
+        (["port=0"], "port=0: must be an integer in [1, 65535]"),
         (["max_files=0"], "max_files=0: "),
         (["ckpt_path=/nowhere.onnx"], "ckpt_path=/nowhere.onnx: no such file"),
         (["mc_samples=5"], "has no dropout to sample from"),

@@ -184,8 +184,11 @@ def report(study: optuna.Study, folder: Path, given: Sequence[str], source: str 
         raise UserError(f"none of {len(trials)} trials was completed; the reasons are above")
     best = study.best_trial
     if source is not None:  # a user may copy best.yaml to conf/experiment/, from where everything is built
-        record.check_overrides([*given, *_overrides(best.params)], source)
-        record.check(compose("train", [*given, *_overrides(best.params)]), source)
+        chosen = [*given, *_overrides(best.params)]
+        record.check_overrides(chosen, source)
+        config = compose("train", chosen)
+        config.output_dir = str(folder)
+        record.check(config, source)
     (folder / "best.yaml").write_text(experiment(best, given), encoding="utf-8")
     history(study).savefig(folder / "history.png", dpi=110)
     if states.count(TrialState.COMPLETE) > 3 and len(keys) > 1:

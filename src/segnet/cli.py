@@ -172,7 +172,7 @@ def _remove_unfinished(folder: Path) -> None:
         return
     made = {path for top in {*folder.iterdir()} - Found.before for path in (top, *top.rglob("*"))}
     files = {path for path in made if not path.is_dir()}
-    boards = ("events.out.tfevents", "hparams.yaml", "environment.json")
+    boards = ("events.out.tfevents", "hparams.yaml", "environment.json", "data.csv")
     if all(path.parent.name == ".hydra" or path.name.startswith(boards) for path in files):
         for path in files:
             path.unlink()

@@ -148,6 +148,21 @@ def test_killed_build_is_no_cache(tmp_path):
     assert names(tmp_path) == ["k", "later"]
 
 
+def test_a_build_that_takes_long_is_left_alone(tmp_path):
+    """Another cache is built meanwhile; what the first one's process has begun hours ago is not what a kill left."""
+
+    def slow(i):
+        if i == 4:
+            for path in tmp_path.glob("**/*.part"):
+                os.utime(path, (0, 0))
+            opened(tmp_path, "other")
+        return pair(i)
+
+    images, _ = opened(tmp_path, load=slow)
+    assert np.array_equal(images[3], pair(3)[0])
+    assert np.array_equal(opened(tmp_path, "other", load=never)[0][4], pair(4)[0])
+
+
 def test_the_longest_unused_makes_room(tmp_path):
     room = 3.5 * (5 * BYTES + 400) / 1e9  # three with their headers fit, four do not
     for age, key in enumerate(["old", "middle", "new"]):
@@ -215,3 +230,52 @@ def test_a_foreign_folder_in_the_place_of_a_cache_is_told(tmp_path):
     ):
         opened(tmp_path)
     assert names(tmp_path) == ["k"]
+
+
+def zeroed(target):
+    """What a crash of the machine leaves of blocks that were not written yet."""
+    with (target / "images.npy").open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(bytes(100))
+
+
+def truncated(target):
+    os.truncate(target / "masks.npy", 200)
+
+
+def emptied(target):
+    for name in ("images.npy", "masks.npy"):
+        (target / name).write_bytes(bytes((target / name).stat().st_size))
+
+
+def one_mask_turned(target):
+    masks = np.load(target / "masks.npy", mmap_mode="r+")
+    masks[2] = 1 - masks[2]
+
+
+def swapped(target):
+    images = np.load(target / "images.npy", mmap_mode="r+")
+    images[[0, 1]] = images[[1, 0]]
+
+
+def unreadable(target):
+    (target / "cache.json").write_text("{")
+
+
+def without_checksums(target):
+    (target / "cache.json").write_text('{"count": 5}')
+
+
+@pytest.mark.parametrize(
+    "damage", [zeroed, truncated, emptied, one_mask_turned, swapped, unreadable, without_checksums]
+)
+def test_a_damaged_cache_is_told_and_built_anew(tmp_path, damage):
+    opened(tmp_path)
+    (target,) = [path.parent for path in tmp_path.rglob("cache.json")]
+    damage(target)
+    with pytest.warns(UserWarning, match="damaged since it was built; it is built anew"):
+        images, masks = opened(tmp_path)
+    for i in range(5):
+        assert np.array_equal(images[i], pair(i)[0])
+        assert np.array_equal(masks[i], pair(i)[1])
+    assert np.array_equal(opened(tmp_path, load=never)[0], images)  # and sound again

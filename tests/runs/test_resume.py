@@ -1,20 +1,18 @@
 """Real processes, killed for real."""
 
-import csv
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from helpers import ROOT, SMALL, call_main, start
+from helpers import ROOT, SMALL, call_main, rows, start, wait_for
 from segnet.runs.record import has_record
 
 EPOCHS = 14
@@ -36,23 +34,6 @@ def whole(given, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
     assert call_main("train", *given, f"output_dir={out}") == 0
     return out
-
-
-def rows(folder):
-    try:
-        with (folder / "metrics.csv").open() as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        return []
-
-
-def wait_for(what, process, log):
-    end = time.monotonic() + 90
-    while not what():
-        if process.exitcode is not None:
-            pytest.fail(log.read_text())
-        assert time.monotonic() < end
-        time.sleep(0.0005)
 
 
 def curve(folder, tag):
@@ -178,6 +159,18 @@ def test_a_run_older_than_a_setting_resumes(short, tmp_path, capfd):
     assert code == 0, capfd.readouterr().err
     assert len(rows(old)) == 2
     assert json.loads((old / "results.json").read_text())["epochs"] == 2  # its configuration does not name the report
+
+
+def test_a_run_may_go_on_without_an_end(short, tmp_path, capfd):
+    """``max_epochs=-1`` is more than any number; here the number of steps ends it."""
+    out = tmp_path / "endless"
+    shutil.copytree(short, out)
+    config = OmegaConf.load(out / ".hydra" / "config.yaml")
+    config.trainer.max_steps = 2 * int(rows(out)[0]["step"])
+    OmegaConf.save(config, out / ".hydra" / "config.yaml")
+    code = call_main("train", f"resume={out}", "trainer.max_epochs=-1")
+    assert code == 0, capfd.readouterr().err
+    assert [row["epoch"] for row in rows(out)] == ["0", "1"]
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,18 @@ change. So a changed file or setting never gets an old cache. What is deleted to
 folders that have the marker, and nothing else.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -23,8 +27,9 @@ from tqdm import tqdm
 from segnet.errors import UserError
 
 HOME = "segnet-cache"  # of all caches, below the folder that the user names
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a limit of the process
 MARKER = "made-by-segnet"  # in each of them, locked while it is built
-FORMAT = 3  # raise it when the arrays change for the same files
+FORMAT = 5  # raise it when the arrays change for the same files
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
@@ -58,19 +63,54 @@ def open_or_build(
     """
     folder = folder / HOME
     target = folder / key
-    if not _whole(target):
+    found = _open(target, count, size)
+    if found is None:
         need = count * size[0] * size[1] * 4
         if need > limit_gb * 1e9:
             return None
-        _make_room(folder, int(limit_gb * 1e9) - need)
-        _build(folder, target, load, count, size)
+        if _whole(target):
+            warnings.warn(f"{target}: damaged since it was built; it is built anew", stacklevel=2)
+        try:
+            _make_room(folder, int(limit_gb * 1e9) - need)
+            _build(folder, target, load, count, size)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise UserError(
+                f"data.cache_dir={folder.parent}: no room for {need / 1e9:.3g} GB of images ({error.strerror}); "
+                f"name a folder on another disk, or set data.cache_dir=null, which decodes them in every epoch"
+            ) from error
+        found = _mapped(target)
     with suppress(OSError):  # a shared cache may be read-only
         os.utime(target)  # marks it as used
-    return np.load(target / "images.npy", mmap_mode="r"), np.load(target / "masks.npy", mmap_mode="r")
+    return found
 
 
 def _whole(target: Path) -> bool:
     return all((target / name).is_file() for name in ("images.npy", "masks.npy", "cache.json"))
+
+
+def _mapped(target: Path) -> Pair:
+    return np.load(target / "images.npy", mmap_mode="r"), np.load(target / "masks.npy", mmap_mode="r")
+
+
+def _open(target: Path, count: int, size: tuple[int, int]) -> Pair | None:
+    """The arrays, if every image is what was written: a crash of the machine or a bad disk leaves zeros instead."""
+    if not _whole(target):
+        return None
+    try:
+        noted = json.loads((target / "cache.json").read_text(encoding="utf-8"))["checksums"]
+        images, masks = _mapped(target)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if images.shape != (count, *size, 3) or masks.shape != (count, *size):
+        return None
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return (images, masks) if list(pool.map(_checksum, images, masks)) == noted else None
+
+
+def _checksum(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> int:
+    return zlib.crc32(np.ascontiguousarray(mask).data, zlib.crc32(np.ascontiguousarray(image).data))
 
 
 def _build(folder: Path, target: Path, load: Callable[[int], Pair], count: int, size: tuple[int, int]) -> None:
@@ -83,26 +123,32 @@ def _build(folder: Path, target: Path, load: Callable[[int], Pair], count: int, 
             try:
                 part.rename(target)  # atomic: a killed build leaves only a *.part folder
             except OSError as error:
-                if not _whole(target):  # else another process finished the same cache first
+                if _open(target, count, size) is None:  # else another process finished the same cache first
                     raise UserError(f"{target}: is no cache of this program; move it, or set data.cache_dir") from error
         finally:
             _remove(part)
 
 
 def _fill(part: Path, load: Callable[[int], Pair], count: int, size: tuple[int, int]) -> None:
-    images = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-        part / "images.npy", "w+", np.uint8, (count, *size, 3)
-    )
-    masks = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-        part / "masks.npy", "w+", np.uint8, (count, *size)
-    )
+    images, masks = _reserve(part / "images.npy", (count, *size, 3)), _reserve(part / "masks.npy", (count, *size))
+    checksums = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         results = pool.map(load, range(count))
         for i, pair in enumerate(tqdm(results, "decode once", count, unit="image", leave=False, disable=None)):
             images[i], masks[i] = pair
+            checksums.append(_checksum(*pair))
     images.flush()
     masks.flush()
-    (part / "cache.json").write_text(json.dumps({"count": count, "size": size, "format": FORMAT}))
+    content = {"count": count, "size": size, "format": FORMAT, "checksums": checksums}
+    (part / "cache.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
+    """A new array in a file whose space is taken at once: to write to a map for which the disk is full is a SIGBUS."""
+    array: np.memmap[Any, np.dtype[np.uint8]] = np.lib.format.open_memmap(path, "w+", np.uint8, shape)  # type: ignore[no-untyped-call]
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 @contextmanager

@@ -50,6 +50,7 @@ OWN = Rule(
         "segnet.data.images",
         "segnet.training.callbacks",
         "segnet.training.checkpoint",
+        "segnet.training.data_record",
         "segnet.training.preemption",
     ),
     more=True,

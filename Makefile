@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test mutants check format docs tensorboard notebooks clean
+.PHONY: help install train test mutants check audit format docs tensorboard notebooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -43,6 +43,12 @@ check: $(STAMP) ## lint, formatting, types, direction of imports, links of the d
 	$(BIN)/lint-imports
 	$(SITE)
 
+audit: ## known vulnerabilities of the locked packages (asks a data base over the network, so not a part of check)
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install --disable-pip-version-check --quiet pip-audit
+	.audit/bin/pip-audit --disable-pip --no-deps --requirement requirements.lock
+	rm -rf .audit
+
 format: $(STAMP) ## repair what lint and formatting can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -57,5 +63,5 @@ notebooks: $(STAMP) ## execute the notebooks in place
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 clean: ## delete caches and built files (runs, data and .venv stay)
-	rm -rf dist build mutants site data/cache .import_linter_cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf dist build mutants site data/cache/segnet-cache .import_linter_cache .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,12 +1,15 @@
 """The installed program: the wheel carries the configuration, and its command runs in an empty folder."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from helpers import ROOT
 
@@ -43,3 +46,17 @@ def test_the_command_trains_in_an_empty_folder(site, tmp_path):
     done = run(site, tmp_path, "trainer=fast_dev_run", "~callbacks.progress", *small)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "data" / "cable-24x64-seed0" / "images").is_dir()
+
+
+def test_compromised_releases_of_lightning_are_excluded():
+    """GHSA-w37p-236h-pfx3."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (given,) = [r for r in map(Requirement, project["dependencies"]) if r.name == "lightning"]
+    assert [v for v in ("2.6.1", "2.6.2", "2.6.3", "2.6.4") if v in given.specifier] == ["2.6.1", "2.6.4"]
+    (locked,) = re.findall(r"^lightning==(.+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert locked in given.specifier
+
+
+def test_the_audit_reads_the_lock():
+    commands = subprocess.run(["make", "-n", "audit"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"pip-audit .*--requirement requirements\.lock", commands)

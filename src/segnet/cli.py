@@ -2,16 +2,15 @@
 
 import io
 import os
-import shutil
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
@@ -20,11 +19,11 @@ from tqdm import tqdm
 from segnet import overrides, rules
 from segnet.command_line import flags_last
 from segnet.errors import UserError, explain
+from segnet.files import check_output
 from segnet.old_names import update_targets
 from segnet.overrides import CONF_DIR
 from segnet.settings import COMMANDS, SHARED
 
-STARTED = time.time()
 Body = Callable[[DictConfig], float | None]
 # Warnings that no user could act on.
 FALSE_ALARMS = (
@@ -47,10 +46,14 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
             try:
                 check_keys(cfg, name)
                 check_settings(cfg, name)
+                for key in ("data.root", "camvid", "magnetic_tile"):
+                    if (root := OmegaConf.select(cfg, key)) is not None:
+                        check_output(cfg.output_dir, key, root)
                 update_targets(cfg)  # an experiment of the user's may be older than this version
                 return body(cfg)
             except Exception as error:
-                _remove_unfinished(Path(cfg.output_dir))
+                if hydra_cfg.mode == RunMode.RUN and os.environ.get("LOCAL_RANK", "0") == "0":
+                    _remove_unfinished(Path(cfg.output_dir))
                 if hydra_cfg.mode == RunMode.RUN:
                     _fail(error, name)  # here, before Hydra adds lines of its own
                 raise
@@ -148,15 +151,30 @@ def check_entries(cfg: DictConfig, group: str) -> None:
             raise UserError(f"{group}.{key}={entry}: has no _target_; to leave it out write ~{group}.{key}")
 
 
-def _remove_unfinished(folder: Path) -> None:
-    """Delete the folder of a run that failed before it had anything to keep.
+class Found(Callback):  # type: ignore[misc]
+    """What was in the place of the run folder before Hydra made it (conf/base.yaml names this)."""
 
-    It holds nothing but Hydra's record, environment, list of images and TensorBoard's events, all of this process.
+    before: ClassVar[set[Path] | None] = None  # the folder and its entries; None: not known
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Hydra calls it before it writes anything."""
+        folder = Path(config.hydra.run.dir).resolve()
+        Found.before = {folder, *folder.iterdir()} if folder.is_dir() else set()
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Delete what a run has made that failed before it had anything to keep.
+
+    This is Hydra's record, the environment and TensorBoard's events; what was there before stays.
     """
-    if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("LOCAL_RANK", "0") != "0":
+    folder = folder.resolve()
+    if Found.before is None or not folder.is_dir():
         return
-    files = [file for file in folder.rglob("*") if file.is_file()]
+    made = {path for top in {*folder.iterdir()} - Found.before for path in (top, *top.rglob("*"))}
+    files = {path for path in made if not path.is_dir()}
     boards = ("events.out.tfevents", "hparams.yaml", "environment.json", "data.csv")
-    empty = all(file.parent.name == ".hydra" or file.name.startswith(boards) for file in files)
-    if empty and all(file.stat().st_mtime >= STARTED - 1 for file in files):
-        shutil.rmtree(folder, ignore_errors=True)
+    if all(path.parent.name == ".hydra" or path.name.startswith(boards) for path in files):
+        for path in files:
+            path.unlink()
+        for path in sorted({folder, *made} - files - Found.before, reverse=True):
+            path.rmdir()

@@ -1,10 +1,12 @@
-"""Writing a file so that a kill leaves the old one or the new one, whole; rows of tables."""
+"""Writing a file so that a kill leaves the old one or the new one, whole; where to write; rows of tables."""
 
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from segnet.errors import UserError
 
 
 @contextmanager
@@ -30,6 +32,22 @@ def atomic_write(path: Path, shared: bool = False) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a full disk says no name by itself
         raise
+
+
+def check_output(output_dir: str | Path, key: str, source: str | Path) -> None:
+    """Refuse to write into a folder that is read, or below it: results would lie among the originals, or replace them.
+
+    Args:
+        output_dir: where a command writes; links are followed.
+        key: what names the folder that is read, such as ``data.root``.
+        source: that folder.
+
+    Raises:
+        UserError: naming both.
+    """
+    out, home = Path(output_dir).resolve(), Path(source).resolve()
+    if out.is_relative_to(home):
+        raise UserError(f"output_dir={output_dir}: is {key}={source}, or lies in it; choose a folder outside of it")
 
 
 def cells(row: Iterable[Any]) -> list[Any]:

@@ -51,7 +51,7 @@ Rgb = tuple[float, float, float]
 _TRAIN: dict[str, Any] = {"monitor": Text, "mode": Mode, "weights": PathText | list[PathText] | None, "own_size": bool}
 _TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative}
 
-# Of each command beside `output_dir` and `seed`, which all share; groups that make objects are not among them.
+# Of each command beside `output_dir`, `seed` and `trust`, which all share; groups that make objects are not among them.
 COMMANDS: dict[str, dict[str, Any]] = {
     "train": {**_TRAIN, "resume": PathText | None, "find": Find, "resume_changed_data": bool},
     "tune": {
@@ -73,7 +73,9 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "demo": {
         "ckpt_path": PathText, "host": Text, "port": Annotated[int, Interval(ge=1, le=65535)],
-        "max_upload_mb": Above0, "max_pixels": Positive, "tile": Tile, "overlap": BelowOne, "mc_samples": Count,
+        "max_upload_mb": Above0, "max_total_mb": Above0, "max_files": Positive, "keep_minutes": Above0,
+        "max_queue": Positive, "max_seconds": Above0, "max_pixels": Positive, "tile": Tile, "overlap": BelowOne,
+        "mc_samples": Count,
         "batch_size": Positive, "precision": Precision, "device": Device,
     },
     "compare": {
@@ -91,7 +93,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "repeats": Positive | None, "workers": Annotated[list[Count], MinLen(1)] | None,
     },
 }  # fmt: skip
-SHARED: dict[str, Any] = {"output_dir": PathText, "seed": Seed}
+SHARED: dict[str, Any] = {"output_dir": PathText, "seed": Seed, "trust": bool}
 
 # Of constructors of libraries, by the beginning of their names: ranges that their annotations do not tell.
 LIBRARIES: dict[str, dict[str, Any]] = {

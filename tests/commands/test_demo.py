@@ -1,15 +1,23 @@
+import asyncio
+import http.client
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from helpers import ROOT
+from segnet.commands.demo import answer
+from segnet.commands.guard import Guard
 from segnet.data.images import read_rgb
 from segnet.deployment.predictor import Predictor
 from segnet.training.checkpoint import load_module
@@ -25,24 +33,58 @@ def predictor(trained):
 
 
 @pytest.fixture(scope="module")
-def address(trained):
+def server(trained, tmp_path_factory):
     """The real command on a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, ROOT / "src" / "demo.py", f"ckpt_path={trained}/checkpoints/best.ckpt"]
+    uploads = tmp_path_factory.mktemp("uploads")
     server = subprocess.Popen(
-        [*command, f"port={port}", "max_pixels=10000", "max_upload_mb=0.2"],
+        [*command, f"port={port}", "max_pixels=10000", "max_upload_mb=0.2", "max_files=40", "max_total_mb=2"],
         stdout=subprocess.PIPE,
         text=True,
+        env={**os.environ, "TMPDIR": str(uploads)},
         # A job that a shell started in the background ignores Ctrl-C, and so would what it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     line = server.stdout.readline()
-    yield line.split()[1]
+    yield line.split()[1], uploads
     server.send_signal(signal.SIGINT)
     server.communicate(timeout=30)
     assert server.returncode in (0, 1, 130, -signal.SIGINT)
+    assert list(uploads.iterdir()) == []  # nothing of what was uploaded stays
+
+
+@pytest.fixture(scope="module")
+def address(server):
+    return server[0]
+
+
+def request(address, method, path, body=None, **headers):
+    """Status and text of an answer; headers as given, with ``_`` for ``-``."""
+    link = http.client.HTTPConnection(address.split("/")[2], timeout=30)
+    try:
+        link.putrequest(method, path, skip_host="Host" in headers)
+        if body is not None and "Content_Length" not in headers and "Transfer_Encoding" not in headers:
+            link.putheader("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            link.putheader(name.replace("_", "-"), value)
+        link.endheaders(body)
+        answer = link.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    finally:
+        link.close()
+
+
+def upload(address, content, count=1):
+    """Files as a browser sends them."""
+    parts = [
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="%d.png"\r\n\r\n%s\r\n' % (i, content)
+        for i in range(count)
+    ]
+    body = b"".join(parts) + b"--x--\r\n"
+    return request(address, "POST", "/gradio_api/upload", body, Content_Type="multipart/form-data; boundary=x")
 
 
 def ask(address, path):
@@ -84,6 +126,133 @@ def test_large_images_and_uploads_are_refused(address, tmp_path, content, messag
         ask(address, path)
 
 
+@pytest.mark.parametrize("path", ["/", "/config", "/gradio_api/info", "/gradio_api/queue/join", "/gradio_api/upload"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_another_host_name_or_site_is_not_served(address, path, method):
+    """A name that a stranger's DNS points to this machine, and a page of another site."""
+    own = address.split("/")[2]
+    port = own.split(":")[1]
+    body = b"{}" if method == "POST" else None
+    for host in (
+        "evil.example",
+        f"evil.example:{port}",
+        "127.0.0.1:1",
+        "127.0.0.1",
+        f"127.0.0.1.evil.example:{port}",
+        "",
+    ):
+        assert request(address, method, path, body, Host=host) == (403, "this host name is not served")
+    for origin in ("http://evil.example", "http://127.0.0.1:1", "null", f"http://evil.example:{port}"):
+        found = request(address, method, path, body, Origin=origin)
+        assert found == (403, "requests of other sites are not served")
+    assert request(address, "GET", "/", Host=f"localhost:{port}", Origin=f"http://localhost:{port}")[0] == 200
+    assert request(address, "GET", "/", Host=own)[0] == 200
+
+
+def test_what_is_uploaded_is_bounded(server):
+    address, uploads = server
+    assert upload(address, b"x" * 400_000)[0] == 413
+    assert request(address, "POST", "/gradio_api/upload", b"0\r\n\r\n", Transfer_Encoding="chunked")[0] == 411
+    assert upload(address, b"x", 39)[0] == 200  # other tests have uploaded some before
+    status, text = upload(address, b"x", 39)
+    assert (status, text) == (507, "too many files were uploaded lately; try again in some minutes")
+    for file in uploads.rglob("*.png"):
+        file.unlink()
+
+
+@pytest.mark.parametrize("content", ["none", "cut"])
+def test_a_failure_names_no_path_of_this_machine(address, cable, tmp_path, content):
+    whole = sorted((cable / "images").iterdir())[0].read_bytes()
+    (tmp_path / "x.png").write_bytes(whole[:2000] if content == "cut" else b"no image")
+    with pytest.raises(Exception, match=r"^x\.png: " if content == "cut" else "exception") as error:
+        ask(address, tmp_path / "x.png")
+    assert "segnet-demo" not in str(error.value)
+    assert "/uploads" not in str(error.value)
+
+
+def guarded(app, host="127.0.0.1", **options):
+    options = {"port": 80, "folder": Path(), "most": 10, "total": 10, "files": 1, "seconds": 0.2, **options}
+    return Guard(app, host, **options)
+
+
+def answers(guard, headers, path="/", method="GET"):
+    """The status that an ASGI request gets."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request", "body": b""}
+
+    pairs = [(name.encode(), value.encode()) for name, value in headers]
+    scope = {"type": "http", "method": method, "path": path, "headers": pairs}
+    asyncio.run(guard(scope, receive, send))
+    return sent[0]["status"] if sent else None
+
+
+async def good(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+@pytest.mark.parametrize(
+    ("host", "header", "status"),
+    [
+        ("127.0.0.1", "localhost", 200),
+        ("127.0.0.1", "LOCALHOST:80", 200),
+        ("127.0.0.1", "192.168.0.7", 403),
+        ("::1", "[::1]:80", 200),
+        ("0.0.0.0", "192.168.0.7", 200),
+        ("0.0.0.0", "[fe80::1]:80", 200),
+        ("0.0.0.0", "evil.example", 403),
+        ("192.168.0.7", "192.168.0.7:80", 200),
+        ("pc.example", "pc.example", 200),
+        ("pc.example", "evil.example", 403),
+    ],
+)
+def test_which_host_names_are_its_own(host, header, status):
+    assert answers(guarded(good, host), [("host", header)]) == status
+
+
+def test_two_host_names_or_none_are_refused():
+    assert answers(guarded(good), [("host", "localhost"), ("Host", "evil.example")]) == 403
+    assert answers(guarded(good), []) == 403
+
+
+def test_a_request_with_a_body_that_stays_open_is_ended():
+    async def slow(scope, receive, send):
+        await asyncio.sleep(60)
+
+    before = time.monotonic()
+    assert answers(guarded(slow), [("host", "localhost")], method="POST") == 408
+    assert time.monotonic() - before < 5
+
+
+def test_a_prediction_that_takes_too_long_is_ended_and_holds_up_nobody_for_longer(predictor, cable):
+    gradio = pytest.importorskip("gradio")
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow:
+        model, mc_samples = predictor.model, 0
+
+        def __call__(self, images):
+            begun.set()
+            go.wait(30)
+            return predictor(images)
+
+    call = answer(Slow(), 10_000, 0.3)
+    path = str(sorted((cable / "images").iterdir())[0])
+    before = time.monotonic()
+    for _ in range(2):  # the second one waits for the first
+        with pytest.raises(gradio.Error, match=r"longer than 0\.3 s"):
+            call(path)
+    assert begun.is_set()
+    assert time.monotonic() - before < 5
+    go.set()
+    time.sleep(0.1)
+    assert len(call(path)) == 4
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 def test_in_a_real_browser(address, cable):
     from playwright.sync_api import sync_playwright
@@ -102,7 +271,8 @@ def test_in_a_real_browser(address, cable):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["port=0"], "port=0: must lie in 1..65535"),
+        (["port=0"], "port=0: must be an integer in [1, 65535]"),
+        (["max_files=0"], "max_files=0: "),
         (["ckpt_path=/nowhere.onnx"], "ckpt_path=/nowhere.onnx: no such file"),
         (["mc_samples=5"], "has no dropout to sample from"),
     ],

@@ -329,8 +329,8 @@ def test_so_it_is_of_several_classes_and_in_the_card_of_the_run(run_main, evalua
     [
         (["ckpt_path=/nowhere.ckpt"], "ckpt_path=/nowhere.ckpt: no such file"),
         (["ckpt_path={best}", "split=nope"], "split=nope: must be one of train, val, test, or all for every image"),
-        (["ckpt_path={best}", "data=camvid", "data.root=/tmp"], r"data=camvid has the classes \[Sky,"),
-        (["ckpt_path={best}", "data=folder", "data.root=/tmp", "data.classes=[a]"], r"data\.classes is \[a\], but"),
+        (["ckpt_path={best}", "data=camvid", "data.root=/etc"], r"data=camvid has the classes \[Sky,"),
+        (["ckpt_path={best}", "data=folder", "data.root=/etc", "data.classes=[a]"], r"data\.classes is \[a\], but"),
         (["ckpt_path={best}", "split=all", "data.split.train=1"], r"split=all takes every image, so data\.split"),
         (["ckpt_path={best}", "own_size=1"], "own_size=1: must be true or false"),
         (["ckpt_path={best}", "trainer.limit_test_batches=0"], "trainer.limit_test_batches=0: no image is evaluated"),

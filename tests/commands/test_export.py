@@ -109,7 +109,13 @@ def test_predict_runs_exported_models_as_it_runs_the_checkpoint(run_main, export
     models |= {"onnx": exported["onnx"] / "model.onnx", "pt2": exported["pt2"] / "model.pt2"}
     for name, model in models.items():
         code, err = run_main(
-            "predict", tmp_path / name, f"ckpt_path={model}", f"input={cable}/images", "flips=true", "tile=64"
+            "predict",
+            tmp_path / name,
+            f"ckpt_path={model}",
+            f"input={cable}/images",
+            "flips=true",
+            "tile=64",
+            f"trust={'true' if name == 'pt2' else 'false'}",
         )
         assert code == 0, err
         files = sorted((tmp_path / name).glob("*_overlay.png"))

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from helpers import ROOT, SMALL, call_main, rows, start, wait_for
-from segnet.runs.resume import has_record
+from segnet.runs.record import has_record
 
 EPOCHS = 14
 

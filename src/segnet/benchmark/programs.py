@@ -41,7 +41,9 @@ def image_to_probabilities(size: int, folder: Path) -> Mapping[str, Callable[[],
             module.probabilities(module(image))
 
     found: dict[str, Callable[[], Any]] = {
-        "ONNX Runtime, exported program, float32": partial(exported_model.ExportedModel(folder / "model.onnx"), image)
+        "ONNX Runtime, exported program, float32": partial(
+            exported_model.ExportedModel(folder / "model.onnx", trusted=True), image
+        )
     }
     for precision in dict.fromkeys(("32-true", environment.fastest_precision("cpu"))):
         found[f"this, checkpoint, {short(environment.arithmetic(precision))}"] = partial(this, precision)

@@ -1,7 +1,10 @@
 """A local web page: drop an image and see what a trained network predicts."""
 
 import os
+import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
 def run(cfg: DictConfig) -> None:
     """Serve the page until it is interrupted."""
+    from tempfile import TemporaryDirectory
+
     import torch
 
     from segnet import environment
@@ -27,14 +32,23 @@ def run(cfg: DictConfig) -> None:
     precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision
     torch.manual_seed(cfg.seed)
     predictor = Predictor(
-        load_model(str(cfg.ckpt_path), device), precision, cfg.tile, cfg.overlap,
+        load_model(str(cfg.ckpt_path), device, cfg.trust), precision, cfg.tile, cfg.overlap,
         mc_samples=cfg.mc_samples, batch_size=cfg.batch_size,
     )  # fmt: skip
-    launch(page(predictor, cfg.max_pixels), cfg.host, cfg.port, cfg.max_upload_mb)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the folder is removed
+    with TemporaryDirectory(prefix="segnet-demo-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # of what is uploaded and shown
+        launch(page(predictor, cfg), cfg, Path(folder))
 
 
-def answer(predictor: "Predictor", max_pixels: int) -> Callable[[str | None], list[Any]]:
-    """What the page shows for a file: overlay, mask, confidence and uncertainty as uint8 RGB, and a table of areas."""
+def answer(predictor: "Predictor", max_pixels: int, max_seconds: float) -> Callable[[str | None], list[Any]]:
+    """What the page shows for a file: overlay, mask, confidence and uncertainty as uint8 RGB, and a table of areas.
+
+    One image is predicted at a time. One that takes longer than ``max_seconds``, the time that it waits for others
+    included, is answered with an error.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
     import cv2
     import gradio
     import numpy as np
@@ -45,6 +59,7 @@ def answer(predictor: "Predictor", max_pixels: int) -> Callable[[str | None], li
 
     model = predictor.model
     table = palette(len(model.classes), model.colors)
+    one = ThreadPoolExecutor(1)
 
     def call(path: str | None) -> list[Any]:
         if path is None:
@@ -52,8 +67,14 @@ def answer(predictor: "Predictor", max_pixels: int) -> Callable[[str | None], li
         try:
             image = read_rgb(path, max_pixels)
         except (ValueError, OSError) as error:
-            raise gradio.Error(str(error).replace(path, os.path.basename(path))) from error  # noqa: PTH119 (text)
-        (found,) = predictor([image])
+            text = str(error).replace(path, os.path.basename(path))  # noqa: PTH119 (text)
+            raise gradio.Error(text.replace(os.path.dirname(path), "")) from error  # noqa: PTH120 (text)
+        waiting = one.submit(predictor, [image])
+        try:
+            (found,) = waiting.result(max_seconds)
+        except TimeoutError as error:
+            waiting.cancel()  # if it has not begun
+            raise gradio.Error(f"the prediction took longer than {max_seconds:g} s") from error
         mask = found.mask()
 
         def heat(values: Any) -> Any:
@@ -69,14 +90,15 @@ def answer(predictor: "Predictor", max_pixels: int) -> Callable[[str | None], li
     return call
 
 
-def page(predictor: "Predictor", max_pixels: int) -> Any:
-    """The page as gradio Blocks."""
+def page(predictor: "Predictor", cfg: DictConfig) -> Any:
+    """The page as gradio Blocks, which delete what was uploaded after a while."""
     import gradio
 
     model = predictor.model
     height, width = model.image_size
     about = f"{', '.join(model.classes)} · trained at {height}×{width}"
-    with gradio.Blocks(title="SegNet", analytics_enabled=False) as blocks:
+    age = int(60 * cfg.keep_minutes)
+    with gradio.Blocks(title="SegNet", analytics_enabled=False, delete_cache=(min(60, age), age)) as blocks:
         gradio.Markdown(f"# SegNet\nDrop an image. {about}")
         with gradio.Row():
             # A path, not an array: gradio would decode it before its size is checked.
@@ -84,19 +106,31 @@ def page(predictor: "Predictor", max_pixels: int) -> Any:
             names = ["overlay", "mask", "confidence", *(["uncertainty"] if predictor.mc_samples else [])]
             shown = [gradio.Image(label=name, format="png", interactive=False) for name in names]
         areas = gradio.Dataframe(headers=["class", "area"], label="areas", interactive=False)
-        given.change(answer(predictor, max_pixels), given, [*shown, areas], api_name="predict")
+        call = answer(predictor, cfg.max_pixels, cfg.max_seconds)
+        given.change(call, given, [*shown, areas], api_name="predict", api_visibility="undocumented")
     return blocks
 
 
-def launch(blocks: Any, host: str, port: int, max_upload_mb: float) -> None:
-    """Serve until Ctrl-C."""
+def launch(blocks: Any, cfg: DictConfig, folder: Path) -> None:
+    """Serve until Ctrl-C, behind a `Guard`; ``folder`` is where uploads are kept."""
+    from starlette.middleware import Middleware
+
+    from segnet.commands.guard import Guard
+
+    most = int(cfg.max_upload_mb * 1e6)
+    guard = Middleware(
+        Guard, host=cfg.host, port=cfg.port, folder=folder, most=most, total=int(cfg.max_total_mb * 1e6),
+        files=int(cfg.max_files), seconds=cfg.max_seconds,
+    )  # fmt: skip
     try:
-        _, url, _ = blocks.queue(default_concurrency_limit=1).launch(
-            server_name=host, server_port=port, share=False, quiet=True, show_error=True, ssr_mode=False,
-            max_file_size=int(max_upload_mb * 1e6), prevent_thread_lock=True,
+        # Without show_error the page tells what gradio.Error says; anything else, which could name paths, only here.
+        _, url, _ = blocks.queue(default_concurrency_limit=1, max_size=int(cfg.max_queue)).launch(
+            server_name=cfg.host, server_port=cfg.port, share=False, quiet=True, show_error=False, ssr_mode=False,
+            max_file_size=most, prevent_thread_lock=True, app_kwargs={"middleware": [guard]}, footer_links=[],
+            enable_monitoring=False, mcp_server=False, pwa=False,
         )  # fmt: skip
     except OSError as error:
-        raise UserError(f"port={port}: cannot be served on {host} ({error}); choose another") from error
+        raise UserError(f"port={cfg.port}: cannot be served on {cfg.host} ({error}); choose another") from error
     print(f"open {url}   (Ctrl-C stops it)", flush=True)
     blocks.block_thread()
 

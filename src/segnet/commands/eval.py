@@ -4,6 +4,7 @@ from omegaconf import DictConfig
 
 from segnet.cli import command
 from segnet.errors import UserError
+from segnet.files import check_output
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -29,7 +30,7 @@ def run(cfg: DictConfig) -> float | None:
             raise UserError(f"{key}={cfg[key]}: must be an integer of at least 0")
     environment.keep_freed_memory()
     torch.set_float32_matmul_precision("high")
-    module = load_module(cfg.ckpt_path)
+    module = load_module(cfg.ckpt_path, cfg.trust)
     if type(cfg.mc_samples) is not int or cfg.mc_samples < 0 or cfg.mc_samples == 1:
         raise UserError(f"mc_samples={cfg.mc_samples}: must be 0, or an integer of at least 2")
     if cfg.mc_samples and not any(isinstance(part, torch.nn.Dropout) for part in module.net.modules()):
@@ -37,6 +38,7 @@ def run(cfg: DictConfig) -> float | None:
     module.mc_samples = cfg.mc_samples
     seed_everything(module.config["seed"], workers=True, verbose=False)
     data = instantiate(checkpoint_data.settings(module.config, cfg, cfg.split == ALL), "data")
+    check_output(cfg.output_dir, "data.root", data.root)
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
     trainer = instantiate(cfg.trainer, "trainer")

@@ -4,6 +4,7 @@ from omegaconf import DictConfig
 
 from segnet.cli import command
 from segnet.errors import UserError
+from segnet.files import check_output
 
 
 def run(cfg: DictConfig) -> None:
@@ -16,6 +17,7 @@ def run(cfg: DictConfig) -> None:
         raise UserError(f"quantize={cfg.quantize} with format={cfg.format}: only ONNX is quantised; use format=onnx")
     import json
     from pathlib import Path
+    from tempfile import TemporaryDirectory
 
     from segnet import environment
     from segnet.configuration import instantiate
@@ -24,7 +26,7 @@ def run(cfg: DictConfig) -> None:
     from segnet.training.checkpoint import load_module
 
     environment.keep_freed_memory()
-    module = load_module(cfg.ckpt_path)
+    module = load_module(cfg.ckpt_path, cfg.trust)
     settings = checkpoint_data.settings(module.config, cfg)
     if settings["image_size"] != module.config["data"]["image_size"]:
         raise UserError(
@@ -32,6 +34,7 @@ def run(cfg: DictConfig) -> None:
             f"at, {module.config['data']['image_size']}; leave it out"
         )
     data = instantiate(settings, "data")
+    check_output(cfg.output_dir, "data.root", data.root)
     data.prepare_data()
     data.setup()
     data.require("val", *(["train"] if cfg.quantize else []))
@@ -39,21 +42,17 @@ def run(cfg: DictConfig) -> None:
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"model.{cfg.format}"
-    draft = folder / f"draft.{cfg.format}"
-    plain = folder / f"plain.{cfg.format}"
-    try:
+    with TemporaryDirectory(prefix=".draft-", dir=folder) as scratch:
+        draft, plain = (Path(scratch) / f"{name}.{cfg.format}" for name in ("draft", "plain"))
         exported_model.write(module, draft, verification.metadata(module, Path(cfg.ckpt_path)))
         if cfg.quantize:
             draft.rename(plain)
             pairs = verification.pairs(data, "train", cfg.calibration)
             exported_model.quantize(plain, draft, (image.transpose(2, 0, 1) for image, _ in pairs))
-        found = verification.compare(module, exported_model.ExportedModel(draft), data, cfg.images)
+        found = verification.compare(module, exported_model.ExportedModel(draft, trusted=True), data, cfg.images)
         verification.check(found, cfg.tolerance_int8 if cfg.quantize else cfg.tolerance)
         (folder / "verification.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         draft.rename(target)
-    finally:
-        for file in (draft, plain):
-            file.unlink(missing_ok=True)
     print(verification.summary(found))
     print(f"written to {target}")
 

@@ -3,10 +3,14 @@
 from omegaconf import DictConfig
 
 from segnet.cli import command
+from segnet.errors import UserError
+from segnet.files import check_output
 
 
 def run(cfg: DictConfig) -> None:
     """Predict ``input``; unreadable files are skipped, listed at the end, and make the exit code 1."""
+    from pathlib import Path
+
     import torch
 
     from segnet import environment
@@ -15,10 +19,14 @@ def run(cfg: DictConfig) -> None:
 
     environment.keep_freed_memory()
     files = writer.find(str(cfg.input))
+    if Path(str(cfg.input)).is_dir():
+        check_output(cfg.output_dir, "input", cfg.input)
+    if Path(cfg.output_dir).resolve() in {file.resolve().parent for file in files}:
+        raise UserError(f"output_dir={cfg.output_dir}: holds the images of input={cfg.input}; choose another folder")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
     torch.manual_seed(cfg.seed)  # of the Monte-Carlo samples
     predictor = Predictor(
-        load_model(str(cfg.ckpt_path), device),
+        load_model(str(cfg.ckpt_path), device, cfg.trust),
         environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision,
         cfg.tile,
         cfg.overlap,

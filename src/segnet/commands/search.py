@@ -18,6 +18,7 @@ from segnet.errors import UserError, explain
 from segnet.files import cells
 from segnet.old_names import update_targets
 from segnet.overrides import CONF_DIR
+from segnet.runs import record
 from segnet.training.selection import undefined
 
 Space = dict[str, dict[str, Any]]
@@ -101,17 +102,30 @@ def _storage(url: str) -> optuna.storages.BaseStorage:
     return optuna.storages.RDBStorage(url, heartbeat_interval=60, failed_trial_callback=retry)
 
 
-def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[str]) -> None:
-    """Train trial after trial; a failed one is reported and counted, and the study continues."""
+def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[str], source: str | None = None) -> None:
+    """Train trial after trial; a failed one is reported and counted, and the study continues.
+
+    Args:
+        study: to continue.
+        cfg: of conf/tune.yaml.
+        space: what is varied.
+        given: overrides of all trials.
+        source: what errors call a study that someone else may have made: its trials are checked; None: the user's own.
+    """
 
     def objective(trial: optuna.Trial) -> float:
         overrides = [*given, *_overrides(suggest(trial, space))]
         folder = Path(cfg.output_dir) / str(trial.number)
+        if source is not None:
+            record.check_overrides(overrides, source)
         config = compose("train", overrides)
         update_targets(config)
         OmegaConf.set_struct(config, False)
         config.pop("hydra", None)
         config.output_dir = str(folder)
+        config.trust = cfg.trust
+        if source is not None:
+            record.check(config, source)
         _record(config, overrides, folder)
         try:
             value = train.run(config, [Prune(trial, cfg.monitor)])
@@ -150,11 +164,11 @@ def _record(config: DictConfig, overrides: Sequence[str], folder: Path) -> None:
     OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra" / "overrides.yaml")
 
 
-def report(study: optuna.Study, folder: Path, given: Sequence[str]) -> FrozenTrial:
+def report(study: optuna.Study, folder: Path, given: Sequence[str], source: str | None = None) -> FrozenTrial:
     """Write trials.csv, best.yaml, history.png and importance.png; the best trial.
 
     Raises:
-        UserError: no trial was completed.
+        UserError: no trial was completed; or the best one of a study from ``source`` sets what a file must not.
     """
     trials = study.get_trials(deepcopy=False)
     keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
@@ -172,6 +186,12 @@ def report(study: optuna.Study, folder: Path, given: Sequence[str]) -> FrozenTri
     if TrialState.COMPLETE not in states:
         raise UserError(f"none of {len(trials)} trials was completed; the reasons are above")
     best = study.best_trial
+    if source is not None:  # a user may copy best.yaml to conf/experiment/, from where everything is built
+        chosen = [*given, *_overrides(best.params)]
+        record.check_overrides(chosen, source)
+        config = compose("train", chosen)
+        config.output_dir = str(folder)
+        record.check(config, source)
     (folder / "best.yaml").write_text(experiment(best, given), encoding="utf-8")
     history(study).savefig(folder / "history.png", dpi=110)
     if states.count(TrialState.COMPLETE) > 3 and len(keys) > 1:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from segnet.cli import check_entries, command
 from segnet.command_line import command_line, override
 from segnet.errors import UserError
+from segnet.files import check_output
 from segnet.runs import resume
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     changed_data = bool(cfg.get("resume_changed_data"))
     if resuming:
         cfg = resume.saved(cfg)
+        check_output(cfg.output_dir, "data.root", cfg.data.root)
     check(cfg)
     # Imported here, so that --help and errors of composition answer at once.
     from segnet.reports.run_report import RunReport
@@ -47,7 +49,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     trainer, module, data = build(cfg)
     weights = cfg.get("weights")  # a resumed run may be older than this setting
     if weights is not None and start is None:
-        checkpoint.start_from(module, weights)
+        checkpoint.start_from(module, weights, cfg.trust)
     trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     if cfg.find is not None:
         find_batch_size(cfg, trainer, data)

@@ -18,17 +18,19 @@ def run(cfg: DictConfig) -> float:
 
     from segnet.commands import search
 
-    own = ("trials", "storage", "study", "prune", "search", "resume", "output_dir", "hydra")
+    own = ("trials", "storage", "study", "prune", "search", "resume", "output_dir", "hydra", "trust")
     overrides = list(HydraConfig.get().overrides.task)
-    if cfg.resume is not None:
+    resumed = cfg.resume
+    if resumed is not None:
         cfg, overrides = resume.saved_study(cfg)
     if type(cfg.trials) is not int or cfg.trials < 1:
         raise UserError(f"trials={cfg.trials}: must be an integer of at least 1")
     given = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in own]
     space = search.space(cfg.search)
     found = search.open_study(cfg)
-    search.search(found, cfg, space, given)
-    best = search.report(found, Path(cfg.output_dir), given)
+    source = None if cfg.trust or resumed is None else f"resume={resumed}"
+    search.search(found, cfg, space, given, source)
+    best = search.report(found, Path(cfg.output_dir), given, source)
     print(f"best trial {best.number}: {cfg.monitor} {best.value:.4f} with {best.params}")
     print(f"its configuration {Path(cfg.output_dir) / 'best.yaml'}")
     return float(best.value or 0)

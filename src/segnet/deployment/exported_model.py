@@ -7,7 +7,6 @@ normalisation are inside; classes, colours, commit and model card are in its met
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segnet.data.images import resize_exact
-from segnet.deployment.pt2_check import check_pt2
+from segnet.data.masks import check_classes
+from segnet.deployment.onnx_model import OnnxModel
 from segnet.errors import UserError
 from segnet.training.module import SegmentationModule
 
@@ -143,75 +143,66 @@ class ExportedModel:
     Args:
         path: an .onnx or .pt2 file that `write` made.
         device: cpu or cuda.
+        trusted: the user made the file. A pt2 can run any code when it is opened, so others are refused; an ONNX model
+            of others runs within the bounds of `segnet.deployment.onnx_model`.
 
     Attributes:
         classes, colors, image_size: as in `segnet.training.module.SegmentationModule`, from the metadata.
         device: where it takes and gives tensors without a copy; ONNX Runtime goes from the CPU to a GPU by itself.
 
     Raises:
-        UserError: not a model of this project, damaged, or asking for code beyond tensor operators.
+        UserError: not a model of this project, damaged, or not trusted.
     """
 
-    def __init__(self, path: str | Path, device: str = "cpu") -> None:
+    def __init__(self, path: str | Path, device: str = "cpu", trusted: bool = False) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise UserError(f"ckpt_path={path}: no such file; export.py writes model.onnx or model.pt2")
         onnx = self.path.suffix != ".pt2"
+        if not onnx and not trusted:
+            raise UserError(
+                f"ckpt_path={path}: a pt2 file can run any code when it is opened; use the ONNX model instead "
+                f"(export.py format=onnx), or, if you made the file yourself, add trust=true"
+            )
         self.device = torch.device("cpu" if onnx else device)
         try:
-            self._call, text = (_open_onnx if onnx else _open_pt2)(self.path, torch.device(device))
+            run, text = _open_onnx(self.path, device, trusted) if onnx else _open_pt2(self.path, self.device)
             self.metadata: dict[str, Any] = json.loads(text)
             self.classes = [str(name) for name in self.metadata["classes"]]
-            self.colors = self.metadata["colors"]
-            height, width = self.metadata["image_size"]
+            self.colors: list[list[int]] | None = self.metadata["colors"]
+            check_classes(self.classes, len(self.classes), self.colors)
+            for color in self.colors or []:
+                if len(color) != 3 or any(type(value) is not int or not 0 <= value < 256 for value in color):
+                    raise ValueError(f"{color} is no colour")
+            height, width = (int(side) for side in self.metadata["image_size"])
         except ModuleNotFoundError as error:
             raise UserError(f"ckpt_path={path}: {error}; pip install 'segnet-lightning[export]'") from error
         except Exception as error:  # both runtimes raise many kinds for a damaged file
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"ckpt_path={path}: not a model that export.py wrote ({reason})") from error
-        self.image_size = (int(height), int(width))
+        self._run = run
+        self.image_size = (height, width)
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 RGB (N, 3, H, W) to float32 probabilities (N, C, H, W)."""
-        return self._call(images)
+        return self._run(images, len(self.classes))
 
 
-Call = Callable[[Tensor], Tensor]
+Run = Callable[[Tensor, int], Tensor]
 
 
-def _open_onnx(path: Path, device: torch.device) -> tuple[Call, str]:
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(3)
-    providers = ["CPUExecutionProvider"] if device.type == "cpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(path, providers=providers)
-
-    (name,) = (given.name for given in session.get_inputs())  # "pictures" in files of earlier versions
-
-    def call(images: Tensor) -> Tensor:
-        (out,) = session.run(None, {name: images.cpu().contiguous().numpy()})
-        return torch.from_numpy(out)
-
-    return call, session.get_modelmeta().custom_metadata_map[KEY]
+def _open_onnx(path: Path, device: str, trusted: bool) -> tuple[Run, str]:
+    model = OnnxModel(path, KEY, device, trusted)
+    return model, model.metadata
 
 
-def _open_pt2(path: Path, device: torch.device) -> tuple[Call, str]:
-    check_pt2(path)
+def _open_pt2(path: Path, device: torch.device) -> tuple[Run, str]:
     extra = {KEY: ""}
-    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # torch.export.load unpickles some parts otherwise
-    try:
-        exported = torch.export.load(path, extra_files=extra)
-    finally:
-        if before is None:
-            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
-        else:
-            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
-    module = exported.module().to(device)
+    module = torch.export.load(path, extra_files=extra).module().to(device)
 
-    def call(images: Tensor) -> Tensor:
+    def run(images: Tensor, classes: int) -> Tensor:
         with torch.no_grad():
             out: Tensor = module(images.to(device))
         return out
 
-    return call, extra[KEY]
+    return run, extra[KEY]

@@ -235,8 +235,8 @@ class Predictor:
         return [round(i * (side - self.tile) / (count - 1)) for i in range(count)]
 
 
-def load_model(path: str, device: str) -> SegmentationModule | ExportedModel:
+def load_model(path: str, device: str, trusted: bool = False) -> SegmentationModule | ExportedModel:
     """What a prediction runs: an exported model (.onnx, .pt2), or the module of a checkpoint."""
     if Path(path).suffix in (".onnx", ".pt2"):
-        return ExportedModel(path, device)
-    return load_module(path).to(device)
+        return ExportedModel(path, device, trusted)
+    return load_module(path, trusted).to(device)

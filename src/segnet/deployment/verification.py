@@ -35,7 +35,7 @@ def metadata(module: SegmentationModule, checkpoint: Path) -> dict[str, Any]:
         "std": module.std.flatten().tolist(),
         "commit": environment.commit(),
         "versions": environment.versions(),
-        "card": card.read_text(encoding="utf-8") if card.is_file() else "",
+        "card": card.read_text(encoding="utf-8") if card.is_file() and not card.is_symlink() else "",
     }
 
 

@@ -17,7 +17,7 @@ from segnet.environment import surroundings
 from segnet.files import atomic_write, cells
 from segnet.networks.segnet import count_parameters
 from segnet.reports import tested
-from segnet.runs.resume import recorded
+from segnet.runs.record import recorded
 from segnet.training.metrics import calibration, calibration_error, scores
 from segnet.training.module import SegmentationModule
 from segnet.visualization.figures import confusion_figure, reliability_figure

@@ -17,7 +17,7 @@ from segnet.networks.segnet import count_parameters
 from segnet.reports import tested
 from segnet.reports.evaluation import sizes, write_images
 from segnet.reports.model_card import PHOTOS, card
-from segnet.runs.resume import recorded
+from segnet.runs.record import recorded
 from segnet.training.callbacks import EpochTable, draw_panels
 from segnet.training.module import SegmentationModule
 from segnet.visualization.figures import loss_figure

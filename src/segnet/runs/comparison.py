@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from segnet.errors import UserError
 from segnet.files import cells
 from segnet.old_names import update_targets
+from segnet.runs.record import configuration
 
 Row = dict[str, Any]
 
@@ -37,7 +38,7 @@ class Run:
     @cached_property
     def config(self) -> dict[str, str]:
         """The configuration as composed, flat: ``model.optimizer.lr`` to its value as text."""
-        loaded = OmegaConf.load(self.folder / ".hydra" / "config.yaml")
+        loaded = configuration(self.folder)
         update_targets(loaded)  # or every name would differ between an old run and a new one
         return dict(_flat(OmegaConf.to_container(loaded)))
 

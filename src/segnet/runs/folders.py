@@ -10,7 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from segnet.errors import UserError, explain
-from segnet.runs.resume import has_record
+from segnet.runs.record import has_record
 
 LOCK = Path(".hydra") / "lock"
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # of a process among those that train together

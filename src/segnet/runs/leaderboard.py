@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from segnet.errors import UserError, explain
 from segnet.files import atomic_write
-from segnet.runs.resume import recorded
+from segnet.runs.record import recorded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

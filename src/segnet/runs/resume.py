@@ -7,33 +7,21 @@ writes its record there, and a resumed one in its own folder, whose record it le
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from segnet import trust
 from segnet.errors import UserError
 from segnet.files import atomic_write
 from segnet.old_names import update_targets
+from segnet.runs import record
+from segnet.runs.record import CONFIG, OVERRIDES, has_record, recorded
 
-CONFIG = Path(".hydra") / "config.yaml"
-OVERRIDES = CONFIG.with_name("overrides.yaml")  # which Hydra writes last
 LAST = Path("checkpoints") / "last.ckpt"
-
-
-def has_record(folder: Path) -> bool:
-    """Whether the record of a run is whole: a kill while Hydra wrote it leaves its last file empty, before any work."""
-    return (folder / OVERRIDES).is_file() and (folder / OVERRIDES).stat().st_size > 0
-
-
-def recorded(folder: Path) -> list[str]:
-    """The overrides that a run folder's run was started with, ``${...}`` as it was given; none where no record is."""
-    if not has_record(folder):
-        return []
-    content = OmegaConf.to_container(OmegaConf.load(folder / OVERRIDES), resolve=False)
-    assert isinstance(content, list)
-    return [str(override) for override in content]
 
 
 def run_folder(resume: str | None, fresh: str) -> str:
@@ -70,13 +58,20 @@ def saved(cfg: DictConfig) -> DictConfig:
     ``trainer.max_epochs`` may grow, which is written to the record; any other change is listed and ignored.
 
     Raises:
-        UserError: no run is there; fewer epochs, or more of them under a schedule that spans the run.
+        UserError: no run is there; its record asks for more than `segnet.trust` allows; fewer epochs, or more of them
+            under a schedule that spans the run.
     """
     folder = _folder(cfg, "run, logs/train/<time>")
-    config = OmegaConf.load(folder / CONFIG)
-    assert isinstance(config, DictConfig)
-    update_targets(config)
+    config = record.configuration(folder)
     config.output_dir = cfg.output_dir
+    if not cfg.trust:
+        record.check_links(folder, f"resume={folder}")
+        trust.plain(OmegaConf.to_container(config, resolve=False), f"resume={folder}")  # its depth
+    update_targets(config)
+    if not cfg.trust:
+        record.check(config, f"resume={folder}")
+    with open_dict(config):
+        config.trust = cfg.trust  # not what the record says
     old = recorded(folder)
     ignored = []
     for override in HydraConfig.get().overrides.task:
@@ -118,14 +113,25 @@ def saved_study(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
     What is given beside ``resume``, such as more ``trials``, counts, and goes into the record.
 
     Raises:
-        UserError: no study is there.
+        UserError: no study is there, or its record asks for more than `segnet.trust` allows.
     """
     folder = _folder(cfg, "study, logs/tune/<time>")
     given = HydraConfig.get().overrides
-    overrides = [*recorded(folder), *(override for override in given.task if not override.startswith("resume="))]
+    own = [override for override in given.task if not override.startswith(("resume=", "trust="))]
+    before = [override for override in recorded(folder) if not override.startswith("trust=")]
+    source = f"resume={folder}"
+    if not cfg.trust:
+        record.check_links(folder, source)
+        record.check_overrides(before, source)
+    overrides = [*before, *own]
     config = compose("tune", [*overrides, *given.hydra])
     update_targets(config)
     config.output_dir = cfg.output_dir
+    config.trust = cfg.trust
+    if not cfg.trust:
+        record.check(config, source)
+        if config.storage is not None and not any(override.startswith("storage=") for override in own):
+            raise UserError(f"{source}: its record names storage={config.storage}; repeat it, or add trust=true")
     with atomic_write(folder / OVERRIDES) as part:
         OmegaConf.save(OmegaConf.create(overrides), part)
     return config, overrides
@@ -136,13 +142,29 @@ def checkpoint(cfg: DictConfig) -> Path | None:
 
     TensorBoard is told to drop what the killed run logged after it.
     """
-    import torch
+    from segnet.training.checkpoint import read
 
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     path = Path(cfg.output_dir) / LAST
-    step = torch.load(path, map_location="cpu", weights_only=True)["global_step"] if path.is_file() else 0
+    step = _step(read(path, "resume", cfg.trust), path) if path.is_file() else 0
     for logger in (cfg.logger or {}).values():
         if logger._target_.endswith("TensorBoardLogger"):
             with open_dict(logger):
                 logger.purge_step = step
     return path if path.is_file() else None
+
+
+def _step(content: dict[str, Any], path: Path) -> int:
+    """The step of a checkpoint.
+
+    Raises:
+        UserError: it has none; or it names a file outside, which Lightning might delete as an older checkpoint.
+    """
+    for state in content.get("callbacks", {}).values():
+        older = state.get("best_k_models") if isinstance(state, dict) else None
+        names = [*state.values(), *(older if isinstance(older, dict) else ())] if isinstance(state, dict) else []
+        if odd := [name for name in names if isinstance(name, str) and ".." in Path(name).parts]:
+            raise UserError(f"resume={path}: names {odd[0]} as a checkpoint, which is no path that a run writes")
+    if type(content.get("global_step")) is not int:
+        raise UserError(f"resume={path}: not the checkpoint of a run (it has no step)")
+    return int(content["global_step"])

@@ -3,43 +3,31 @@
 import inspect
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from textwrap import shorten
 from typing import Any
 
 import torch
-from hydra.utils import get_class
-from omegaconf import OmegaConf
-from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from segnet import trust
 from segnet.configuration import instantiate
 from segnet.errors import UserError
 from segnet.old_names import update_targets
 from segnet.training.module import SegmentationModule
 
-# Packages whose classes and functions a checkpoint may name; everything else is refused.
-ALLOWED = ("segnet.networks", "segnet.data", "segnet.training")
-# Modules there that write files, or read them.
-EXCLUDED = (
-    "segnet.data.cache",
-    "segnet.data.images",
-    "segnet.training.callbacks",
-    "segnet.training.checkpoint",
-    "segnet.training.preemption",
-)
 
-
-def read(path: str | Path, argument: str = "ckpt_path") -> dict[str, Any]:
+def read(path: str | Path, argument: str = "ckpt_path", trusted: bool = False) -> dict[str, Any]:
     """The checkpoint as tensors and plain containers (``weights_only=True``), its configuration checked.
 
     Args:
         path: of the file.
         argument: what errors call it.
+        trusted: the user made the file: its configuration may name any class.
 
     Raises:
-        UserError: no checkpoint of this project, damaged, or naming code outside the allowed modules.
+        UserError: no checkpoint of this project, damaged, or asking for more than `segnet.trust` allows.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,25 +37,32 @@ def read(path: str | Path, argument: str = "ckpt_path") -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds for a damaged or hostile file
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{argument}={path}: cannot be loaded safely ({reason})") from error
-    if not isinstance(content, dict) or not isinstance(content.get("config"), dict) or not content["config"]:
+    parts = [content.get(name) for name in ("config", "state_dict")] if isinstance(content, dict) else [None]
+    if not all(isinstance(part, dict) and part for part in parts):
         raise UserError(f"{argument}={path}: not a checkpoint written by segnet (it holds no configuration)")
-    # Augmentation and downloads are on record there, but nothing rebuilds them.
-    data = content["config"].get("data")
-    if isinstance(data, dict):
-        data["augment"], data["prepare"] = [], None
-    update_targets(content["config"])
-    check_targets(content["config"], f"{argument}={path}")
+    config = content["config"] = trust.plain(content["config"], f"{argument}={path}")
+    state = content["state_dict"].items()
+    whole = all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state)
+    whole = whole and all(isinstance(config.get(name), dict) for name in ("model", "data"))
+    if not whole or not isinstance(config["model"].get("classes"), list):
+        raise UserError(f"{argument}={path}: not a checkpoint written by segnet (it describes no model)")
+    # Augmentation and downloads are on record there, but nothing rebuilds them; nor is its cache used, which may
+    # delete older caches to make room.
+    config["data"] |= {"augment": [], "prepare": None, "cache_dir": None}
+    update_targets(config)
+    if not trusted:
+        trust.check(config, f"{argument}={path}")
+    config["model"]["net"] = without_downloads(config["model"].get("net"))
     return content
 
 
-def load_module(path: str | Path) -> SegmentationModule:
+def load_module(path: str | Path, trusted: bool = False) -> SegmentationModule:
     """The trained module, in evaluation mode, with the configuration it was trained with as ``config``."""
-    content = read(path)
+    content = read(path, trusted=trusted)
     config = content["config"]
-    model = OmegaConf.create({"model": config["model"]})
-    if "pretrained" in model.model.net:
-        model.model.net.pretrained = False  # the checkpoint has the weights; download nothing
-    module: SegmentationModule = instantiate(model.model, "model")
+    module = instantiate(config["model"], "model")
+    if not isinstance(module, SegmentationModule):
+        raise UserError(f"ckpt_path={path}: not a checkpoint written by segnet (its model is {type(module).__name__})")
     try:
         module.load_state_dict(content["state_dict"])
     except RuntimeError as error:
@@ -76,7 +71,7 @@ def load_module(path: str | Path) -> SegmentationModule:
     return module.eval()
 
 
-def start_from(module: SegmentationModule, weights: str | Path | Sequence[str | Path]) -> None:
+def start_from(module: SegmentationModule, weights: str | Path | Sequence[str | Path], trusted: bool = False) -> None:
     """Give the module's network the weights of a checkpoint, and nothing else of it (fine-tuning).
 
     Of several checkpoints it gets the mean (Wortsman et al. 2022, Model soups, section 2, uniform soup); batch norms'
@@ -91,13 +86,13 @@ def start_from(module: SegmentationModule, weights: str | Path | Sequence[str | 
         raise UserError("weights=[]: name at least one checkpoint, or leave it out to start afresh")
     mean = AveragedModel(module.net, use_buffers=True)
     for path in paths:
-        _start_from_one(module, path)
+        _start_from_one(module, path, trusted)
         mean.update_parameters(module.net)
     module.net.load_state_dict(mean.module.state_dict())
 
 
-def _start_from_one(module: SegmentationModule, path: str | Path) -> None:
-    content = read(path, "weights")
+def _start_from_one(module: SegmentationModule, path: str | Path, trusted: bool) -> None:
+    content = read(path, "weights", trusted)
     given = {name[4:]: value for name, value in content["state_dict"].items() if name.startswith("net.")}
     own = module.net.state_dict()
     before, now = len(content["config"]["model"]["classes"]), len(module.classes)
@@ -118,48 +113,22 @@ def _start_from_one(module: SegmentationModule, path: str | Path) -> None:
         print(f"weights: {before} class(es) there, {now} here; not loaded: {', '.join(sorted(fresh))}", file=sys.stderr)
 
 
-def check_targets(config: Any, source: str) -> None:
-    """Refuse interpolations and ``_target_`` entries that lead outside the allowed code."""
-    if isinstance(config, str) and "${" in config:
-        raise UserError(f"{source}: its configuration holds an interpolation {config!r}; refused")
-    if isinstance(config, dict):
-        if "_target_" in config and not _allowed(str(config["_target_"])):
-            raise UserError(
-                f"{source}: names {config['_target_']!r}, which a checkpoint must not run; put your own networks, "
-                f"data and losses into {', '.join(ALLOWED)}"
-            )
-        for key, value in config.items():
-            check_targets(key, source)
-            check_targets(value, source)
-    elif isinstance(config, list | tuple):
-        for value in config:
-            check_targets(value, source)
-
-
-def _allowed(target: str) -> bool:
-    module, _, name = target.rpartition(".")
-    if name.startswith("_"):
-        return False
-    if _within(module, ALLOWED):
+def without_downloads(config: Any) -> Any:
+    """The configuration of a network whose weights follow: none of its parts fetches or opens any by itself."""
+    if isinstance(config, list):
+        return [without_downloads(entry) for entry in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: without_downloads(value) for key, value in config.items()}
+    if "_target_" in config:
         try:
-            found = getattr(import_module(module), name)
-        except (ImportError, AttributeError):
-            return False
-        # Not what a module has merely imported, such as `Path`: its home counts.
-        home = str(getattr(found, "__module__", ""))
-        code = inspect.isclass(found) or inspect.isfunction(found)
-        return code and _within(home, ALLOWED) and not _within(home, EXCLUDED)
-    # Of the libraries only classes of networks, losses and optimizers: building one runs nothing else.
-    root = target.split(".")[0]
-    if root not in ("torch", "segmentation_models_pytorch"):
-        return False
-    try:
-        found = get_class(target)
-    except Exception:  # not a class, or not there
-        return False
-    bases = (nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
-    return inspect.isclass(found) and issubclass(found, bases) and found.__module__.startswith(root + ".")
-
-
-def _within(module: str, packages: Sequence[str]) -> bool:
-    return any(module == package or module.startswith(f"{package}.") for package in packages)
+            known = set(inspect.signature(resolve_name(str(config["_target_"]))).parameters)
+        except (ImportError, AttributeError, TypeError, ValueError):  # building it says what is wrong
+            known = set()
+        for name in ("pretrained", "encoder_weights", "weights_backbone"):
+            if name in known or name in config:
+                config[name] = False if name == "pretrained" else None
+        for name in ("weights", "checkpoint_path"):
+            if isinstance(config.get(name), str):
+                config[name] = None
+    return config

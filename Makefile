@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test check format docs tensorboard notebooks clean
+.PHONY: help install train test mutants check format docs tensorboard notebooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -25,6 +25,16 @@ train: $(STAMP) ## train, test and review the quickstart recipe on the embedded 
 
 test: $(STAMP) ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Score of each module: how many of its slips some test noticed.
+SCORE := /__mutmut_/ && $$2 != "not checked" { \
+	m = $$1; sub(/\.x[^.]*$$/, "", m); sub(/ */, "", m); all[m]++; all["~in all"]++; \
+	if ($$2 != "survived" && $$2 != "no tests") { hit[m]++; hit["~in all"]++ } \
+} END { for (m in all) printf "%s: %d of %d noticed, %.0f %%\n", m, hit[m], all[m], 100 * hit[m] / all[m] }
+
+mutants: $(STAMP) ## do the tests notice small slips in what computes? All, or ONLY='segnet.training.losses.*'
+	$(BIN)/mutmut run $(ONLY)
+	@$(BIN)/mutmut results --all true | awk -F': ' '$(SCORE)' | sort | tr -d '~'
 
 check: $(STAMP) ## lint, formatting, types, direction of imports, links of the documentation
 	$(BIN)/ruff check .
@@ -47,5 +57,5 @@ notebooks: $(STAMP) ## execute the notebooks in place
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 clean: ## delete caches and built files (runs, data and .venv stay)
-	rm -rf dist build site data/cache .import_linter_cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf dist build mutants site data/cache .import_linter_cache .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

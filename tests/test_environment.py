@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 import torch
 
 from helpers import ROOT
@@ -38,7 +39,7 @@ def test_precision_is_one_that_the_hardware_runs(monkeypatch):
 def test_kept_memory_spares_page_faults():
     """A large tensor taken and freed again and again costs page faults only until its memory is kept."""
     if platform.libc_ver()[0] != "glibc":
-        return
+        pytest.skip("only glibc can be told to keep memory")
     code = (
         "import resource, sys, torch; sys.path.insert(0, sys.argv[1]); from segnet import environment\n"
         "def faults():\n"
@@ -52,8 +53,14 @@ def test_kept_memory_spares_page_faults():
     assert after < before / 5
 
 
-def test_hardware_names_the_processor():
-    assert "threads" in environment.hardware(torch.device("cpu"))
+def test_hardware_names_the_processor(monkeypatch):
+    found, threads = environment.hardware(torch.device("cpu")), torch.get_num_threads()
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)$", info.read_text() if info.is_file() else "", re.MULTILINE)
+    assert found == f"{(names or [platform.processor() or platform.machine()])[0]}, {threads} threads"
+    monkeypatch.setattr(environment, "_cpu", lambda field: "")  # where Linux does not say
+    other = platform.processor() or platform.machine()
+    assert environment.hardware(torch.device("cpu")) == f"{other}, {threads} threads"
 
 
 def test_the_memory_is_the_machines_or_less():

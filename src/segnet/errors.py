@@ -52,7 +52,12 @@ def explain(error: BaseException) -> str | None:
             )
         case _:
             return None
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """The text with control characters, which a terminal would obey, written out as in Python: ESC as 4 characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _loader_failed(error: BaseException) -> bool:
@@ -80,6 +85,9 @@ def _configuration(error: BaseException) -> str:
         case MissingConfigException() if error.options:
             group, _, option = str(error.missing_cfg_file).rpartition("/")
             return f"{group}={option}: no such option; choose from {', '.join(error.options)}"
+        case MissingConfigException():
+            group, _, option = str(error.missing_cfg_file).rpartition("/")
+            return f"{group}={option}: no such option; choose a file of conf/{group}/"
         case ConfigCompositionException() if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
             return f"{error.__cause__.full_key}: no such key; --cfg job lists all keys"
         case ConfigCompositionException() if str(error).startswith(MERGING):

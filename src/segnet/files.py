@@ -1,9 +1,10 @@
-"""Writing a file so that a kill leaves the old one or the new one, whole."""
+"""Writing a file so that a kill leaves the old one or the new one, whole; rows of tables."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -29,3 +30,19 @@ def atomic_write(path: Path, shared: bool = False) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a full disk says no name by itself
         raise
+
+
+def cells(row: Iterable[Any]) -> list[Any]:
+    """A row of a CSV file in which a text that a spreadsheet would take for a formula has an apostrophe before it.
+
+    Numbers stay as they are, also as text (``-0.5``). See OWASP, "CSV Injection".
+    """
+    return [f"'{c}" if isinstance(c, str) and c[:1] in set("=+-@\t\r\n") and not _number(c) else c for c in row]
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.strip() == text

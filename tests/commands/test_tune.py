@@ -5,11 +5,12 @@ import subprocess
 import sys
 import time
 
-import numpy as np
+import optuna
 import pytest
 from PIL import Image
 
 from helpers import ROOT, SMALL, call_main
+from segnet.commands.search import history
 
 # sqlite connections of Optuna's storage are closed when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -38,7 +39,19 @@ def test_a_study_leaves_trials_plots_and_the_best_configuration(study):
             found = json.loads((study / row["number"] / "results.json").read_text())
             assert float(row["value"]) == pytest.approx(found["metrics"]["val/iou"])
     with Image.open(study / "history.png") as image:
-        assert np.asarray(image).std() > 5
+        assert image.size == (770, 440)
+
+
+@pytest.mark.parametrize(
+    ("direction", "best"), [("maximize", [0.2, 0.5, 0.5, 0.7]), ("minimize", [0.2, 0.2, 0.1, 0.1])]
+)
+def test_the_history_shows_each_value_and_the_best_so_far(direction, best):
+    trial = optuna.create_study(direction=direction)
+    for value in (0.2, 0.5, 0.1, 0.7):
+        trial.add_trial(optuna.trial.create_trial(value=value))
+    dots, line = history(trial).axes[0].lines
+    assert dots.get_xydata().tolist() == [[0, 0.2], [1, 0.5], [2, 0.1], [3, 0.7]]
+    assert line.get_ydata().tolist() == best
 
 
 def test_the_best_configuration_is_an_experiment_that_repeats_the_trial(study, given, tmp_path):

@@ -148,6 +148,21 @@ def test_killed_build_is_no_cache(tmp_path):
     assert names(tmp_path) == ["k", "later"]
 
 
+def test_a_build_that_takes_long_is_left_alone(tmp_path):
+    """Another cache is built meanwhile; what the first one's process has begun hours ago is not what a kill left."""
+
+    def slow(i):
+        if i == 4:
+            for path in tmp_path.glob("**/*.part"):
+                os.utime(path, (0, 0))
+            opened(tmp_path, "other")
+        return pair(i)
+
+    images, _ = opened(tmp_path, load=slow)
+    assert np.array_equal(images[3], pair(3)[0])
+    assert np.array_equal(opened(tmp_path, "other", load=never)[0][4], pair(4)[0])
+
+
 def test_the_longest_unused_makes_room(tmp_path):
     room = 3.5 * (5 * BYTES + 400) / 1e9  # three with their headers fit, four do not
     for age, key in enumerate(["old", "middle", "new"]):

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from segnet.data import SegmentationDataModule
 from segnet.data.dataset import EpochSampler, Samples
+from segnet.data.device_colour import steps_of
 from segnet.data.device_transforms import DeviceTransforms, supported
 from segnet.data.masks import Threshold
 from segnet.data.on_device import Draws
@@ -167,6 +168,17 @@ class Own(A.HorizontalFlip):
 def test_unsupported_says_which(transforms, reason):
     with pytest.raises(ValueError, match=reason):
         DeviceTransforms(transforms, SIZE)
+
+
+def test_a_turned_hue_by_hand():
+    """A third of a turn is 60 of OpenCV's 180 steps: red is green, green blue, blue red, and grey stays grey."""
+    hue = steps_of(A.ColorJitter())[3]
+    colours = torch.tensor([[200.0, 0, 0], [0, 90, 0], [0, 0, 255], [77, 77, 77], [100, 50, 50], [0, 0, 0]])
+    thirds = [colours, colours.roll(1, 1), colours.roll(2, 1)]
+    x = colours.T.reshape(1, 3, 1, -1)
+    for turn, expected in zip((60.0, 120.0, 0.0, 180.0), (*thirds[1:], thirds[0], thirds[0]), strict=True):
+        none, turned = torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), turn)
+        assert torch.equal(hue(x, none + 1, turned, none, none).view(3, -1).T, expected)
 
 
 def test_supported():

@@ -1,16 +1,20 @@
 """Sums over mirror images, scales, samples and tiles: on the CPU to the bit, on a GPU within rounding."""
 
 import copy
+import json
 from functools import partial
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
 
 from segnet.data.images import resize_exact
 from segnet.deployment import predictor as predictor_module
-from segnet.deployment.predictor import Predictor
+from segnet.deployment.exported_model import ExportedModel
+from segnet.deployment.measures import areas, grey, score
+from segnet.deployment.predictor import Prediction, Predictor, load_model
 from segnet.environment import autocast
 from segnet.networks.segnet import SegNet
 from segnet.training.losses import CrossEntropy
@@ -123,6 +127,176 @@ def test_on_a_cpu_it_has_the_bits_of_plain_loops(module, settings):
         assert variance is None or torch.equal(prediction.variance, variance)
         expected = mean[0] > 0.5 if len(mean) == 1 else mean.argmax(0)
         assert np.array_equal(prediction.mask(), expected.numpy())
+
+
+class Recorder(torch.nn.Module):
+    """Notes the corner of each window of an image whose red is the column and green the row; decides by the column."""
+
+    def __init__(self):
+        super().__init__()
+        self.corners = []
+
+    def forward(self, x):
+        self.corners += [tuple(round(255 * v) for v in w[:2, 0, 0].tolist()) for w in x]
+        left = (255 * x[:, :1, :1, :1]).round().expand(-1, -1, *x.shape[2:])
+        return torch.where(left < 12, 0.25, 0.75).logit()
+
+
+def coordinates(height, width):
+    y, x = np.mgrid[:height, :width].astype(np.uint8)
+    return np.stack([x, y, x], 2)
+
+
+def recording():
+    """No weights, and images as they are: what a window's pixels say is where it lies."""
+    made = SegmentationModule(
+        Recorder(), CrossEntropy(1), partial(torch.optim.SGD, lr=0.1), classes=["a"], image_size=32, mean=[0] * 3,
+        std=[1] * 3,
+    )  # fmt: skip
+    return made.eval()
+
+
+@pytest.mark.parametrize(
+    ("side", "overlap", "starts"),
+    [
+        (80, 0.25, [0, 24, 48]),
+        (70, 0.25, [0, 19, 38]),  # evenly spread, so they overlap more than asked
+        (64, 0.0, [0, 32]),
+        (64, 0.5, [0, 16, 32]),
+        (40, 0.9, [0, 3, 5, 8]),
+        (34, 0.999, [0, 1, 2]),
+        (32, 0.25, [0]),
+    ],
+)
+def test_windows_of_a_known_side(side, overlap, starts):
+    model = recording()
+    Predictor(model, tile=32, overlap=overlap)([coordinates(side, 33), coordinates(33, side)])
+    for turn in (1, -1):
+        expected = {corner[::turn] for start in starts for corner in [(0, start), (1, start)]}
+        assert expected <= set(model.net.corners)
+    assert len(model.net.corners) == 2 * 2 * len(starts)
+
+
+def test_two_windows_are_blended_by_their_distance_from_the_border():
+    """Windows at columns 0 and 24 say 0.25 and 0.75; the weight of a pixel is its distance from its window's border."""
+    (found,) = Predictor(recording(), tile=32, overlap=0.25)([coordinates(32, 56)])
+    expected = []
+    for x in range(56):
+        first, second = (max(0, min(x - start + 1, 32 - x + start)) for start in (0, 24))
+        expected.append((0.25 * first + 0.75 * second) / (first + second))
+    assert 0.25 < expected[24] < expected[27] < 0.5 < expected[28] < expected[31] < 0.75
+    np.testing.assert_allclose(found.probabilities[0], np.tile(expected, (32, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_the_network_computes_in_the_precision_asked_for(precision, dtype):
+    model = recording()
+    model.net, seen = torch.nn.Conv2d(3, 1, 1), []
+    model.net.register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
+    (found,) = Predictor(model, precision)([coordinates(32, 32)])
+    assert seen == [dtype]
+    assert found.probabilities.dtype == torch.float32
+
+
+def test_a_prediction_of_one_class_by_hand():
+    p = torch.tensor([[[0.5, 0.6], [1.0, 0.0]]])
+    one = Prediction(p)
+    assert one.mask().tolist() == [[0, 1], [1, 0]]
+    assert torch.equal(one.confidence(), p[0])
+    half = -(0.6 * np.log2(0.6) + 0.4 * np.log2(0.4))
+    torch.testing.assert_close(one.entropy(), torch.tensor([[1, half], [0, 0]]), check_dtype=False)
+    assert score(one) == 1.0
+    assert score(Prediction(p[:, :1])) == pytest.approx(0.6)
+    assert grey(one.confidence()).tolist() == [[128, 153], [255, 0]]  # 127.5 and the like round to even
+    assert areas(one.mask(), 1) == [2, "50.000"]
+    assert areas(np.zeros((2, 4), np.uint8), 1) == [0, "0.000"]
+
+
+def test_a_prediction_of_three_classes_by_hand():
+    p = torch.tensor([[1 / 3, 0.2, 0.0], [1 / 3, 0.7, 0.0], [1 / 3, 0.1, 1.0]])[:, None]
+    three = Prediction(p)
+    assert three.mask().tolist() == [[0, 1, 2]]
+    torch.testing.assert_close(three.confidence(), torch.tensor([[1 / 3, 0.7, 1.0]]))
+    uneven = -sum(v * np.log(v) for v in (0.2, 0.7, 0.1)) / np.log(3)
+    torch.testing.assert_close(three.entropy(), torch.tensor([[1, uneven, 0]]), check_dtype=False)
+    assert score(three) == pytest.approx((1 / 3 + 0.7 + 1) / 3)
+    assert areas(np.array([[0, 2, 2], [0, 2, 2]], np.uint8), 3) == [2, "33.333", 0, "0.000", 4, "66.667"]
+
+
+def test_grey_levels_end_at_black_and_white():
+    assert grey(torch.tensor([[-0.2, 1.2, 0.2]])).tolist() == [[0, 255, 51]]
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """A model whose probability is the mean of the channels, at any size; trained at 32×48."""
+    make = onnx.helper.make_tensor_value_info
+    nodes = [
+        onnx.helper.make_node("Cast", ["images"], ["x"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("ReduceMean", ["x", "axis"], ["mean"], keepdims=1),
+        onnx.helper.make_node("Div", ["mean", "white"], ["probabilities"]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes, "mean", [make("images", onnx.TensorProto.UINT8, ["n", 3, "h", "w"])],
+        [make("probabilities", onnx.TensorProto.FLOAT, ["n", 1, "h", "w"])],
+        [onnx.numpy_helper.from_array(np.array([1]), "axis"),
+         onnx.numpy_helper.from_array(np.array(255, np.float32), "white")],
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    about = {"classes": ["defect"], "colors": None, "image_size": [32, 48]}
+    onnx.helper.set_model_props(model, {"segnet.json": json.dumps(about)})
+    onnx.save(model, tmp_path / "model.onnx")
+    return load_model(str(tmp_path / "model.onnx"), "cpu")
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_an_exported_model_predicts_each_image_at_its_own_size(exported, flips):
+    assert isinstance(exported, ExportedModel)
+    arrays = images([(50, 70), (32, 48), (33, 90)])
+    for array, found in zip(arrays, Predictor(exported, flips=flips, batch_size=2)(arrays), strict=True):
+        np.testing.assert_allclose(found.probabilities[0], array.mean(2) / 255, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"mc_samples": 2}, "model.onnx: an exported model has one scale and no dropout; use a checkpoint"),
+        ({"scales": [1, 2]}, "model.onnx: an exported model has one scale and no dropout"),
+        ({"tile": 32}, "tile=32: .*model.onnx takes 32×48; set tile to its size or leave it out"),
+        ({"tile": 48}, "tile=48: .*model.onnx takes 32×48"),
+    ],
+)
+def test_what_an_exported_model_cannot_do(exported, options, told):
+    with pytest.raises(ValueError, match=told):
+        Predictor(exported, **options)
+
+
+def test_an_exported_model_takes_tiles_of_its_own_size(exported):
+    exported.image_size = (48, 48)
+    (array,) = images([(60, 100)])
+    (found,) = Predictor(exported, tile=48)([array])
+    np.testing.assert_allclose(found.probabilities[0], array.mean(2) / 255, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"tile": 31}, "tile=31: must be null or a side of at least 32 pixels"),
+        ({"tile": 32.5}, "tile=32.5: must be null or a side"),
+        ({"overlap": 1}, r"overlap=1: must lie in \[0, 1\)"),
+        ({"overlap": -0.1}, r"overlap=-0.1: must lie in"),
+        ({"batch_size": 0}, "batch_size=0: must be an integer of at least 1"),
+        ({"batch_size": 1.5}, "batch_size=1.5: must be an integer"),
+        ({"mc_samples": 1}, "mc_samples=1: must be 0, or at least 2"),
+        ({"mc_samples": -2}, "mc_samples=-2: must be 0, or at least 2"),
+        ({"mc_samples": 2}, "mc_samples=2: the network has no dropout to sample from"),
+        ({"scales": []}, r"scales=\[\]: must be positive factors"),
+        ({"scales": [1, 0]}, r"scales=\[1, 0\]: must be positive factors"),
+    ],
+)
+def test_bad_options(options, told):
+    with pytest.raises(ValueError, match=rf"^{told}"):
+        Predictor(recording(), **options)
 
 
 @pytest.mark.cuda

@@ -12,7 +12,7 @@ from torch import nn
 
 from segnet.cli import CONF_DIR
 from segnet.networks.pooling import max_pool
-from segnet.networks.segnet import SegNet, SegNetBasic, SegNetCompact, count_parameters, enable_mc_dropout
+from segnet.networks.segnet import SegNet, SegNetBasic, SegNetCompact, Stage, count_parameters, enable_mc_dropout
 
 NETWORKS = sorted(path.stem for path in (CONF_DIR / "model").glob("*.yaml"))
 VGG16 = (64, 128, 256, 512, 512)
@@ -28,7 +28,10 @@ def build(name, num_classes=1):
     return instantiate(config.net, _convert_="all")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = ("segnet_vgg16", "deeplabv3plus", "unet")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NETWORKS])
 def test_contract(name):
     net = build(name, num_classes=3).to(memory_format=torch.channels_last)
     stock = name in ("unet", "deeplabv3plus")  # theirs want multiples of 32
@@ -76,6 +79,48 @@ def test_default_has_26_convolutions_in_vgg16s_stages():
     assert convolutions[-1].out_channels == 1
 
 
+def layers(stage):
+    """The layers of a stage in short: 3x3 is a convolution, N a batch norm, R a ReLU, D a dropout."""
+    names = {nn.BatchNorm2d: "N", nn.ReLU: "R", nn.Dropout: "D"}
+    flat = [m for m in stage.modules() if not list(m.children()) and not isinstance(m, nn.Identity)]
+    return " ".join(names.get(type(m)) or "{}x{}".format(*m.kernel_size) for m in flat if type(m) is not Stage)
+
+
+BLOCK = "3x3 N R"
+
+
+@pytest.mark.parametrize(
+    ("net", "encoder", "middle", "decoder", "classifier", "pooled"),
+    [
+        (SegNet, [" ".join([BLOCK] * n) for n in (2, 2, 3, 3, 3)], "",
+         [f"{BLOCK} {BLOCK} {BLOCK} D"] * 3 + [f"{BLOCK} {BLOCK}", BLOCK], "3x3", [2, 3, 4]),
+        # The paper, section 3: no ReLU in the decoder of Basic; Bayesian SegNet, section 3: dropout at the centre.
+        (SegNetBasic, ["7x7 N R"] * 4, "", ["7x7 N D"] * 2 + ["7x7 N"] * 2, "1x1", [2, 3]),
+        (SegNetCompact, [f"{BLOCK} {BLOCK}"] * 4, f"{BLOCK} 1x1",
+         [f"{BLOCK} 3x3 N D"] * 2 + [f"{BLOCK} 3x3 N"] * 2, "1x1", [2, 3]),
+    ],
+)  # fmt: skip
+def test_layers_are_the_papers(net, encoder, middle, decoder, classifier, pooled):
+    made = net(2, dropout=0.5)
+    assert [layers(stage) for stage in made.encoder] == encoder
+    assert layers(made.middle) == middle
+    assert [layers(stage) for stage in made.decoder] == decoder
+    assert layers(made.classifier) == classifier
+    assert [i for i, m in enumerate(made.pooled_dropout) if isinstance(m, nn.Dropout)] == pooled
+    assert {m.p for m in made.modules() if isinstance(m, nn.Dropout)} == {0.5}
+    assert not any(isinstance(m, nn.Dropout) for m in net(2).modules())
+    for conv in [m for m in made.modules() if isinstance(m, nn.Conv2d)]:
+        assert conv.padding == (conv.kernel_size[0] // 2,) * 2
+        assert (conv.bias is None) == (net is SegNet and conv is not made.classifier)
+        assert conv.bias is None or not conv.bias.any()
+
+
+def test_widths_are_the_stages_channels():
+    assert [stage[0].out_channels for stage in SegNet(1).encoder] == [16, 32, 80, 152, 184]
+    assert [stage[0].out_channels for stage in SegNetCompact(1).encoder] == [32, 64, 128, 256]
+    assert {stage[0].out_channels for stage in SegNetBasic(1, width=5).encoder} == {5}
+
+
 @pytest.mark.parametrize("name", ["segnet", "segnet_basic", "segnet_compact"])
 @pytest.mark.parametrize("size", [(32, 32), (33, 63), (100, 47)])
 def test_any_size_comes_back(name, size):
@@ -103,7 +148,13 @@ def test_a_binary_network_starts_from_rare_defects():
     torch.manual_seed(0)
     with torch.no_grad():
         probability = SegNet(1)(torch.randn(2, 3, 64, 64)).sigmoid()
+        logits = SegNet(3)(torch.randn(2, 3, 64, 64))
     assert probability.mean().item() == pytest.approx(0.05, abs=0.01)
+    assert logits.mean().item() == pytest.approx(0, abs=0.1)
+    for classes in (1, 3):
+        net = SegNet(classes)
+        assert net.classifier.weight.std().item() == pytest.approx(0.01, rel=0.2)
+        assert net.classifier.bias.tolist() == pytest.approx([np.log(0.05 / 0.95)] if classes == 1 else [0] * 3)
 
 
 def test_unpooling_uses_the_matching_stage():
@@ -123,6 +174,7 @@ def test_unpooling_uses_the_matching_stage():
     assert not unpooled[:, 32:].any()
 
 
+@pytest.mark.slow
 def test_pretrained_fills_the_encoder_layer_by_layer(monkeypatch):
     import torchvision
 
@@ -203,6 +255,7 @@ def test_bad_width(width):
 
 
 # torch.onnx's own exporter warns about its inner deprecations.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["segnet", "segnet_basic", "segnet_compact"])
 def test_exports_to_onnx_with_dynamic_sizes(name, tmp_path: Path):

@@ -3,7 +3,6 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -41,7 +40,7 @@ def test_a_failed_job_is_recorded_and_the_rest_continue(launcher, jobs, cable, c
         assert (row.get("nesterov", "True"), row["momentum"]) != ("True", "0.0")
     assert (tmp_path / "leaderboard.md").read_text().count("\n") == jobs + 2
     with Image.open(tmp_path / "leaderboard.png") as image:
-        assert np.asarray(image).std() > 10
+        assert image.size == (990, int(110 * (1.2 + 0.32 * (jobs - 1))))  # a bar for each that has ended
 
 
 def test_a_sweep_over_ddp_is_refused_with_the_way_out(cable, cache, tmp_path, capfd):

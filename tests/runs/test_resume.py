@@ -161,6 +161,18 @@ def test_a_run_older_than_a_setting_resumes(short, tmp_path, capfd):
     assert json.loads((old / "results.json").read_text())["epochs"] == 2  # its configuration does not name the report
 
 
+def test_a_run_may_go_on_without_an_end(short, tmp_path, capfd):
+    """``max_epochs=-1`` is more than any number; here the number of steps ends it."""
+    out = tmp_path / "endless"
+    shutil.copytree(short, out)
+    config = OmegaConf.load(out / ".hydra" / "config.yaml")
+    config.trainer.max_steps = 2 * int(rows(out)[0]["step"])
+    OmegaConf.save(config, out / ".hydra" / "config.yaml")
+    code = call_main("train", f"resume={out}", "trainer.max_epochs=-1")
+    assert code == 0, capfd.readouterr().err
+    assert [row["epoch"] for row in rows(out)] == ["0", "1"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

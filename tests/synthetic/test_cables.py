@@ -7,7 +7,9 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zlib import crc32
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -45,7 +47,20 @@ def test_files(cable):
         image, mask = (np.asarray(Image.open(cable / part / name)) for part in ("images", "masks"))
         assert (image.shape, mask.shape) == ((64, 64, 3), (64, 64))
         assert set(np.unique(mask)) == ({0} if name.startswith("good") else {0, 255})
-        assert image.std() > 10
+        kind, number = name.removesuffix(".png").split("_")
+        seed = np.random.SeedSequence([0, crc32(kind.encode()), int(number)]).generate_state(1)[0]
+        drawn, marked = render(kind, int(seed), 64)
+        assert np.array_equal(image, drawn)  # red and blue where they belong
+        assert np.array_equal(mask, marked)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_of_a_swapped_conductor_the_insulation_is_the_defect(seed):
+    """A ring: its colour is wrong, the copper within is not."""
+    _, mask = render("swapped", seed, 128)
+    cv2.floodFill(filled := mask.copy(), None, (0, 0), 1)
+    ring, core = filled == 255, filled == 0
+    assert 0.2 < core.sum() / (core | ring).sum() < 0.5  # 0.55 to 0.62 of the radius, squared
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -70,6 +70,28 @@ EVERY = [CrossEntropy, dice, focal, lovasz, bce_dice, focal_lovasz]
 
 
 @pytest.mark.parametrize("num_classes", [1, 3])
+def test_a_single_counted_pixel_weighs_all(num_classes):
+    logits, target = sample(num_classes)
+    target[:] = IGNORE_INDEX
+    target[0, 0, 0] = 1
+    pixel = logits[0, :, 0, 0].double()
+    expected = -pixel.sigmoid().log() if num_classes == 1 else -pixel.log_softmax(0)[1]
+    assert CrossEntropy(num_classes)(logits, target).item() == pytest.approx(expected.item())
+
+
+def test_class_weights_may_be_zero():
+    """Where only a class without weight is seen, there is nothing to learn."""
+    logits, target = sample(3)
+    loss = CrossEntropy(3, [0.0, 1.0, 2.0])(logits, torch.zeros_like(target))
+    loss.backward()
+    assert loss == 0
+    assert logits.grad.abs().sum() == 0
+    head = CrossEntropy(1)
+    set_class_weights(head, [0], lambda: pytest.fail("nothing is counted"))
+    assert head.weight.tolist() == [0]
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
 @pytest.mark.parametrize("make", EVERY)
 def test_a_batch_without_a_counted_pixel_is_zero_not_nan(make, num_classes):
     logits, target = sample(num_classes)
@@ -100,18 +122,78 @@ def test_a_perfect_prediction_costs_less_than_a_wrong_one(make, num_classes):
     assert make(num_classes)(right, target) < 0.05 < make(num_classes)(-right, target)
 
 
+def by_class(logits, target):
+    """Probabilities and truth (K, pixels) of what is counted, all images of the batch as one; K = 1 is binary."""
+    count = logits.shape[1]
+    known = (target != IGNORE_INDEX).numpy().ravel()
+    x = logits.detach().double().numpy().transpose(1, 0, 2, 3).reshape(count, -1)[:, known]
+    y = target.numpy().ravel()[known]
+    if count == 1:
+        return x, 1 / (1 + np.exp(-x)), (y == 1)[None].astype(float)
+    return x, np.exp(x) / np.exp(x).sum(0), np.stack([y == c for c in range(count)]).astype(float)
+
+
+def lovasz_by_hand(errors, truth):
+    """Sum of the sorted errors times what each adds to 1 - IoU (Berman et al., algorithm 1), by a plain loop."""
+    total = before = 0.0
+    order = np.argsort(-errors)
+    wrong = np.zeros(len(order), bool)
+    for i in order:
+        wrong[i] = True
+        hit = (truth * ~wrong).sum()
+        jaccard = 1 - hit / (truth.sum() + (wrong * (1 - truth)).sum())
+        total, before = total + max(errors[i], 0) * (jaccard - before), jaccard
+    return total
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_lovasz_by_hand_over_the_batch(num_classes):
+    logits, target = sample(num_classes, ignored=True)
+    target[0, 0] = 1  # the images differ in their share of each class
+    x, p, y = by_class(logits, target)
+    errors = 1 - x * (2 * y - 1) if num_classes == 1 else np.abs(y - p)
+    expected = np.mean([lovasz_by_hand(e, truth) for e, truth in zip(errors, y, strict=True)])
+    assert lovasz(num_classes)(logits, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.8])
+@pytest.mark.parametrize("gamma", [2.0, 0.5])
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_focal_by_hand(num_classes, gamma, alpha):
+    logits, target = sample(num_classes, ignored=True)
+    x, _, y = by_class(logits, target)
+    p = 1 / (1 + np.exp(-x))  # also of several classes, each against the rest
+    right = np.where(y == 1, p, 1 - p)
+    weight = 1 if alpha is None else np.where(y == 1, alpha, 1 - alpha)
+    expected = (weight * (1 - right) ** gamma * -np.log(right)).mean()
+    assert focal(num_classes, alpha, gamma)(logits, target).item() == pytest.approx(expected, rel=1e-5)
+    if gamma == 2.0:
+        assert focal(num_classes, alpha)(logits, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [1, 4])
+def test_dice_by_hand(num_classes):
+    logits, target = sample(num_classes, ignored=True)
+    target[target == 3] = 2  # the last class does not occur and costs nothing
+    _, p, y = by_class(logits, target)
+    each = 1 - 2 * (p * y).sum(1) / (p + y).sum(1)
+    assert dice(num_classes)(logits, target).item() == pytest.approx((each * y.any(1)).mean(), rel=1e-5)
+
+
 def test_weighted_sum():
     logits, target = sample(1)
     bce, overlap = CrossEntropy(1), dice(1)
-    total = WeightedSum([bce, overlap], [1.0, 0.5])(logits, target)
-    torch.testing.assert_close(total, bce(logits, target) + 0.5 * overlap(logits, target))
+    total = WeightedSum([bce, overlap], [2.0, 0.5])(logits, target)
+    torch.testing.assert_close(total, 2 * bce(logits, target) + 0.5 * overlap(logits, target))
     with pytest.raises(ValueError, match="needs 1, one per loss"):
         WeightedSum([bce], [1.0, 2.0])
 
 
 def test_wrong_weights_and_channels_are_named():
-    with pytest.raises(ValueError, match=r"needs 3 non-negative factor"):
-        CrossEntropy(3, [1.0])
+    for bad in ([1.0], [1.0, 1.0, -0.5]):
+        with pytest.raises(ValueError, match=r"needs 3 non-negative factor"):
+            CrossEntropy(3, bad)
+    assert CrossEntropy(3, [0.0, 1.0, 1.0]).weight.tolist() == [0, 1, 1]
     logits, target = sample(3)
     with pytest.raises(ValueError, match="loss=bce serves binary data only, use loss=cross_entropy"):
         CrossEntropy(1)(logits, target)

@@ -4,7 +4,7 @@ import torch
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from segnet.data.masks import IGNORE_INDEX
-from segnet.training.metrics import BINS, Counts, calibration, calibration_error, names, scores
+from segnet.training.metrics import BINS, Counts, MeanLoss, calibration, calibration_error, names, scores
 
 
 def by_hand(truth, guess, k):
@@ -42,6 +42,9 @@ def test_counts_and_scores_against_numpy(classes):
     assert found["recall"].item() == pytest.approx(pick(hit / truth))
     assert found["accuracy"].item() == pytest.approx(hit.sum() / matrix.sum())
     assert found["class_accuracy"].item() == pytest.approx((hit / truth).mean())
+    each = (hit / (truth + predicted - hit))[1 if len(classes) == 1 else 0 :]
+    assert [found[f"iou/{name}"].item() for name in classes] == pytest.approx(each.tolist())
+    assert {value.dtype for value in found.values()} == {torch.float32}
 
 
 def test_counts_span_the_split_and_not_single_images():
@@ -61,7 +64,7 @@ def test_an_absent_class_is_nan_and_left_out_of_the_mean():
     logits[0, 0, 0] = logits[0, 1, 1] = 1
     found = scores(*run(logits, target, ["a", "b", "c"]), ["a", "b", "c"])
     assert found["iou/c"].isnan()
-    assert found["iou"] == found["class_accuracy"] == found["dice"] == 1
+    assert [found[name] for name in ("iou", "class_accuracy", "dice", "precision", "recall")] == [1] * 5
 
 
 def test_average_precision_against_sorted_scores():
@@ -82,11 +85,62 @@ def test_average_precision_against_sorted_scores():
     assert found == pytest.approx(expected, abs=1e-6)
 
 
-def test_names_are_what_scores_returns():
-    classes = ["a", "b", "c"]
-    logits, target = torch.randn(1, 3, 8, 8), torch.randint(0, 3, (1, 8, 8))
-    assert names(classes) == ["loss", *scores(*run(logits, target, classes), classes)]
-    assert {"loss", "iou", "iou/defect", "average_precision"} <= set(names(["defect"]))
+def test_average_precision_by_hand():
+    """One pixel of the defect in the first bin and in the last, a false alarm between: 1/2 · 1 + 1/2 · 2/3."""
+    histogram = torch.zeros(2, BINS, dtype=torch.int64)
+    histogram[1, [0, 511]] = histogram[0, 300] = 1
+    confusion = torch.tensor([[1, 0], [1, 1]])
+    assert scores(confusion, histogram, ["defect"])["average_precision"].item() == pytest.approx(1 / 2 + 1 / 3)
+
+
+def test_names_are_told_before_anything_is_counted():
+    common = ["loss", "iou", "dice", "precision", "recall", "accuracy", "class_accuracy"]
+    assert names(["defect"]) == [*common, "iou/defect", "average_precision"]
+    assert names(["a", "b", "c"]) == [*common, "iou/a", "iou/b", "iou/c"]
+
+
+@pytest.mark.parametrize("classes", [["defect"], ["a", "b"]])
+def test_certain_probabilities_are_counted_too(classes):
+    """Logits of 50 are a probability of 1 in float32: the last bin, no pixel beyond it."""
+    target = torch.tensor([[[0, 0, 1, 1, 1, IGNORE_INDEX]]])
+    binary = len(classes) == 1
+    sign = torch.tensor([[[[-50.0, 50, 50, 50, -50, 50]]]])
+    counts = Counts(len(classes), calibration=True)
+    counts.update(*counts.count(sign if binary else torch.cat([-sign, sign], 1), target))
+    histogram = counts.compute()[1]
+    assert histogram.sum() == 5
+    # Binary: negatives and positives by the defect's probability. Else wrong and right decisions, all of them certain.
+    ends = [[histogram[row, 0].item(), histogram[row, -1].item()] for row in (0, 1)]
+    assert ends == ([[1, 1], [1, 2]] if binary else [[0, 2], [0, 3]])
+
+
+def test_the_mean_loss_weighs_images_and_forgets_an_epoch():
+    mean = MeanLoss()
+    mean.update(torch.tensor(2.0), 3)
+    mean.update(torch.tensor(4.0), 1)
+    assert mean.compute() == 2.5
+    mean.reset()
+    mean.update(torch.tensor(7.0), 2)
+    assert mean.compute() == 7
+    mean.update(torch.tensor(float("nan")), 1)
+    assert mean.compute().isnan()
+
+
+def test_calibration_by_hand():
+    histogram = torch.zeros(2, BINS, dtype=torch.int64)
+    histogram[:, 0] = torch.tensor([30, 10])  # 40 pixels of probability 0.5 / 512, of which a quarter comes true
+    histogram[:, 511] = torch.tensor([0, 60])
+    histogram[:, 510] = torch.tensor([20, 0])
+    low, high = 0.5 / 512, (60 * 511.5 + 20 * 510.5) / 80 / 512
+    pixels, confidence, frequency = calibration(histogram, bins=4)
+    assert pixels.tolist() == [40, 0, 0, 80]
+    assert confidence[[0, 3]].tolist() == pytest.approx([low, high])
+    assert frequency[[0, 3]].tolist() == [0.25, 0.75]
+    assert confidence[1:3].isnan().all()
+    assert frequency[1:3].isnan().all()
+    assert calibration(histogram).shape == (3, 16)
+    error = (40 * (0.25 - low) + 80 * (high - 0.75)) / 120
+    assert calibration_error(histogram).item() == pytest.approx(error)
 
 
 @pytest.mark.parametrize("classes", [["defect"], ["a", "b", "c"]])

@@ -1,10 +1,11 @@
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
@@ -76,6 +77,92 @@ def test_decisions_are_the_most_probable_class(classes):
     else:
         torch.testing.assert_close(probability.sum(1), torch.ones(2, 8, 8))
         assert torch.equal(model.decide(logits), probability.argmax(1))
+
+
+@pytest.mark.parametrize("classes", [("defect",), ("a", "b", "c")])
+def test_samples_are_averaged_as_probabilities(classes):
+    """What comes back are logits of the mean, so that softmax or sigmoid gives it; the mean of logits is another."""
+    model = module(classes)
+    model.net = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(3, len(classes), 1))
+    x = noise(8, 8)
+    activate = torch.sigmoid if len(classes) == 1 else partial(torch.softmax, dim=1)
+    with torch.no_grad():
+        torch.manual_seed(7)
+        found = model.mean_of_samples(x, 5)
+        torch.manual_seed(7)
+        samples = torch.stack([model.logits(x) for _ in range(5)])
+    assert (samples[0] != samples[1]).any()
+    torch.testing.assert_close(activate(found), activate(samples.flatten(0, 1)).view_as(samples).mean(0))
+    assert (activate(found) - activate(samples.mean(0))).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("classes", [("defect",), ("a", "b")])
+def test_the_mean_of_certain_samples_has_finite_logits(classes):
+    model = module(classes)
+    model.net = nn.Conv2d(3, len(classes), 1)
+    nn.init.zeros_(model.net.weight)
+    for sign in (-1, 1):
+        nn.init.constant_(model.net.bias, 0)
+        model.net.bias.data[0] = 300 * sign
+        with torch.no_grad():
+            found = model.mean_of_samples(noise(8, 8), 2)
+        assert found.isfinite().all()
+        assert (model.probabilities(found)[:, 0] - (sign + 1) / 2).abs().max() < 1e-6
+
+
+def test_dropout_is_drawn_by_seed_epoch_and_process(monkeypatch):
+    """Each epoch of each process draws its own, and again the same after a resume."""
+    model = module()
+    model.graph = SimpleNamespace(check=lambda *_: None)
+
+    def drawn(seed, epoch, rank):
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
+        model._trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
+        model.on_train_epoch_start()
+        return torch.rand(4).tolist()
+
+    keys = [(seed, epoch, rank) for seed in (0, 1) for epoch in (0, 1, 2) for rank in (0, 1)]
+    assert len({tuple(drawn(*key)) for key in keys}) == len(keys)
+    assert drawn(1, 2, 1) == drawn(1, 2, 1)
+
+
+class Figures(Callback):
+    """Keeps what each epoch logged."""
+
+    def __init__(self):
+        self.found = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.found.append({name: value.item() for name, value in trainer.callback_metrics.items()})
+
+
+def test_figures_of_an_epoch_are_its_own_and_weigh_every_image(tmp_path):
+    """Batches of three images and of one, two epochs at a rate of 0, so that both have the same figures."""
+    model = SegmentationModule(
+        nn.Conv2d(3, 1, 1), CrossEntropy(1), partial(torch.optim.SGD, lr=0.0), classes=["defect"], image_size=32
+    )
+    nn.init.normal_(model.net.weight)
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(0, 256, (7, 3, 32, 32), dtype=np.uint8))
+    masks = torch.from_numpy((rng.random((7, 32, 32)) < np.linspace(0.1, 0.9, 7)[:, None, None]).astype(np.uint8))
+    parts = {"train": (slice(0, 3), slice(3, 4)), "val": (slice(4, 6), slice(6, 7))}
+    batches = {n: [{"image": images[p], "mask": masks[p], "index": torch.arange(7)[p]} for p in ps]
+               for n, ps in parts.items()}  # fmt: skip
+    figures = Figures()
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False, max_epochs=2,
+        enable_model_summary=False, default_root_dir=tmp_path, callbacks=[figures], num_sanity_val_steps=1,
+    )  # fmt: skip
+    trainer.fit(model, *(DataLoader(batches[name], batch_size=None) for name in ("train", "val")))
+    for stage, which in (("train", slice(0, 4)), ("val", slice(4, 7))):
+        with torch.no_grad():
+            logits = model.logits(images[which])
+        truth, guess = masks[which].numpy() == 1, logits[:, 0].numpy() > 0
+        loss = nn.functional.binary_cross_entropy_with_logits(logits[:, 0], masks[which].float()).item()
+        for epoch in range(2):
+            assert figures.found[epoch][f"{stage}/loss"] == pytest.approx(loss, rel=1e-5)
+            assert figures.found[epoch][f"{stage}/iou"] == pytest.approx((truth & guess).sum() / (truth | guess).sum())
+        assert model.counts[stage][0].sum() == truth.size
 
 
 class WithoutDeterministicKernel(TorchDispatchMode):

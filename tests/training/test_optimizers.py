@@ -125,6 +125,14 @@ def test_of_segnet_convolutions_are_matrices_and_all_else_is_not(classes):
     assert rest == set(names.values()) - matrices
 
 
+def test_options_that_are_not_given():
+    expected = {
+        "lr": 0.02, "momentum": 0.95, "nesterov": True, "weight_decay": 0.01, "fallback_lr_scale": 0.25,
+        "betas": (0.9, 0.95), "eps": 1e-8, "ns_steps": 5,
+    }  # fmt: skip
+    assert [{key: group[key] for key in expected} for group in Muon(parameters()).param_groups] == [expected] * 2
+
+
 def test_a_depthwise_filter_is_no_matrix():
     net = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 16, 1), nn.Conv2d(16, 4, 1))
     matrices, rest = (group["params"] for group in Muon(net.parameters()).param_groups)
@@ -223,6 +231,11 @@ def test_what_has_no_gradient_stays_and_a_closure_has_one():
     ("options", "message"),
     [
         ({"lr": -1.0}, "lr=-1.0: must be a number of at least 0"),
+        ({"lr": float("inf")}, "lr=inf: must be a number of at least 0"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1: must be a number"),
+        ({"fallback_lr_scale": -1}, "fallback_lr_scale=-1: must be a number"),
+        ({"momentum": -0.1}, r"momentum=-0.1: must lie in \[0, 1\)"),
+        ({"betas": (1.0, 0.9)}, r"betas\[0\]=1.0: must lie"),
         ({"eps": float("nan")}, "eps=nan: must be"),
         ({"momentum": 1.0}, r"momentum=1.0: must lie in \[0, 1\)"),
         ({"betas": (0.9, 1.5)}, r"betas\[1\]=1.5: must lie"),
@@ -230,10 +243,12 @@ def test_what_has_no_gradient_stays_and_a_closure_has_one():
     ],
 )
 def test_an_option_out_of_range_is_refused(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^{message}"):
         Muon(parameters(), **options)
+    Muon(parameters(), lr=0, weight_decay=0, fallback_lr_scale=0, eps=0, momentum=0, betas=(0, 0), ns_steps=1)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_trained_with_muon_loads(run_main, cable, tmp_path):
     code, err = run_main("train", tmp_path / "t", f"data.root={cable}", "optimizer=muon", "~callbacks.panels")
     assert code == 0, err

@@ -10,6 +10,7 @@ from segnet.visualization.overlays import (
     DEFECT,
     FALSE_ALARM,
     MISSED,
+    VOID,
     WRONG,
     errors,
     grid,
@@ -24,7 +25,10 @@ def test_palette_is_distinct_and_takes_given_colours():
     colors = palette(20)[:20]
     assert len({tuple(c) for c in colors}) == 20
     assert palette(2, [[1, 2, 3], [4, 5, 6]])[:2].tolist() == [[1, 2, 3], [4, 5, 6]]
-    assert tuple(palette(1)[1]) == DEFECT
+    assert palette(1)[:3].tolist() == [[0] * 3, list(DEFECT), [0] * 3]
+    assert palette(1, [[9, 8, 7]])[1].tolist() == [9, 8, 7]
+    for table in (palette(1), palette(20), palette(2, [[1, 2, 3], [4, 5, 6]])):
+        assert tuple(table[IGNORE_INDEX]) == VOID
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -34,6 +38,7 @@ def test_overlay_blends_half_and_half(binary):
     mask = np.array([[0, 1, IGNORE_INDEX], [1, 0, 0]])
     found = overlay(image, mask, table, binary)
     assert found[0, 1].tolist() == [(101 + int(c)) // 2 for c in table[1]]
+    assert found[0, 2].tolist() == [(101 + c) // 2 for c in VOID]
     assert found[0, 0].tolist() == ([101] * 3 if binary else [(101 + int(c)) // 2 for c in table[0]])
 
 
@@ -48,6 +53,11 @@ def test_errors_show_wrong_pixels_and_no_ignored_ones(binary):
 def test_panel_and_file(tmp_path):
     image = np.zeros((4, 5, 3), np.uint8)
     image[..., 0] = 200  # red, to tell RGB from BGR
+    drawn = panel(image, np.full((4, 5), IGNORE_INDEX), np.ones((4, 5), int), palette(1), binary=True)
+    columns = [drawn[0, 13 * i].tolist() for i in range(4)]  # image, truth, prediction, errors
+    blended = [[(a + b) // 2 for a, b in zip((200, 0, 0), color, strict=True)] for color in (VOID, DEFECT)]
+    assert columns == [[200, 0, 0], *blended, [33] * 3]
+    assert (drawn[:, 5:13] == 255).all()
     drawn = panel(image, np.zeros((4, 5), int), np.ones((4, 5), int), palette(1), binary=True)
     assert drawn.shape == (4, 4 * 5 + 3 * 8, 3)
     assert grid([drawn, drawn]).shape == (4 + 8 + 4, drawn.shape[1], 3)

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from segnet.commands import train
 from segnet.errors import UserError, explain
+from segnet.files import cells
 from segnet.old_names import update_targets
 from segnet.overrides import CONF_DIR
 from segnet.training.selection import undefined
@@ -159,9 +160,10 @@ def report(study: optuna.Study, folder: Path, given: Sequence[str]) -> FrozenTri
     keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
     with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["number", "state", "value", *keys])
+        writer.writerow(cells(["number", "state", "value", *keys]))
         for trial in trials:
-            writer.writerow([trial.number, trial.state.name, trial.value, *(trial.params.get(key, "") for key in keys)])
+            found = [trial.params.get(key, "") for key in keys]
+            writer.writerow(cells([trial.number, trial.state.name, trial.value, *found]))
     states = [trial.state for trial in trials]
     print(
         f"{states.count(TrialState.COMPLETE)} trials completed, {states.count(TrialState.PRUNED)} pruned, "

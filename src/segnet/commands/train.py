@@ -16,9 +16,10 @@ from segnet.errors import UserError
 from segnet.runs import resume
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+    from lightning.pytorch import Callback, Trainer
 
     from segnet.data.datamodule import SegmentationDataModule
+    from segnet.reports.run_report import RunReport
     from segnet.training.module import SegmentationModule
 
 LARGEST_BATCH = 512  # that find=batch_size tries
@@ -51,11 +52,12 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     if cfg.find is not None:
         find_batch_size(cfg, trainer, data)
         return None
+    report = RunReport(cfg)
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        trainer.callbacks += [DataRecord(cfg.output_dir, changed_data), RunReport(cfg)]  # type: ignore[attr-defined]
+        trainer.callbacks += [DataRecord(cfg.output_dir, changed_data), report]  # type: ignore[attr-defined]
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
-        return None if trainer.fast_dev_run else test(trainer, module, data)  # type: ignore[attr-defined]
+        return None if trainer.fast_dev_run else test(trainer, module, data, report)  # type: ignore[attr-defined]
     except Stopped as stop:
         again = command_line("train", [override("resume", cfg.output_dir)])
         print(f"stopped by {stop}; resume with: {again}", file=sys.stderr)
@@ -82,6 +84,9 @@ def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, SegmentationDa
         check_arguments(cfg.get(group), group)
     data = instantiate(cfg.data, "data")
     module = instantiate(cfg.model, "model")
+    for name, callback in cfg.callbacks.items():
+        if callback.get("monitor") is not None:
+            module.check_metric(f"callbacks.{name}.monitor", callback.monitor)
     keep = {key: cfg[key] for key in ("data", "model", "seed", "monitor", "mode")}
     module.config = OmegaConf.to_container(OmegaConf.create(keep), resolve=True)
     trainer = instantiate(cfg.trainer, "trainer")
@@ -93,8 +98,13 @@ def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, SegmentationDa
     return trainer, module, data
 
 
-def test(trainer: "Trainer", module: "LightningModule", data: "LightningDataModule") -> float | None:
-    """Test the best checkpoint, without one the weights as they are; the best value of its monitor."""
+def test(
+    trainer: "Trainer", module: "SegmentationModule", data: "SegmentationDataModule", report: "RunReport"
+) -> float | None:
+    """Test the best checkpoint, without one the weights as they are; the best value of its monitor.
+
+    Without test images there is the report alone.
+    """
     import torch
     from lightning.pytorch.callbacks import WeightAveraging
 
@@ -105,7 +115,10 @@ def test(trainer: "Trainer", module: "LightningModule", data: "LightningDataModu
     # It would replace the averaged weights, which the checkpoint holds, by those trained last.
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     trainer.callbacks = [part for part in callbacks if not isinstance(part, WeightAveraging)]  # type: ignore[attr-defined]
-    trainer.test(module, data, verbose=False)
+    if data.indices["test"] and trainer.limit_test_batches != 0:  # type: ignore[attr-defined]
+        trainer.test(module, data, verbose=False)
+    else:
+        report.write(trainer, module.eval())
     score = float(kept.best_model_score) if best else math.inf  # type: ignore[attr-defined, union-attr]
     return score if math.isfinite(score) else None  # infinite where it was undefined in every epoch
 

@@ -18,10 +18,9 @@ def grey(values: Tensor) -> NDArray[np.uint8]:
 
 def areas(mask: NDArray[np.uint8], classes: int) -> Row:
     """Pixels and per cent of each class in turn (binary: of the defect)."""
-    counts = np.bincount(mask.ravel(), minlength=max(classes, 2))[-classes:] if classes == 1 else np.bincount(
-        mask.ravel(), minlength=classes
-    )  # fmt: skip
-    return [value for count in counts for value in (int(count), f"{100 * count / mask.size:.3f}")]
+    counts = np.bincount(mask.ravel(), minlength=max(classes, 2))
+    told = counts[1:] if classes == 1 else counts
+    return [value for count in told for value in (int(count), f"{100 * count / mask.size:.3f}")]
 
 
 def score(prediction: Prediction) -> float:

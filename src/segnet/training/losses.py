@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from segnet.data.masks import IGNORE_INDEX
 from segnet.errors import UserError
+from segnet.settings import NotNegative, Positive, Share
 
 
 class CrossEntropy(nn.Module):
@@ -29,7 +30,7 @@ class CrossEntropy(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, num_classes: int, weight: Sequence[float] | None = None) -> None:
+    def __init__(self, num_classes: Positive, weight: Sequence[NotNegative] | None = None) -> None:
         super().__init__()
         values = [1.0] * num_classes if weight is None else list(weight)
         if len(values) != num_classes or min(values) < 0:
@@ -66,7 +67,7 @@ class CrossEntropy(nn.Module):
 class WeightedSum(nn.Module):
     """Several losses on the same logits, each times its weight."""
 
-    def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
+    def __init__(self, losses: Sequence[nn.Module], weights: Sequence[NotNegative]) -> None:
         super().__init__()
         if len(losses) != len(weights):
             raise UserError(f"weights={list(weights)}: needs {len(losses)}, one per loss")
@@ -97,22 +98,22 @@ class ZeroWithoutPixels(nn.Module):
         return loss
 
 
-def dice(num_classes: int) -> nn.Module:
-    """Dice loss (Milletari et al., V-Net, 3DV 2016), mean over the classes that occur in the batch."""
+def dice(num_classes: Positive) -> nn.Module:
+    """Dice loss (Milletari et al., V-Net, 3DV 2016), mean over classes; one that the batch lacks counts as 0."""
     from segmentation_models_pytorch.losses import DiceLoss
 
     loss: nn.Module = DiceLoss(_mode(num_classes), ignore_index=IGNORE_INDEX)
     return loss
 
 
-def focal(num_classes: int, alpha: float | None = None, gamma: float = 2.0) -> nn.Module:
+def focal(num_classes: Positive, alpha: Share | None = None, gamma: NotNegative = 2.0) -> nn.Module:
     """Focal loss (Lin et al., ICCV 2017, equation 5); ``alpha`` weighs the positive class."""
     from segmentation_models_pytorch.losses import FocalLoss
 
     return ZeroWithoutPixels(FocalLoss(_mode(num_classes), alpha=alpha, gamma=gamma, ignore_index=IGNORE_INDEX))
 
 
-def lovasz(num_classes: int) -> nn.Module:
+def lovasz(num_classes: Positive) -> nn.Module:
     """Lovász hinge or softmax (Berman et al., CVPR 2018), a surrogate of the IoU itself."""
     from segmentation_models_pytorch.losses import LovaszLoss
 

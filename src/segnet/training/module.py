@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from segnet.configuration import call
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
+from segnet.settings import Above0, NotNegative, Rgb
 from segnet.training.batches import loss_without_value, settle_last_batch
 from segnet.training.graph import StepGraph
 from segnet.training.image_counts import ImageCounts
@@ -57,9 +58,9 @@ class SegmentationModule(Segmenter):
         *,
         classes: Sequence[str],
         image_size: int | Sequence[int],
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
-        class_weights: Sequence[float] | Literal["median_frequency"] | None = None,
+        mean: Rgb = (0.485, 0.456, 0.406),
+        std: tuple[Above0, Above0, Above0] = (0.229, 0.224, 0.225),
+        class_weights: Sequence[NotNegative] | Literal["median_frequency"] | None = None,
         monitor: str = "val/iou",
         channels_last: bool = True,
         cuda_graph: bool | Literal["auto"] = "auto",
@@ -80,9 +81,13 @@ class SegmentationModule(Segmenter):
         self.counts: dict[str, tuple[Tensor, Tensor]] = {}  # of the last epoch, by stage, for the reports
         self.image_counts = ImageCounts(len(self.classes))
         self.mc_samples = 0  # of dropout, averaged in a test
-        known = [f"{stage}/{name}" for stage in ("train", "val") for name in names(self.classes)]
-        if monitor not in known:
-            raise UserError(f"monitor={monitor}: no such metric; known are {', '.join(known)}")
+        self.check_metric("monitor", monitor)
+
+    def check_metric(self, key: str, name: str) -> None:
+        """Refuse the name of a metric that no training logs; ``key`` is what the user calls it."""
+        known = [f"{stage}/{metric}" for stage in ("train", "val") for metric in names(self.classes)]
+        if name not in known:
+            raise UserError(f"{key}={name}: no such metric; known are {', '.join(known)}")
 
     def configure_callbacks(self) -> list[Callback]:
         """Lightning's hook: a test counts every image by itself."""

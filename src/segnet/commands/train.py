@@ -232,7 +232,8 @@ def _check_length(cfg: DictConfig) -> None:
     for key in ("max_epochs", "limit_train_batches"):
         if trainer.get(key) == 0:
             raise UserError(f"trainer.{key}=0 trains nothing; leave it out, or test a checkpoint by src/eval.py")
-    rare = 0 < (trainer.max_epochs or 0) < (trainer.get("check_val_every_n_epoch") or 1)
+    epochs, every = trainer.max_epochs, trainer.get("check_val_every_n_epoch")
+    rare = type(epochs) is type(every) is int and 0 < epochs < every  # other types are refused when they are built
     if str(cfg.monitor).startswith("val/") and (trainer.get("limit_val_batches") == 0 or rare):
         key = "check_val_every_n_epoch" if rare else "limit_val_batches"
         print(

@@ -52,7 +52,9 @@ class OwnFolder(Callback):  # type: ignore[misc]
 
     def _claim(self, config: DictConfig, key: str) -> None:
         folder = Path(str(OmegaConf.select(config, key)))
-        overrides = [*config.hydra.overrides.task, *config.hydra.overrides.hydra]
+        given = OmegaConf.to_container(config.hydra.overrides, resolve=False)  # ${...} as it was typed
+        assert isinstance(given, dict)
+        overrides = [str(override) for kind in ("task", "hydra") for override in given[kind]]
         named = any(override.lstrip("+").partition("=")[0] in ("output_dir", key) for override in overrides)
         resumed = config.get("resume") is not None and has_record(folder)
         if not named and not resumed:

@@ -6,7 +6,8 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -47,10 +48,29 @@ def start(name: str, *arguments: str, log: Path) -> ForkServerProcess:
 
 
 def _run(name: str, arguments: tuple[str, ...], log: Path) -> None:
+    os.setpgid(0, 0)  # a group of its own, to be signalled as a whole
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.exit(call_main(name, *arguments))
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """Those of a run's table of epochs so far."""
+    try:
+        with (folder / "metrics.csv").open() as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+
+
+def wait_for(what: Callable[[], bool], process: ForkServerProcess, log: Path) -> None:
+    """Until it is so; fail if the process ends before."""
+    end = time.monotonic() + 90
+    while not what():
+        assert process.exitcode is None, log.read_text()
+        assert time.monotonic() < end
+        time.sleep(0.0005)
 
 
 def write_run(

@@ -111,6 +111,7 @@ def test_what_is_not_told_in_one_line_is_a_fault_of_the_code():
     for fault in (RuntimeError("a bug"), TypeError("a bug"), ValueError("a bug"), KeyError("a bug"), OSError("a bug")):
         assert explain(fault) is None
     assert explain(UserError("two\nlines")) == "two lines"
+    assert explain(UserError("a\x1b[2J\x07.png \u202e é \udce9")) == "a\\x1b[2J\\x07.png \\u202e é \\udce9"
     assert explain(FileNotFoundError(2, "No such file or directory", "a.png")) == "a.png: No such file or directory"
     assert explain(ModuleNotFoundError("No module named 'optuna'", name="optuna")).endswith("segnet-lightning[sweep]'")
     assert explain(ModuleNotFoundError("No module named 'torch'", name="torch")) is None

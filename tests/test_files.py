@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from helpers import ROOT
-from segnet.files import atomic_write
+from segnet.files import atomic_write, cells
 
 
 def test_the_old_content_stays_until_the_new_is_whole(tmp_path):
@@ -71,3 +71,9 @@ def test_processes_may_write_a_shared_file_at_once(tmp_path):
     with ThreadPoolExecutor() as pool:
         list(pool.map(write, "ab"))
     assert path.read_text() in ("a" * 1000, "b" * 1000)
+
+
+def test_no_cell_is_a_formula_and_numbers_stay():
+    row = ["=1+1", "+cmd", "-a.png", "@x", "\t=1", "a=b.png", "-0.5", "+3", "-1e-5", -2, 0.5, "", None, "crack"]
+    expected = ["'=1+1", "'+cmd", "'-a.png", "'@x", "'\t=1", *row[5:]]
+    assert cells(row) == expected

@@ -151,12 +151,12 @@ def check_entries(cfg: DictConfig, group: str) -> None:
 def _remove_unfinished(folder: Path) -> None:
     """Delete the folder of a run that failed before it had anything to keep.
 
-    It holds nothing but Hydra's record, the environment and TensorBoard's events, all of this process.
+    It holds nothing but Hydra's record, environment, list of images and TensorBoard's events, all of this process.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("LOCAL_RANK", "0") != "0":
         return
     files = [file for file in folder.rglob("*") if file.is_file()]
-    boards = ("events.out.tfevents", "hparams.yaml", "environment.json")
+    boards = ("events.out.tfevents", "hparams.yaml", "environment.json", "data.csv")
     empty = all(file.parent.name == ".hydra" or file.name.startswith(boards) for file in files)
     if empty and all(file.stat().st_mtime >= STARTED - 1 for file in files):
         shutil.rmtree(folder, ignore_errors=True)

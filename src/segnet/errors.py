@@ -1,6 +1,7 @@
 """Errors of the user, printed in one line. Every other error is a fault of the code and keeps its traceback."""
 
 import errno
+from traceback import walk_tb
 from urllib.error import URLError
 
 # What `pip install segnet-lightning[...]` adds, by the module that is missing without it.
@@ -14,7 +15,9 @@ EXTRAS = {
 MERGING = "Error merging override"  # Hydra's words
 # What helps where the system refuses to write.
 _ELSEWHERE = "; choose another folder with output_dir=<folder> or data.cache_dir=<folder>"
-NO_WRITING = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT), _ELSEWHERE)
+NO_WRITING = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ELSEWHERE)
+NO_WRITING |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"; free some space, or{_ELSEWHERE[1:]}")
+LOADER = "torch.utils.data"
 
 
 class UserError(ValueError):
@@ -41,9 +44,36 @@ def explain(error: BaseException) -> str | None:
             text = f"{error.filename}: {error.strerror}{NO_WRITING.get(error.errno or 0, '')}"
         case ModuleNotFoundError() if error.name in EXTRAS:
             text = f"{error.name} is not installed: pip install 'segnet-lightning[{EXTRAS[error.name]}]'"
+        case _ if _loader_failed(error):
+            text = (
+                "a loader process ended or found no room in shared memory (/dev/shm), most likely for want of memory; "
+                "set data.num_workers=0, or lower it or data.batch_size; a run keeps its last checkpoint "
+                "(resume=<run folder>)"
+            )
         case _:
             return None
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """The text with control characters, which a terminal would obey, written out as in Python: ESC as 4 characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _loader_failed(error: BaseException) -> bool:
+    """Whether a loader's process was killed or found no shared memory; the connection may break anywhere then."""
+    if isinstance(error, RuntimeError) and str(error).startswith("Please call `iter(combined_loader)`"):
+        # Lightning's, when it tidies up after a loader that could not begin.
+        return error.__context__ is not None and _loader_failed(error.__context__)
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    if not any(name.startswith(LOADER) for name in frames):
+        return False
+    text = str(error)
+    killed = isinstance(error, RuntimeError) and text.startswith("DataLoader worker")
+    memory = (
+        "shared memory" in text or "</torch_" in text or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
+    )
+    return killed or memory or isinstance(error, ConnectionError | EOFError)
 
 
 def _configuration(error: BaseException) -> str:
@@ -55,6 +85,9 @@ def _configuration(error: BaseException) -> str:
         case MissingConfigException() if error.options:
             group, _, option = str(error.missing_cfg_file).rpartition("/")
             return f"{group}={option}: no such option; choose from {', '.join(error.options)}"
+        case MissingConfigException():
+            group, _, option = str(error.missing_cfg_file).rpartition("/")
+            return f"{group}={option}: no such option; choose a file of conf/{group}/"
         case ConfigCompositionException() if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
             return f"{error.__cause__.full_key}: no such key; --cfg job lists all keys"
         case ConfigCompositionException() if str(error).startswith(MERGING):

@@ -3,9 +3,11 @@
 Everything else is declared where it is taken, in the constructor's annotations; `segnet.rules` checks them all alike.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Interval, MinLen
+from annotated_types import Ge, Gt, Interval, Len, MinLen
+from pydantic import Field
 
 Count = Annotated[int, Ge(0)]
 Positive = Annotated[int, Ge(1)]
@@ -15,7 +17,12 @@ Above0 = Annotated[float, Gt(0)]
 Text = Annotated[str, MinLen(1)]
 # Hydra reads the name of a folder such as 2024 as a number.
 PathText = Annotated[Text | int | float, "a path"]
+Url = Annotated[
+    Annotated[str, Field(pattern=r"^[a-z0-9+]+://")] | None,
+    "the URL of a database, such as sqlite:///study.db, or null",
+]
 Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
+Level = Annotated[int, Interval(ge=0, le=255)]
 Mode = Literal["min", "max"]
 Find = Annotated[Literal["lr", "batch_size"] | None, "batch_size or null"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -25,34 +32,43 @@ Batches = Annotated[
     Count | Share | None, "a number of batches (an integer of at least 0), a share in [0.0, 1.0] or null"
 ]
 Parts = Literal["ceiling", "training", "loop", "index", "memory", "data", "inference", "program"]
-Tile = Annotated[int, Ge(32)] | None
-Overlap = Annotated[float, Interval(ge=0, lt=1)]
+Side = Annotated[int, Ge(32)]  # pixels; four or five poolings leave less of a smaller image
+Tile = Side | None
+BelowOne = Annotated[float, Interval(ge=0, lt=1)]
+# Of the five stages of VGG16.
+Widths = Annotated[
+    Annotated[Sequence[Positive], Len(5, 5)], "5 positive channel counts, one per stage, such as [16,32,80,152,184]"
+]
+Color = tuple[Level, Level, Level]
+Colors = Sequence[Color]
+Rgb = tuple[float, float, float]
 
-_TRAIN: dict[str, Any] = {"monitor": Text, "mode": Mode, "weights": PathText | list[PathText] | None}
+_TRAIN: dict[str, Any] = {"monitor": Text, "mode": Mode, "weights": PathText | list[PathText] | None, "own_size": bool}
 _TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative}
 
 # Of each command beside `output_dir` and `seed`, which all share; groups that make objects are not among them.
 COMMANDS: dict[str, dict[str, Any]] = {
-    "train": {**_TRAIN, "resume": PathText | None, "find": Find},
+    "train": {**_TRAIN, "resume": PathText | None, "find": Find, "resume_changed_data": bool},
     "tune": {
-        **_TRAIN, "resume": PathText | None, "find": None, "trials": Positive, "storage": Text | None, "study": Text,
+        **_TRAIN, "resume": PathText | None, "find": None, "trials": Positive, "storage": Url, "study": Text,
         "prune.startup_trials": Count, "prune.warmup_epochs": Count,
     },
-    "eval": {"ckpt_path": PathText, "split": Text, "mc_samples": Count, "worst": Count, "grid": Count},
+    "eval": {
+        "ckpt_path": PathText, "split": Text, "mc_samples": Count, "own_size": bool, "worst": Count, "grid": Count,
+    },
     "predict": {
         "ckpt_path": PathText, "input": PathText, "overlay": bool, "probabilities": bool, "batch_size": Positive,
-        "tile": Tile, "overlap": Overlap, "flips": bool, "scales": Annotated[list[Above0], MinLen(1)],
+        "tile": Tile, "overlap": BelowOne, "flips": bool, "scales": Annotated[list[Above0], MinLen(1)],
         "mc_samples": Count, "precision": Precision, "device": Device,
     },
     "export": {
         "ckpt_path": PathText, "format": Literal["onnx", "pt2"], "quantize": Literal["int8"] | None,
         "calibration": Positive, "images": Positive,
         **{f"{group}.{key}": kind for group in ("tolerance", "tolerance_int8") for key, kind in _TOLERANCE.items()},
-        "data.root": PathText | None,
     },
     "demo": {
         "ckpt_path": PathText, "host": Text, "port": Annotated[int, Interval(ge=1, le=65535)],
-        "max_upload_mb": Above0, "max_pixels": Positive, "tile": Tile, "overlap": Overlap, "mc_samples": Count,
+        "max_upload_mb": Above0, "max_pixels": Positive, "tile": Tile, "overlap": BelowOne, "mc_samples": Count,
         "batch_size": Positive, "precision": Precision, "device": Device,
     },
     "compare": {
@@ -64,7 +80,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "minutes": Above0 | None, "extra": str,
     },
     "benchmark": {
-        "device": Device, "image_size": Annotated[int, Ge(32)], "images": Positive, "turn": Above0,
+        "device": Device, "image_size": Side, "images": Positive, "turn": Above0,
         "compile": list[Literal["default", "reduce-overhead", "max-autotune"]],
         "parts": Annotated[list[Parts], MinLen(1)] | None, "batch_sizes": Annotated[list[Positive], MinLen(1)] | None,
         "repeats": Positive | None, "workers": Annotated[list[Count], MinLen(1)] | None,
@@ -77,7 +93,8 @@ LIBRARIES: dict[str, dict[str, Any]] = {
     "lightning.pytorch.Trainer": {
         "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
         "devices": Annotated[
-            Literal["auto"] | Annotated[int, Ge(-1)] | list[Count] | str, "auto, a number of devices or a list of them"
+            Literal["auto", -1] | Positive | Annotated[list[Count], MinLen(1)],
+            "auto, a number of devices or a list of them",
         ],
         "precision": Precision | Literal["bf16-true", "16-true", "64-true"],
         "strategy": Annotated[
@@ -90,7 +107,10 @@ LIBRARIES: dict[str, dict[str, Any]] = {
         "max_steps": Annotated[int, Ge(-1)],
         "min_epochs": Count | None,
         "min_steps": Count | None,
-        "max_time": Annotated[str, "days:hours:minutes:seconds, such as 00:01:30:00, or null"] | None,
+        "max_time": Annotated[
+            Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | None,
+            "days:hours:minutes:seconds, such as 00:01:30:00, or null",
+        ],
         "gradient_clip_val": NotNegative | None,
         "accumulate_grad_batches": Positive,
         "check_val_every_n_epoch": Positive | None,
@@ -109,7 +129,7 @@ LIBRARIES: dict[str, dict[str, Any]] = {
         "filename": Text | None, "dirpath": PathText, "save_top_k": Annotated[int, Ge(-1)],
         "every_n_epochs": Count | None, "decay": Share, "update_every_n_steps": Positive,
         "update_starting_at_step": Count | None, "swa_lrs": Above0, "annealing_epochs": Count,
-        "swa_epoch_start": Positive | Overlap,
+        "swa_epoch_start": Positive | BelowOne,
         "window_size": Annotated[int, Ge(2)], "logging_interval": Literal["step", "epoch"] | None,
         "save_on_train_epoch_end": bool | None, "max_depth": Annotated[int, Ge(-1)],
     },
@@ -123,7 +143,7 @@ LIBRARIES: dict[str, dict[str, Any]] = {
     },
     "torch.optim.": {
         "lr": NotNegative, "momentum": Annotated[float, Interval(ge=0, lt=1)], "weight_decay": NotNegative,
-        "dampening": Share, "eps": NotNegative, "betas": tuple[Overlap, Overlap], "alpha": Share,
+        "dampening": Share, "eps": NotNegative, "betas": tuple[BelowOne, BelowOne], "alpha": Share,
     },
     "segmentation_models_pytorch.": {
         "encoder_name": Text, "encoder_depth": Annotated[int, Interval(ge=3, le=5)], "classes": Positive,

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
+from helpers import call_main
 from segnet.cli import CONF_DIR
 from segnet.configuration import instantiate
 from segnet.reports.data_audit import difference_hash, guess
@@ -94,12 +95,90 @@ def test_missing_classes_and_strict(run_main, root, tmp_path):
     assert examine(run_main, root, tmp_path, "strict=true")[0] == 1
 
 
+@pytest.mark.parametrize(("empty", "code"), [("test", 0), ("val", 1), ("train", 1)])
+def test_a_split_that_is_empty_is_reported(run_main, root, tmp_path, empty, code):
+    """Training can do without test images alone."""
+    for kind in ("images", "masks"):
+        shutil.rmtree(root / kind / empty)
+    found, err, report = examine(run_main, root, tmp_path)
+    assert found == code, err
+    assert report["images"][empty] == 0
+    told = {"test": ["no image in test: a run ends without a test"]}.get(empty, [])
+    assert report["warnings"] == told
+    assert report["errors"] == ([] if told else [f"no image in {empty}: training needs some, so correct data.split"])
+
+
+def test_good_images_alone_are_reported(run_main, root, tmp_path, capfd):
+    shutil.rmtree(root / "masks")
+    code = call_main(
+        "check_data", f"output_dir={tmp_path / 'o'}", "data=folder", f"data.root={root}", "data.images=images/*/*.png",
+        "data.missing_mask=empty", *split_by_folder(),
+    )  # fmt: skip
+    printed = capfd.readouterr().out
+    assert code == 1
+    told = "12 of 12 images used (6 train, 3 val, 3 test); left out: none; 12 without a mask count as free of defects"
+    assert told in printed
+    assert "error: class defect does not occur in train" in printed
+
+
+def test_what_is_read_file_by_file_is_told(run_main, root, tmp_path, caplog):
+    """Whites and bit depths that differ in one set, hidden files, other formats, and masks shared by images."""
+    for i in range(2):
+        path = root / "masks" / "train" / f"train{i}.png"
+        Image.fromarray(np.asarray(Image.open(path)) // 255).save(path)
+    for i, shift in ((3, 4), (4, 4), (5, 2)):
+        path = root / "images" / "train" / f"train{i}.png"
+        grey = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
+        Image.fromarray(np.maximum(grey, 130) << shift).save(path)
+    (root / "images" / "train" / "._train0.png").write_bytes(b"x")
+    (root / "images" / "train" / "train0.heic").write_bytes(b"x")
+    (root / "images" / "train" / "train0.JPG").write_bytes((root / "images" / "train" / "train0.png").read_bytes())
+    with caplog.at_level("INFO"):
+        code, err, report = examine(run_main, root, tmp_path, "data.images='images/*/*.[ph]*'")
+    assert code == 0, err
+    lines = [
+        "passed over 1 .heic file (images/train/train0.heic), 1 hidden file (images/train/._train0.png)",
+        "passed over 1 image file (images/train/train0.JPG), neither in data.images nor a mask of these",
+    ]
+    assert report["warnings"] == [
+        *lines,
+        "masks of white differ, and each file is read by its own: 1: 2 files (such as masks/train/train0.png); "
+        "255: 10 files (such as masks/test/test0.png)",
+        "images with bits (data.bits) differ, and each file is read by its own: 8: 9 files (such as "
+        "images/test/test0.png); 10: 1 file (images/train/train5.png); 12: 2 files (such as images/train/train3.png)",
+    ]
+    assert [record.message for record in caplog.records] == [f"data.root={root}: {'; '.join(lines)}"]  # one line
+    expected = sum(20 * (20 + i) for i in range(6)) / (6 * 60 * 80)
+    assert report["class_shares"]["train"]["defect"] == pytest.approx(expected)
+
+
+def test_labels_under_threshold_and_hidden_defects_are_told(run_main, root, tmp_path):
+    path = root / "masks" / "train" / "train0.png"
+    mask = np.array(Image.open(path))
+    mask[0] = 3
+    Image.fromarray(mask).save(path)
+    code, _, report = examine(run_main, root, tmp_path)
+    assert code == 1
+    (error,) = report["errors"]
+    assert error == (
+        f"{path}: black and white is expected, but the mask holds [0, 3, 255]; set data.mask.above=<value> (what is "
+        f"above is the class), or name them: data/mask=values 'data.mask.classes=[0,255]' 'data.mask.ignore=[3]'"
+    )
+    named = ["data/mask=values", "data.mask.num_classes=1", "data.mask.classes=[0,1]", "data.mask.ignore=[3,255]"]
+    _, _, report = examine(run_main, root, tmp_path, *named)
+    assert (
+        "12 masks (such as masks/test/test0.png) without any class but the first, where other pixels are ignored"
+        in (report["warnings"])
+    )
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ([0, 255], "data/mask=threshold"),
         ([0, 1], "data.mask.above=0"),
         ([0, 1, 2, 255], "data.num_classes=3"),
+        ([0, 10, 20], "'data.mask.classes=[0,10,20]', data.num_classes=3"),
         ([[0, 0, 0], [255, 0, 0]], "data/mask=palette"),
         (list(range(32)), "soft or JPEG-compressed"),
     ],

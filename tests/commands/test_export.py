@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers import call_main
 from segnet.data.images import read_rgb
 from segnet.training.checkpoint import load_module
 
@@ -13,8 +14,6 @@ from segnet.training.checkpoint import load_module
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
     """One folder for each kind of model, written by the command."""
-    from helpers import call_main
-
     folders = {}
     for kind in ("onnx", "pt2", "int8"):
         folders[kind] = tmp_path_factory.mktemp(kind)
@@ -120,6 +119,20 @@ def test_predict_runs_exported_models_as_it_runs_the_checkpoint(run_main, export
         assert (masks[name] == masks["ckpt"]).mean() > 0.9999
 
 
+def test_other_images_are_read_with_the_settings_of_the_checkpoint(trained, cable, tmp_path, capfd):
+    """The group's own image size, 480, and its placeholders count no more than in eval.py."""
+    code = call_main(
+        "export", f"output_dir={tmp_path / 'o'}", f"ckpt_path={trained}/checkpoints/best.ckpt", "images=2",
+        "data=folder", f"data.root={cable}",
+    )  # fmt: skip
+    printed = capfd.readouterr()
+    assert code == 0, printed.err
+    assert "4 of 24 images used (val); left out: 17 train, 3 test" in printed.out
+    found = json.loads((tmp_path / "o" / "verification.json").read_text())
+    assert found["images"] == 2
+    assert found["sizes"][0]["size"] == [64, 64]
+
+
 def test_outside_its_tolerance_nothing_is_kept(run_main, trained, tmp_path):
     out = tmp_path / "o"
     code, err = run_main(
@@ -139,6 +152,11 @@ def test_outside_its_tolerance_nothing_is_kept(run_main, trained, tmp_path):
         (["quantize=int4"], "quantize=int4: must be null or int8"),
         (["format=pt2", "quantize=int8"], "only ONNX is quantised; use format=onnx"),
         (["data.root=/nowhere"], "data.root=/nowhere: no such folder"),
+        (
+            ["data.image_size=96"],
+            "data.image_size=96: an exported model has the size that the network was trained at, 64",
+        ),
+        (["data.split.val=0", "data.split.train=0.85"], "gives no image to val (train 79, val 0, test 17) of the 96"),
     ],
 )
 def test_bad_input(run_main, trained, tmp_path, overrides, message):

@@ -32,7 +32,8 @@ def opened(folder, key="k", load=pair, count=5, limit=1.0):
 
 
 def names(folder):
-    return sorted(p.name for p in folder.iterdir())
+    assert [p.name for p in folder.iterdir()] == [cache.HOME]
+    return sorted(p.name for p in (folder / cache.HOME).iterdir())
 
 
 def test_content_is_what_was_decoded(tmp_path):
@@ -48,10 +49,10 @@ def test_content_is_what_was_decoded(tmp_path):
 
 def test_second_opening_builds_nothing(tmp_path):
     first = opened(tmp_path)[0].copy()
-    before = {f.name: (f.stat().st_ino, f.stat().st_mtime_ns) for f in (tmp_path / "k").iterdir()}
+    before = {f.name: (f.stat().st_ino, f.stat().st_mtime_ns) for f in (tmp_path / cache.HOME / "k").iterdir()}
     assert np.array_equal(opened(tmp_path, load=never)[0], first)
-    assert {f.name: (f.stat().st_ino, f.stat().st_mtime_ns) for f in (tmp_path / "k").iterdir()} == before
-    assert len(before) == 3
+    assert {f.name: (f.stat().st_ino, f.stat().st_mtime_ns) for f in (tmp_path / cache.HOME / "k").iterdir()} == before
+    assert len(before) == 4
 
 
 def test_key_changes_with_a_file_whatever_its_times_say(tmp_path):
@@ -143,7 +144,6 @@ def test_killed_build_is_no_cache(tmp_path):
     images, masks = opened(tmp_path)
     assert all(np.array_equal(images[i], pair(i)[0]) for i in range(5))
     assert all(np.array_equal(masks[i], pair(i)[1]) for i in range(5))
-    os.utime(tmp_path / left, (0, 0))  # long ago
     opened(tmp_path, "later")
     assert names(tmp_path) == ["k", "later"]
 
@@ -167,7 +167,7 @@ def test_the_longest_unused_makes_room(tmp_path):
     room = 3.5 * (5 * BYTES + 400) / 1e9  # three with their headers fit, four do not
     for age, key in enumerate(["old", "middle", "new"]):
         opened(tmp_path, key, limit=room)
-        os.utime(tmp_path / key, (1000 + age, 1000 + age))
+        os.utime(tmp_path / cache.HOME / key, (1000 + age, 1000 + age))
     opened(tmp_path, "old", load=never, limit=room)  # used, so no longer the oldest
     opened(tmp_path, "more", limit=room)
     assert names(tmp_path) == ["more", "new", "old"]
@@ -180,5 +180,102 @@ def test_half_deleted_cache_is_built_anew(tmp_path, lost):
     """What a kill leaves while a cache is being evicted, or a user with rm."""
     opened(tmp_path)
     for name in lost:
-        (tmp_path / "k" / name).unlink()
+        (tmp_path / cache.HOME / "k" / name).unlink()
     assert np.array_equal(opened(tmp_path)[0][4], pair(4)[0])
+
+
+def test_a_build_that_goes_on_is_left_alone(tmp_path):
+    """Of another process, on another machine perhaps: its lock says so, not its name or age."""
+    held = []
+
+    def load(i):
+        if i == 0 and not held:
+            held.append(names(tmp_path))
+            (part,) = (tmp_path / cache.HOME).iterdir()
+            os.utime(part, (0, 0))
+            opened(tmp_path, "other")
+            assert sorted([part.name, "other"]) == names(tmp_path)
+        return pair(i)
+
+    assert np.array_equal(opened(tmp_path, load=load)[0][4], pair(4)[0])
+    assert held[0][0].endswith(".part")
+    assert names(tmp_path) == ["k", "other"]
+
+
+def test_nothing_foreign_is_deleted(tmp_path):
+    """Whatever lies in the folder that the user, or a run folder from someone else, names."""
+    home = tmp_path / cache.HOME
+    for folder in (tmp_path / "photos", home / "photos", home / "x.part", home / "k.1.part"):
+        folder.mkdir(parents=True)
+        (folder / "images.npy").write_bytes(b"precious" * 1000)
+        os.utime(folder, (0, 0))
+    elsewhere = tmp_path / "elsewhere"
+    opened(elsewhere)
+    (home / "link").symlink_to(elsewhere / cache.HOME / "k")
+    kept = {file: file.read_bytes() for file in tmp_path.rglob("*.npy")}
+    opened(tmp_path, "first", limit=3.5 * 5 * BYTES / 1e9)
+    (home / "first" / "notes.txt").write_text("of the user")
+    for key in ("second", "third", "fourth"):
+        opened(tmp_path, key, limit=1.5 * 5 * BYTES / 1e9)
+    assert {file: file.read_bytes() for file in kept} == kept
+    assert [file.name for file in (home / "first").iterdir()] == ["notes.txt"]
+    assert not (home / "third").exists()
+
+
+def test_a_foreign_folder_in_the_place_of_a_cache_is_told(tmp_path):
+    (tmp_path / cache.HOME / "k").mkdir(parents=True)
+    (tmp_path / cache.HOME / "k" / "notes.txt").write_text("of the user")
+    with pytest.raises(
+        ValueError, match=r"segnet-cache/k: is no cache of this program; move it, or set data\.cache_dir"
+    ):
+        opened(tmp_path)
+    assert names(tmp_path) == ["k"]
+
+
+def zeroed(target):
+    """What a crash of the machine leaves of blocks that were not written yet."""
+    with (target / "images.npy").open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(bytes(100))
+
+
+def truncated(target):
+    os.truncate(target / "masks.npy", 200)
+
+
+def emptied(target):
+    for name in ("images.npy", "masks.npy"):
+        (target / name).write_bytes(bytes((target / name).stat().st_size))
+
+
+def one_mask_turned(target):
+    masks = np.load(target / "masks.npy", mmap_mode="r+")
+    masks[2] = 1 - masks[2]
+
+
+def swapped(target):
+    images = np.load(target / "images.npy", mmap_mode="r+")
+    images[[0, 1]] = images[[1, 0]]
+
+
+def unreadable(target):
+    (target / "cache.json").write_text("{")
+
+
+def without_checksums(target):
+    (target / "cache.json").write_text('{"count": 5}')
+
+
+@pytest.mark.parametrize(
+    "damage", [zeroed, truncated, emptied, one_mask_turned, swapped, unreadable, without_checksums]
+)
+def test_a_damaged_cache_is_told_and_built_anew(tmp_path, damage):
+    opened(tmp_path)
+    (target,) = [path.parent for path in tmp_path.rglob("cache.json")]
+    damage(target)
+    with pytest.warns(UserWarning, match="damaged since it was built; it is built anew"):
+        images, masks = opened(tmp_path)
+    for i in range(5):
+        assert np.array_equal(images[i], pair(i)[0])
+        assert np.array_equal(masks[i], pair(i)[1])
+    assert np.array_equal(opened(tmp_path, load=never)[0], images)  # and sound again

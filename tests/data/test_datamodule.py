@@ -7,12 +7,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from segnet.cli import CONF_DIR
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import EpochSampler, Samples
 from segnet.data.masks import IGNORE_INDEX, Palette, Threshold, Values
+from segnet.data.pairs import Layout
 from segnet.data.splits import SPLITS, ByHash, ByPattern
 
 HALVES = ByPattern("images/t*", "images/v*", "images/v*")
@@ -520,7 +521,7 @@ def test_no_mask_at_all(tmp_path):
     fill(tmp_path, ["t0", "t1", "v0"])
     told = r"data\.masks='labels/\{stem\}\.png': none of 3 images has a mask; correct the pattern"
     with pytest.raises(ValueError, match=told):
-        make(tmp_path, masks="labels/{stem}.png", missing_mask="empty").setup()
+        make(tmp_path, masks="labels/{stem}.png", missing_mask="empty").setup("fit")
 
 
 # -- errors ----------------------------------------------------------------------------------------
@@ -663,6 +664,140 @@ def test_overlapping_patterns_find_an_image_once(tmp_path):
 def test_no_classes(tmp_path):
     with pytest.raises(ValueError, match=r"data\.num_classes=0"):
         make(tmp_path, classes=[], num_classes=0)
+
+
+# -- files judged one by one -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("kinds", [("zero one",), ("white",), ("zero one", "white", "sixteen", "float", "alpha")])
+def test_masks_of_any_range_are_read_alike_with_and_without_the_cache(tmp_path, cached, kinds):
+    """0/1 masks, alone and beside others, were background, or an error only where there was a cache."""
+    names = [f"t{i}" for i in range(6)] + ["v0"]
+    written = fill(tmp_path, names)
+    for i, name in enumerate(names):
+        inside = written[name][1] // 255
+        clear = np.full((32, 32, 4), 200, np.uint8)
+        clear[..., 3] = inside * 255
+        stored = {
+            "zero one": inside, "white": inside * 255, "sixteen": inside.astype(np.uint16) * 65535,
+            "float": inside.astype(np.float32), "alpha": clear,
+        }[kinds[i % len(kinds)]]  # fmt: skip
+        (tmp_path / f"masks/{name}.png").unlink()
+        put(tmp_path, f"masks/{name}.{'tif' if stored.dtype == np.float32 else 'png'}", stored)
+        if stored.dtype == np.float32:
+            (tmp_path / f"masks/{name}.tif").rename(tmp_path / f"masks/{name}.png")
+    module = ready(make(tmp_path, batch_size=6, cache_dir=str(tmp_path / "c") if cached else None))
+    (batch,) = epoch(module)
+    for mask, i in zip(batch["mask"], batch["index"].tolist(), strict=True):
+        assert np.array_equal(mask, written[f"t{i}"][1] // 255)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_labels_under_threshold_are_told_with_and_without_the_cache(tmp_path, cached):
+    fill(tmp_path, ["t0", "v0"])
+    fill(tmp_path, ["t1"], values=(0, 3, 255))
+    with pytest.raises(ValueError, match=r"masks/t1\.png: .* holds \[0, 3, 255\]; set data\.mask\.above=<value>"):
+        epoch(ready(make(tmp_path, cache_dir=str(tmp_path / "c") if cached else None)))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_defect_that_training_never_shows_is_an_error(tmp_path, cached):
+    fill(tmp_path, ["t0", "t1"], values=(0,))
+    fill(tmp_path, ["v0"])
+    module = make(tmp_path, cache_dir=str(tmp_path / "c") if cached else None)
+    with pytest.raises(ValueError, match=r"no pixel of 2 training masks shows x; check_data\.py"):
+        ready(module)
+    module.setup("validate")  # which needs none
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "train", "val", "told"),
+    [
+        ({}, (0, 255), (0,), ["data: no val image shows x; see check_data.py"]),
+        ({}, (0, 255), (0, 255), []),
+        (
+            {"mask": Values(3), "classes": list("abc"), "num_classes": 3}, (0, 1), (0, 2),
+            ["data: no train image shows c; see check_data.py", "data: no val image shows b; see check_data.py"],
+        ),
+    ],
+)  # fmt: skip
+def test_classes_that_a_split_never_shows_are_told(tmp_path, caplog, cached, changes, train, val, told):
+    fill(tmp_path, ["t0", "t1"], values=train)
+    fill(tmp_path, ["v0", "v1"], values=val)
+    with caplog.at_level("INFO"):
+        ready(make(tmp_path, cache_dir=str(tmp_path / "c") if cached else None, **changes))
+    assert [record.message for record in caplog.records if record.message.startswith("data: no")] == told
+
+
+def rotated(root, name, orientation, shape, upright=True):
+    """An image whose EXIF tag turns it, and its mask, drawn on it upright or as stored, without a tag."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    mask = np.zeros(shape, np.uint8)
+    mask[: shape[0] // 2, : shape[1] // 3] = 255
+    image = Image.fromarray(np.dstack([mask] * 3))
+    image.save(root / f"images/{name}.png", exif=exif)
+    shown = Image.open(root / f"images/{name}.png")
+    turned = np.asarray(ImageOps.exif_transpose(shown))[..., 0]
+    shown.close()
+    Image.fromarray(turned if upright else mask).save(root / f"masks/{name}.png")
+    return turned // 255
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_bits_of_a_camera_hold_for_every_image(tmp_path, cached):
+    fill(tmp_path, ["t0", "t1", "v0"])
+    raw = {
+        name: np.random.default_rng(0).integers(0, top, (32, 32), np.uint16)
+        for name, top in (("t0", 4096), ("t1", 500))
+    }
+    for name, values in raw.items():
+        put(tmp_path, f"images/{name}.png", values)
+    cache = str(tmp_path / "c") if cached else None
+    for bits, shifts in ((None, (4, 2 if raw["t1"].max() > 255 else 0)), (12, (4, 4))):
+        module = ready(make(tmp_path, bits=bits, cache_dir=cache))
+        for i, shift in enumerate(shifts):
+            assert np.array_equal(module.load(i)[0][..., 0], raw[f"t{i}"] >> shift)
+    with pytest.raises(ValueError, match=r"data\.bits=17: must be null or an integer in 8\.\.16"):
+        make(tmp_path, bits=17)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("upright", [True, False])
+def test_the_size_of_a_mask_says_how_it_was_drawn(tmp_path, orientation, upright):
+    fill(tmp_path, ["t0", "v0"])
+    expected = rotated(tmp_path, "t0", orientation, (40, 64), upright)
+    image, mask = Layout(tmp_path, ["images/*"], "masks/{stem}.png").pair("images/t0.png").load(Threshold(), None)
+    assert np.array_equal(mask, expected)
+    assert np.array_equal(image[..., 0] // 255, mask)
+
+
+@pytest.mark.parametrize(("orientation", "shape"), [(6, (48, 48)), (3, (40, 64)), (2, (40, 64))])
+def test_where_the_size_does_not_the_setting_says_how_it_was_drawn(tmp_path, orientation, shape):
+    fill(tmp_path, ["t0", "v0"])
+    told = (
+        rf"images/t0\.png: states EXIF orientation {orientation} .*masks/t0\.png none.*set data\.mask_drawn=upright or"
+    )
+    for upright in (True, False):
+        expected = rotated(tmp_path, "t0", orientation, shape, upright)
+        with pytest.raises(ValueError, match=told):
+            epoch(ready(make(tmp_path)))
+        drawn = "upright" if upright else "stored"
+        for cache in (None, str(tmp_path / "c")):
+            module = ready(make(tmp_path, mask_drawn=drawn, image_size=list(expected.shape), cache_dir=cache))
+            assert np.array_equal(module.load(0)[1], expected)
+        Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / "masks/t0.png")  # the same however it was drawn
+        make(tmp_path).layout.pair("images/t0.png").load(Threshold(), None)
+
+
+def test_a_mask_with_a_tag_of_its_own_turns_with_its_image(tmp_path):
+    fill(tmp_path, ["t0", "v0"])
+    expected = rotated(tmp_path, "t0", 6, (48, 48), upright=False)
+    with Image.open(tmp_path / "images/t0.png") as image, Image.open(tmp_path / "masks/t0.png") as mask:
+        mask.save(tmp_path / "masks/t0.png", exif=image.getexif())
+    assert np.array_equal(make(tmp_path).layout.pair("images/t0.png").load(Threshold(), None)[1], expected)
 
 
 # -- augmentations of conf/augment -------------------------------------------------------------------

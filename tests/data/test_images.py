@@ -2,9 +2,9 @@
 
 import gc
 import os
+import socket
 import struct
 import time
-import warnings
 import zlib
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
+from segnet.data.decoding import EXTENSIONS, header, turned
 from segnet.data.images import read_raw_mask, read_rgb, resize, resize_exact, resize_pair
 
 Y, X = np.mgrid[:24, :40]
@@ -87,7 +88,7 @@ def test_exif_rotation_is_applied(tmp_path, orientation, turns):
     assert np.abs(found.astype(int) - SMOOTH).max() <= 8
 
 
-def header(width, height):
+def promise(width, height):
     """A PNG that promises width × height pixels and holds none."""
 
     def chunk(name, data):
@@ -112,7 +113,7 @@ def raises_one_line(read, path, rule):
 )
 def test_bomb_is_refused_by_its_header(tmp_path, read, side, rule):
     path = tmp_path / "bomb.png"
-    path.write_bytes(header(side, side))
+    path.write_bytes(promise(side, side))
     start = time.perf_counter()
     raises_one_line(read, path, rule)
     assert time.perf_counter() - start < 1
@@ -179,21 +180,182 @@ def test_no_file_stays_open(tmp_path, kind):
     assert not still
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.webp"])
-def test_first_of_several_pages(tmp_path, name):
-    options = {} if name == "a.tif" else {"lossless": True}
-    store(tmp_path / name, SMOOTH, save_all=True, append_images=[Image.fromarray(FEW)], **options)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        assert np.array_equal(read_rgb(tmp_path / name), SMOOTH)
-        gc.collect()
-    assert [str(w.message) for w in told] == []
+@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.gif", "a.png"])
+@pytest.mark.parametrize("read", [read_rgb, partial(read_raw_mask, kind="grey")])
+def test_several_pages_are_several_images(tmp_path, name, read):
+    store(tmp_path / name, SMOOTH, save_all=True, append_images=[Image.fromarray(FEW)])
+    raises_one_line(read, tmp_path / name, "holds 2 pages or frames, which would be images; save each as a file")
 
 
-def test_float_images_are_refused(tmp_path):
-    store(tmp_path / "a.tif", GREY.astype(np.float32))
-    with pytest.raises(ValueError, match=r"a\.tif: 32-bit images .* save it with 8 or 16 bits"):
-        read_rgb(tmp_path / "a.tif")
+def test_a_thumbnail_is_no_page(tmp_path):
+    """TIFF marks reduced copies (NewSubfileType, bit 0), as cameras and slide scanners write them."""
+    thumbnail = Image.fromarray(SMOOTH[::2, ::2])
+    thumbnail.encoderinfo = {"tiffinfo": {254: 1}}
+    store(tmp_path / "a.tif", SMOOTH, save_all=True, append_images=[thumbnail])
+    with Image.open(tmp_path / "a.tif") as file:
+        assert file.n_frames == 2
+    assert np.array_equal(read_rgb(tmp_path / "a.tif"), SMOOTH)
+
+
+def test_a_phones_second_picture_is_no_page(tmp_path):
+    store(tmp_path / "a.mpo", SMOOTH, save_all=True, append_images=[Image.fromarray(FEW)], quality=98, subsampling=0)
+    (tmp_path / "a.mpo").rename(tmp_path / "a.jpg")
+    assert np.abs(read_rgb(tmp_path / "a.jpg").astype(int) - SMOOTH).max() <= 8
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("colour", [False, True])
+def test_the_bits_in_use_are_taken(tmp_path, bits, name, colour):
+    """Cameras write 10, 12 and 14 bits as they are into 16: shifted by 8 they would be black."""
+    eight = SMOOTH if colour else GREY
+    fine = np.random.default_rng(0).integers(0, 2 ** (bits - 8), eight.shape)
+    stored = (eight.astype(np.uint16) << (bits - 8)) + fine.astype(np.uint16)
+    stored.flat[0] = 2**bits - 1
+    assert cv2.imwrite(str(tmp_path / name), stored[..., ::-1] if colour else stored)
+    found = read_rgb(tmp_path / name)
+    expected = eight.copy()
+    expected.flat[0] = 255
+    assert np.array_equal(found, expected if colour else np.repeat(expected[..., None], 3, 2))
+
+
+def test_the_greatest_value_that_a_tiff_states_counts(tmp_path):
+    """A dark image of a 12-bit camera stays dark."""
+    store(tmp_path / "a.tif", GREY.astype(np.uint16) * 2, tiffinfo={281: 4095})
+    assert np.array_equal(read_rgb(tmp_path / "a.tif"), np.repeat((GREY.astype(int) * 2 >> 4)[..., None], 3, 2))
+
+
+def test_the_bits_that_are_given_hold_for_dark_images_too(tmp_path):
+    for name, stored in (("a.png", GREY.astype(np.uint16) * 3), ("b.png", SMOOTH[..., ::-1].astype(np.uint16) * 3)):
+        assert cv2.imwrite(str(tmp_path / name), stored)
+        expected = stored[..., ::-1] if stored.ndim == 3 else np.repeat(stored[..., None], 3, 2)
+        assert np.array_equal(read_rgb(tmp_path / name, bits=12), expected >> 4)
+        raises_one_line(partial(read_rgb, bits=9), tmp_path / name, f"holds {stored.max()}, which data.bits=9 does not")
+    store(tmp_path / "c.png", SMOOTH)
+    assert np.array_equal(read_rgb(tmp_path / "c.png", bits=12), SMOOTH)  # 8 bits are 8 bits
+
+
+def test_floating_point_images_go_from_0_to_1(tmp_path):
+    store(tmp_path / "a.tif", GREY.astype(np.float32) / 255)
+    assert np.array_equal(read_rgb(tmp_path / "a.tif"), WIDE)
+    for values in (GREY.astype(np.float32), GREY / np.float32(255) - 1, np.full((24, 40), np.nan, np.float32)):
+        store(tmp_path / "b.tif", values)
+        raises_one_line(read_rgb, tmp_path / "b.tif", "are not in 0..1; save it with 8 or 16 bits")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("a.jp2", {"irreversible": False}), ("a.ppm", {}), ("a.JFIF", None), ("a.gif", None), ("a.pgm", {})],
+)
+def test_formats_that_were_passed_over(tmp_path, name, options):
+    array = GREY if name in ("a.gif", "a.pgm") else SMOOTH
+    lossy = {"format": "JPEG", "quality": 98, "subsampling": 0} if name == "a.JFIF" else {}
+    store(tmp_path / name, array, **(options or {}), **lossy)
+    assert Path(name).suffix.lower() in EXTENSIONS
+    expected = WIDE if array is GREY else SMOOTH
+    assert np.abs(read_rgb(tmp_path / name).astype(int) - expected).max() <= (8 if lossy else 0)
+
+
+@pytest.mark.parametrize("read", [read_rgb, partial(read_raw_mask, kind="grey")])
+def test_a_postscript_file_runs_nothing(tmp_path, monkeypatch, read):
+    """Pillow gives EPS to Ghostscript, whatever the file's name."""
+    (tmp_path / "bin").mkdir()
+    ghostscript = tmp_path / "bin" / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    path = tmp_path / "x.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    raises_one_line(read, path, "cannot be read as an image")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (os.mkfifo, "a FIFO and no image file"),
+        (os.mkdir, "a folder and no image file"),
+        (lambda path: socket.socket(socket.AF_UNIX).bind(path), "a socket and no image file"),
+        (lambda path: os.symlink("nowhere", path), "a link to a file that does not exist"),  # noqa: PTH211
+        (lambda path: os.symlink("/dev/zero", path), "a device and no image file"),  # noqa: PTH211
+        (lambda path: None, "cannot be read (No such file or directory)"),
+    ],
+    ids=["fifo", "folder", "socket", "link", "device", "nothing"],
+)
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_what_is_no_file_is_one_line_and_waits_for_nobody(tmp_path, make, told):
+    path = tmp_path / "x.png"
+    make(str(path))
+    for read in (read_rgb, partial(read_raw_mask, kind="index")):
+        raises_one_line(read, path, told)
+    gc.collect()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_every_exif_orientation(tmp_path, orientation, name):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    store(tmp_path / name, SMOOTH, exif=exif)
+    with Image.open(tmp_path / name) as file:
+        expected = np.asarray(ImageOps.exif_transpose(file))
+    assert np.array_equal(read_rgb(tmp_path / name), expected)
+    assert header(tmp_path / name) == (*expected.shape[:2], orientation)
+    assert np.array_equal(turned(SMOOTH, orientation), expected)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "PA"])
+def test_a_mask_in_the_alpha_channel(tmp_path, mode):
+    alpha = np.where(GREY > 100, 255, 0).astype(np.uint8)
+    colour = Image.new("RGB", (40, 24), (255, 0, 0)).convert(mode[:-1] if mode != "PA" else "RGB")
+    colour.putalpha(Image.fromarray(alpha))
+    colour.convert("RGBA" if mode == "PA" else mode).save(tmp_path / "m.png")
+    for kind in ("grey", "index"):
+        assert np.array_equal(read_raw_mask(tmp_path / "m.png", kind), alpha)
+    raises_one_line(partial(read_raw_mask, kind="rgb"), tmp_path / "m.png", "the mask in the alpha channel")
+
+
+def test_grey_with_alpha_is_grey(tmp_path):
+    for alpha in (np.full_like(GREY, 255), np.where(GREY > 0, 255, 0).astype(np.uint8), GREY):
+        store(tmp_path / "m.png", np.dstack([GREY, alpha]))
+        with Image.open(tmp_path / "m.png") as file:
+            assert file.mode == "LA"
+        found = read_raw_mask(tmp_path / "m.png", "grey")
+        assert found.shape == GREY.shape
+        assert np.array_equal(found, GREY)
+    store(tmp_path / "m.png", np.dstack([GREY, np.where(X > 9, 255, 0).astype(np.uint8)]))
+    raises_one_line(partial(read_raw_mask, kind="grey"), tmp_path / "m.png", "say different things")
+
+
+def test_a_mask_of_16_bit_colour_keeps_its_values(tmp_path):
+    values = np.repeat((GREY > 100).astype(np.uint16)[..., None], 3, 2)
+    assert cv2.imwrite(str(tmp_path / "m.png"), values)
+    assert np.array_equal(read_raw_mask(tmp_path / "m.png", "index"), values[..., 0])  # Pillow alone gives 0 everywhere
+
+
+def test_a_mask_in_colour_says_which(tmp_path):
+    store(tmp_path / "m.png", FEW)
+    raises_one_line(partial(read_raw_mask, kind="grey"), tmp_path / "m.png", "it holds [[0,0,0],[0,")
+
+
+def test_masks_that_are_no_numbers(tmp_path):
+    store(tmp_path / "m.tif", np.array([[0, np.nan], [1, np.inf]], np.float32))
+    raises_one_line(partial(read_raw_mask, kind="grey"), tmp_path / "m.tif", "not finite numbers")
+
+
+@pytest.mark.parametrize("size", [(31, 17), (50, 133), (190, 20)])
+def test_strips_have_the_bits_of_the_whole(size, monkeypatch):
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 101, 83, 3), np.uint8)).permute(0, 3, 1, 2)
+    whole = torch.nn.functional.interpolate(images.double(), size, mode="bilinear", antialias=True).float()
+    monkeypatch.setattr("segnet.data.images.STRIP", 83 * 7)
+    assert torch.equal(resize_exact(images, size), whole)
+
+
+def test_conversion_in_strips_changes_nothing(tmp_path, monkeypatch):
+    store(tmp_path / "a.png", FOUR)
+    whole = read_rgb(tmp_path / "a.png")
+    monkeypatch.setattr("segnet.data.images.STRIP", 40 * 5)
+    assert np.array_equal(read_rgb(tmp_path / "a.png"), whole)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
 """Stored values become class indices; what an encoding does not know is an error with file, value and remedy."""
 
+import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from segnet.data.images import read_raw_mask
-from segnet.data.masks import IGNORE_INDEX, Palette, Threshold, Values
+from segnet.data.masks import IGNORE_INDEX, Palette, Threshold, Values, check_classes
 
 FILE = Path("some/mask.png")
 RED, BLUE, BLACK = (255, 0, 0), (0, 0, 255), (0, 0, 0)
@@ -139,3 +141,193 @@ def test_one_bit_file_holds_0_and_1(tmp_path):
     path = tmp_path / "bit.png"
     Image.fromarray(grey(0, 1, 1, 0) > 0).save(path)
     assert Values(1, ignore=[255])(read_raw_mask(path, "index"), path).tolist() == [[0, 1, 1, 0]]
+
+
+def disc(radius=20, side=64):
+    y, x = np.mgrid[:side, :side]
+    return (y - side // 2) ** 2 + (x - side // 2 + 3) ** 2 <= radius**2
+
+
+def blurred(sigma, radius=20):
+    return cv2.GaussianBlur(disc(radius).astype(np.float64), (0, 0), sigma)
+
+
+@pytest.mark.parametrize(
+    ("white", "dtype"),
+    [
+        (255, np.uint8),
+        (65535, np.uint16),
+        (65535, np.dtype(">u2")),
+        (4095, np.uint16),  # a 12-bit camera's white
+        (255, np.uint16),
+        (65535, np.int32),
+        (255, np.int32),
+        (1, np.float32),
+        (255, np.float32),
+    ],
+)
+def test_threshold_cuts_at_half_of_the_files_own_range(white, dtype):
+    for values in (disc() * 1.0, blurred(0.8), blurred(3)):
+        raw = np.round(values * white, 0 if white > 1 else 4).astype(dtype)
+        found = Threshold()(raw, FILE)
+        assert np.array_equal(found, raw > white / 2)
+        assert found.dtype == np.uint8
+        assert not Threshold()(raw * 0, FILE).any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32])
+def test_threshold_reads_0_and_1(dtype):
+    """A set may hold such masks beside those of 0 and 255, and each file says which it is."""
+    assert np.array_equal(Threshold()(disc().astype(dtype), FILE), disc())
+
+
+@pytest.mark.parametrize(
+    ("name", "quality"), [(name, q) for name in ("m.jpg", "m.png") for q in (20, 50, 75, 90, 95)] + [("m.jpg", 100)]
+)
+def test_threshold_takes_what_jpeg_leaves(tmp_path, name, quality):
+    Image.fromarray(disc().astype(np.uint8) * 255).save(tmp_path / "m.jpg", quality=quality)
+    if name == "m.png":
+        Image.open(tmp_path / "m.jpg").save(tmp_path / name)
+    found = Threshold()(read_raw_mask(tmp_path / name, "grey"), tmp_path / name)
+    assert (found != disc()).mean() < 0.002
+
+
+def test_threshold_takes_small_and_halved_masks():
+    half = cv2.resize(disc().astype(np.uint8) * 255, (32, 32), interpolation=cv2.INTER_AREA)
+    assert set(np.unique(half)) == {0, 64, 128, 191, 255}
+    assert np.array_equal(Threshold()(half, FILE), half > 127.5)
+    small = np.round(blurred(0.8, 2) * 255).astype(np.uint8)  # never quite white
+    assert small.max() < 255
+    assert np.array_equal(Threshold()(small, FILE), small > 127.5)
+
+
+def labels(*values, stripes=False):
+    """The disc cut into areas (or stripes a pixel wide) of these values."""
+    x = np.mgrid[:64, :64][1]
+    part = x % len(values) if stripes else np.clip((x - 9) * len(values) // 41, 0, len(values) - 1)
+    return np.where(disc(), np.array(values)[part], 0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown", "remedy"),
+    [
+        (labels(3, 255, 255, stripes=True), "[0, 3, 255]", "'data.mask.classes=[0,255]' 'data.mask.ignore=[3]'"),
+        (labels(3, 4, 255), "[0, 3, 4, 255]", "'data.mask.ignore=[3,4]'"),  # as in crack_forest
+        (labels(1, 255), "[0, 1, 255]", "'data.mask.ignore=[1]'"),
+        (labels(128, 255), "[0, 128, 255]", "data.mask.above=<value>"),
+        (labels(1, 2, 3, 4, 5, 6), "[0, 1, 2, 3, 4, 5, 6]", "data/mask=values"),
+        (labels(*range(1, 12), 255), "[0, 1, 2, 3, 4, 5, 6, 7] …", "data/mask=values"),
+        (labels(40, 80, 120, 160, 200), "[0, 40, 80, 120, 160, 200]", "data/mask=values"),
+        (labels(1, 254, 255), "[0, 1, 254, 255]", "data/mask=values"),
+        (labels(7), "[0, 7]", "'data.mask.classes=[0,7]'"),
+    ],
+)
+def test_threshold_tells_labels(raw, shown, remedy):
+    for dtype in (np.uint8, np.uint16):
+        with pytest.raises(ValueError) as error:
+            Threshold()(raw.astype(dtype), FILE)
+        told = str(error.value)
+        assert told.startswith(f"{FILE}: black and white is expected, but the mask holds {shown}; set data.mask.above=")
+        assert remedy in told
+        assert "\n" not in told
+    assert np.array_equal(Threshold(2)(raw, FILE), raw > 2)  # said by hand: no question asked
+
+
+@pytest.mark.parametrize("values", [(0, 128, 200), (-1, 0, 1), (0, 2, 4)])
+def test_threshold_tells_floats_without_a_range(values):
+    with pytest.raises(ValueError, match=r"black and white is expected.*data\.mask\.above=<value>"):
+        Threshold()(grey(*values, dtype=np.float32), FILE)
+    assert Threshold(0.5)(grey(*values, dtype=np.float32), FILE).tolist() == [[int(v > 0.5) for v in values]]
+
+
+def test_a_jpeg_of_0_and_1_is_told():
+    with pytest.raises(ValueError, match=r"m\.jpg: black and white is expected, but the mask holds \[0, 1\]"):
+        Threshold()(grey(0, 1, 1), Path("m.jpg"))
+
+
+def test_values_are_not_read_from_a_jpeg(tmp_path):
+    """0 beside 2 becomes 1 at the edge: another class."""
+    Image.fromarray(labels(1, 2).astype(np.uint8)).save(tmp_path / "m.jpg")
+    with pytest.raises(ValueError, match=r"m\.jpg: JPEG changes values, so it holds no class values; save it as PNG"):
+        Values(3)(read_raw_mask(tmp_path / "m.jpg", "index"), tmp_path / "m.jpg")
+
+
+def test_every_channel_counts_in_a_palette():
+    """Colours that differ in one channel only, whichever."""
+    colors = [(10, 20, 30), (11, 20, 30), (10, 21, 30), (10, 20, 31), (20, 10, 30), (30, 20, 10), (10, 30, 20)]
+    raw = np.array([colors], np.uint8)
+    assert Palette(colors)(raw, FILE).tolist() == [list(range(7))]
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Palette([BLACK, RED, RED]), "must be different"),
+        (lambda: Palette([BLACK, RED], ignore=[BLACK]), "must be different"),
+        (lambda: Palette([BLACK, (0, 0, 256)]), r"values in 0\.\.255"),
+        (lambda: Palette([BLACK, (0, 0)]), r"must be different \[r, g, b\]"),
+        (
+            lambda: Palette([BLACK, RED], tolerance=-1),
+            r"data\.mask\.tolerance=-1: must be null or an integer in 0\.\.255",
+        ),
+        (lambda: Values(2, classes=[0, 0])(grey(0), FILE), "must be different values"),
+        (lambda: Values(2, ignore=[1])(grey(0), FILE), "must be different values"),
+        (lambda: Values(2, classes=[0, -1])(grey(0), FILE), r"in 0\.\.65535"),
+    ],
+)
+def test_duplicates_and_impossible_values_are_refused(make, told):
+    with pytest.raises(ValueError, match=told):
+        make()
+
+
+def blend(weights, *colors):
+    """(H, W, 3) uint8 mix of colours by weights (H, W) each."""
+    mixed = sum(w[..., None] * np.array(c, np.float64) for w, c in zip(weights, colors, strict=True))
+    return np.round(mixed).astype(np.uint8)
+
+
+@pytest.mark.parametrize("sigma", [0.8, 2])
+@pytest.mark.parametrize("ground", [BLACK, (255, 255, 255), BLUE])
+def test_blended_edges_of_a_palette_become_the_nearest_colour(sigma, ground):
+    soft = blurred(sigma)
+    raw = blend((1 - soft, soft), ground, RED)
+    assert len(np.unique(raw.reshape(-1, 3), axis=0)) > 10
+    assert (Palette([ground, RED])(raw, FILE) != (soft > 0.5)).mean() < 0.002  # ties at half
+    with pytest.raises(ValueError, match=r"unknown mask colour\(s\) .* …; .*data\.mask\.tolerance="):
+        Palette([ground, RED], tolerance=0)(raw, FILE)
+
+
+@pytest.mark.parametrize("other", [(0, 255, 0), (128, 0, 0), (90, 0, 90)])
+def test_another_class_is_no_blended_edge(other):
+    """Far from the line between the known colours, or on it but in areas as labels are."""
+    raw = np.where(disc()[..., None], np.array(RED), np.array(BLACK)).astype(np.uint8)
+    raw[20:40, 20:30] = other
+    with pytest.raises(ValueError) as error:
+        Palette([BLACK, RED])(raw, FILE)
+    apart = min(max(abs(a - b) for a, b in zip(other, known, strict=True)) for known in (BLACK, RED))
+    assert str(error.value) == (
+        f"some/mask.png: unknown mask colour(s) [{other}]; add them to data.mask.colors or data.mask.ignore, or take "
+        f"the nearest one: data.mask.tolerance={apart}"
+    )
+    found = Palette([BLACK, RED], tolerance=apart)(raw, FILE)
+    nearest = min((BLACK, RED), key=lambda known: sum((a - b) ** 2 for a, b in zip(other, known, strict=True)))
+    assert (found[20:40, 20:30] == (nearest == RED)).all()
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        (["crack", "stain", "crack"], "'crack' is there twice"),
+        (["a", "", "b"], "'' must be a text"),
+        (["a", "  ", "b"], "'  ' must be a text"),
+        (["a", "b/c", "d"], "'b/c' must be a text without '/'"),
+        (["a", "b\\c", "d"], "must be a text without '/'"),
+        (["a", "b\x1b[31m", "d"], "control characters"),
+        (["a", "b\nc", "d"], "control characters"),
+        (["a", 3, "d"], "3 must be a text"),
+    ],
+)
+def test_names_of_classes_that_cannot_be(classes, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        check_classes(classes, len(classes), None)
+    check_classes(["Straße", "oil stain", "(void)"], 3, None)

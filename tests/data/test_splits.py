@@ -1,11 +1,12 @@
 """Every split against the rule that the user wrote down."""
 
+import hashlib
 import os
 from collections import Counter
 
 import pytest
 
-from segnet.data.splits import SPLITS, ByHash, ByList, ByPattern
+from segnet.data.splits import SPLITS, All, ByHash, ByList, ByPattern
 
 MANY = [f"images/{i:04d}.png" for i in range(2000)]
 LISTS = ByList("train.txt", "val.txt", "test.txt")
@@ -27,6 +28,23 @@ def test_pattern(tmp_path):
     assert split == {"train": ["train/a.png", "train/deep/b.png"], "val": ["val/a.png"], "test": ["val/a.png"]}
 
 
+@pytest.mark.parametrize("left_out", [None, ""])
+def test_a_pattern_or_list_may_be_left_out(tmp_path, left_out):
+    (tmp_path / "val.txt").write_text("b.png")
+    for rule in (ByPattern(left_out, "b*", left_out), ByList(left_out, "val.txt", left_out)):
+        split = rule(tmp_path, ["a.png", "b.png"])
+        assert {name: part for name, part in split.items() if part} == {"val": ["b.png"]}
+
+
+def test_lists_that_are_not_there_hold_nothing_if_one_is(tmp_path):
+    (tmp_path / "test.txt").write_text("b.png")
+    assert LISTS(tmp_path, ["a.png", "b.png"]) == {"test": ["b.png"]}
+
+
+def test_all_is_every_image_once(tmp_path):
+    assert All()(tmp_path, MANY) == {"all": MANY}
+
+
 @pytest.mark.parametrize("shares", [(0.7, 0.15, 0.15), (0.5, 0.3, 0.2)])
 def test_hash_shares(tmp_path, shares):
     split = ByHash(*shares)(tmp_path, MANY)
@@ -46,6 +64,69 @@ def test_hash_moves_no_image(tmp_path):
 def test_hash_larger_training_share_keeps_training_images(tmp_path):
     small, large = ByHash(0.5, 0.25, 0.25)(tmp_path, MANY), ByHash(0.8, 0.1, 0.1)(tmp_path, MANY)
     assert set(small["train"]) < set(large["train"])
+
+
+def test_hash_divides_what_it_has_divided_before(tmp_path):
+    """Counts and places of versions before: 240 rendered cables, and 31 images, the fewest drawn one by one."""
+    cables = [f"images/{i:03d}.png" for i in range(240)]
+    for count, sizes, digest in ((240, (160, 36, 44), "3800c11dc501003e"), (31, (18, 6, 7), "f2f1b893aebe38e5")):
+        split = ByHash(0.7, 0.15, 0.15)(tmp_path, cables[:count])
+        assert tuple(map(len, split.values())) == sizes
+        assert hashlib.sha256(repr(split).encode()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize(
+    ("shares", "count", "sizes"),
+    [
+        # By hand: floor of share · count, then one each to the largest remainders, and none empty that has a share.
+        ((0.7, 0.15, 0.15), 1, (1, 0, 0)),
+        ((0.7, 0.15, 0.15), 2, (1, 1, 0)),
+        ((0.7, 0.15, 0.15), 3, (1, 1, 1)),
+        ((0.7, 0.15, 0.15), 4, (2, 1, 1)),
+        ((0.7, 0.15, 0.15), 6, (4, 1, 1)),
+        ((0.7, 0.15, 0.15), 10, (7, 2, 1)),
+        ((0.7, 0.15, 0.15), 24, (17, 4, 3)),
+        ((0.7, 0.15, 0.15), 30, (21, 5, 4)),
+        ((0.7, 0.3, 0), 3, (2, 1, 0)),
+        ((0.7, 0.15, 0), 17, (14, 3, 0)),  # 14/17 and 3/17
+        ((0.7, 0, 0.15), 17, (14, 0, 3)),
+        ((0, 0, 1), 5, (0, 0, 5)),
+        ((0.1, 0.1, 0.8), 2, (1, 1, 0)),
+        ((0.6, 0.2, 0.2), 5, (3, 1, 1)),
+        ((1 / 3, 1 / 3, 1 / 3), 30, (10, 10, 10)),
+    ],
+)
+def test_few_are_cut_at_exact_shares(tmp_path, shares, count, sizes):
+    split = ByHash(*shares)(tmp_path, MANY[:count])
+    assert tuple(map(len, split.values())) == sizes
+    assert sorted(placed(split)) == MANY[:count]
+    assert all(part == sorted(part) for part in split.values())  # in the order in which they were given
+    assert split == ByHash(*shares)(tmp_path / "elsewhere", MANY[:count])
+    if count >= 24 and sizes[2]:
+        assert split != ByHash(*shares, salt="again")(tmp_path, MANY[:count])
+
+
+@pytest.mark.parametrize(("parts", "sizes"), [(3, (1, 1, 1)), (30, (21, 5, 4))])
+def test_few_groups_are_cut_at_exact_shares(tmp_path, parts, sizes):
+    images = [f"part{part:02d}_view{view}.png" for part in range(parts) for view in range(5)]
+    split = ByHash(0.7, 0.15, 0.15, group=r"part(\d+)")(tmp_path, images)
+    homes = {name: {image[:6] for image in split[name]} for name in SPLITS}
+    assert tuple(map(len, homes.values())) == sizes
+    assert sum(map(len, split.values())) == len(images)
+    assert not homes["train"] & homes["val"]
+    assert not homes["test"] & (homes["train"] | homes["val"])
+
+
+@pytest.mark.parametrize("count", [30, 2000])
+@pytest.mark.parametrize("zero", SPLITS)
+def test_a_share_of_zero_gives_its_images_to_the_others(tmp_path, count, zero):
+    shares = {"train": 0.7, "val": 0.15, "test": 0.15} | {zero: 0}
+    split = ByHash(**shares)(tmp_path, MANY[:count])
+    assert not split[zero]
+    assert sorted(placed(split)) == MANY[:count]
+    total = sum(shares.values())
+    for name, share in shares.items():
+        assert abs(len(split[name]) / count - share / total) < (0.04 if count > 30 else 1 / 30)
 
 
 def test_hash_salt(tmp_path):
@@ -71,7 +152,8 @@ def test_hash_groups_are_the_first_group_not_all_that_matches(tmp_path):
     home = placed(rule(tmp_path, [f"part{part:03d}_view{view}.png" for part in range(60) for view in range(5)]))
     for part in range(60):
         assert len({home[f"part{part:03d}_view{view}.png"] for view in range(5)}) == 1
-    assert placed(rule(tmp_path, ["x/part007_view9.tif"])) == {"x/part007_view9.tif": home["part007_view0.png"]}
+    others = placed(rule(tmp_path, [f"x/part{part:03d}_view9.tif" for part in range(60)]))
+    assert all(others[f"x/part{part:03d}_view9.tif"] == home[f"part{part:03d}_view0.png"] for part in range(60))
 
 
 def test_hash_group_must_match(tmp_path):
@@ -79,7 +161,10 @@ def test_hash_group_must_match(tmp_path):
         ByHash(0.6, 0.2, 0.2, group="x(.)")(tmp_path, ["a.png"])
 
 
-@pytest.mark.parametrize("shares", [(0.7, 0.2, 0.2), (1.2, -0.1, -0.1), (0.5, 0.2, 0.2), (70, 15, 15)])
+@pytest.mark.parametrize(
+    "shares",
+    [(0.7, 0.2, 0.2), (1.2, -0.1, -0.1), (0.5, 0.2, 0.2), (70, 15, 15), (0, 0, 0), (2, 0, 0), (float("nan"), 0, 1)],
+)
 def test_hash_bad_shares(tmp_path, shares):
     told = rf"data\.split shares \[{shares[0]}, .*must not be negative and must add up to 1"
     with pytest.raises(ValueError, match=told):
@@ -137,3 +222,66 @@ def test_hash_takes_names_that_are_no_valid_utf8(tmp_path):
     images = [os.fsdecode(b"caf\xe9%d.png" % i) for i in range(50)]
     split = ByHash(0.5, 0.25, 0.25)(tmp_path, images)
     assert sorted(name for part in split.values() for name in part) == sorted(images)
+
+
+FOUR = ["images/a.png", "images/b.png", "images/my image 1.png", "images/my.png"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "images/a.png\nimages/my image 1.png".encode("utf-8-sig"),
+        b"images\\a.png\r\nimages\\my image 1.png\r\n",
+        b"C:\\data\\images\\a.png\r\nC:\\data\\images\\my image 1.png",
+        "images/a.png\r\nimages/my image 1.png".encode("utf-16"),
+        "images/a.png\nimages/my image 1.png\n".encode("utf-16-le"),
+        "images/a.png\nimages/my image 1.png\n".encode("utf-16-be"),
+        b'"images/a.png"\n"images/my image 1.png"',
+        b"'a.png'\n'my image 1.png'",
+        b"image,mask\nimages/a.png,masks/a.png\nimages/my image 1.png,masks/my image 1.png\n",
+        b'filename;label\n"images/a.png";3\n"images/my image 1.png";4',
+        b"  ./images/a.png  \n\n\t./images/my image 1.png\n",
+        b"a\nmy image 1",
+        b"/far/images/a.png /far/masks/a.png\n/far/images/my image 1.png\t1\n",
+    ],
+)
+def test_lists_of_any_make(tmp_path, content):
+    lists(tmp_path, "", "b", "my")
+    (tmp_path / "train.txt").write_bytes(content)
+    split = LISTS(tmp_path, FOUR)
+    assert split == {"train": [FOUR[0], FOUR[2]], "val": [FOUR[1]], "test": [FOUR[3]]}
+
+
+def test_list_of_names_that_are_no_valid_utf8(tmp_path):
+    images = [os.fsdecode(b"images/caf\xe9.png"), "b.png"]
+    lists(tmp_path, "", "b", "b")
+    (tmp_path / "train.txt").write_bytes(b"images/caf\xe9.png\n")
+    assert LISTS(tmp_path, images)["train"] == images[:1]
+
+
+def test_repeated_lines_of_a_list_count_once_and_are_told(tmp_path, caplog):
+    lists(tmp_path, "images/a.png\nb\n\na.png\nimages\\a.png", "my", "my")
+    with caplog.at_level("INFO"):
+        assert LISTS(tmp_path, FOUR)["train"] == FOUR[:2]
+    told = "data.split: 2 repeated line(s) count once: train.txt:4 names images/a.png again, as line 1 did"
+    assert [record.message for record in caplog.records] == [told]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "name"),
+    [
+        ("images/a.png\nimages/my image 9.png\n", 2, "images/my image 9.png"),  # not "my"
+        ("image\nimage\nimages/a.png", 2, "image"),  # one header at most
+        ("nothing,a.png\n", 1, "nothing,a.png"),
+    ],
+)
+def test_list_line_that_names_nothing(tmp_path, text, line, name):
+    with pytest.raises(ValueError, match=rf"train\.txt:{line}: '{name}' names no image"):
+        LISTS(lists(tmp_path, text, "b", "my"), FOUR)
+
+
+@pytest.mark.parametrize("rule", [LISTS.__class__, ByPattern])
+def test_only_a_hash_keeps_groups(rule):
+    assert rule("a", "b", "c", group=None) == rule("a", "b", "c")  # as conf/data/default.yaml hands it on
+    with pytest.raises(ValueError, match=r"data\.split\.group='x': only segnet\.data\.splits\.ByHash keeps groups"):
+        rule("a", "b", "c", group="x")

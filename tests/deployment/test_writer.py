@@ -1,6 +1,7 @@
 """Reading and writing beside the network: order, bounds, errors, interruption."""
 
 import csv
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -220,3 +221,130 @@ def test_the_networks_threads_are_left_as_they_were(folder, tmp_path):
     later = ThreadPoolExecutor(1)
     assert [torch.get_num_threads(), later.submit(torch.get_num_threads).result()] == [before, before]
     later.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "shared"),
+    [
+        (["a.png", "a_overlay.png"], {}, "a_overlay.png"),
+        (["a.png", "a.jpg"], {}, "a.png"),
+        (["A.png", "a.png"], {}, "a.png"),
+        (["é.png", "e\u0301.png"], {}, "é.png"),
+        (["a.png", "a_prob.png"], {"probabilities": True}, "a_prob.png"),
+        (["film.mp4", "film.avi"], {}, "film_overlay.mp4"),
+        (["a.png", "a_prob.png"], {}, None),
+        (["a.png", "a_overlay.png"], {"overlay": False}, None),
+        (["a.png", "a.mp4"], {}, None),
+    ],
+)
+def test_files_that_would_become_one_are_told_before_anything_is_written(tmp_path, names, more, shared):
+    (tmp_path / "in").mkdir()
+    for name in names:
+        if name.endswith(("png", "jpg")):
+            Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "in" / name)
+        else:
+            film(tmp_path / "in" / name, LEVELS[:2])
+    cfg = settings(tmp_path, **more)
+    if shared is None:
+        writer.write(Stub(), writer.find(str(tmp_path / "in")), cfg)
+        assert len(rows(tmp_path)) == 2
+        return
+    with pytest.raises(ValueError, match=f"would both become {shared}; rename one, or predict them separately"):
+        writer.write(Stub(), writer.find(str(tmp_path / "in")), cfg)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_none_are_a_line_each_and_the_others_are_predicted(folder, tmp_path, capsys):
+    """A FIFO would be waited for, and a broken link end the whole command."""
+    os.mkfifo(folder / "03b.png")
+    os.mkfifo(folder / "03c.mp4")
+    (folder / "05b.png").symlink_to("nowhere.png")
+    (folder / "05c.png").mkdir()
+    (folder / "07b.png").symlink_to("/dev/zero")
+    (folder / "07c.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n")
+    with pytest.raises(ValueError, match=r"6 of 26 files could not be read"):
+        writer.write(Stub(), writer.find(str(folder)), settings(tmp_path))
+    assert len(rows(tmp_path)) == 20
+    told = capsys.readouterr().err
+    for name, reason in [
+        ("03b.png", "a FIFO and no image file"), ("03c.mp4", "a FIFO and no image file"),
+        ("05b.png", "a link to a file that does not exist"), ("05c.png", "a folder and no image file"),
+        ("07b.png", "a device and no image file"), ("07c.mp4", "cannot be read as a video"),
+    ]:  # fmt: skip
+        assert [line for line in told.splitlines() if f"{name}: " in line and reason in line], name
+
+
+def test_what_a_folder_holds_besides_is_counted(folder, caplog):
+    for name in ("._00.png", "notes.txt", "list.csv"):
+        (folder / name).write_bytes(b"x")
+    (folder / "more").mkdir()
+    (folder / "more" / "x.png").write_bytes(b"x")
+    with caplog.at_level("INFO"):
+        assert len(writer.find(str(folder))) == 20
+        assert len(writer.find(f"{folder}/*")) == 20
+        assert len(writer.find(f"{folder}/*.png")) == 20
+    others = "passed over 1 .csv file (list.csv), 1 .txt file (notes.txt), 1 hidden file (._00.png)"
+    assert [record.message for record in caplog.records] == [
+        f"input={folder}: {others}, 1 sub-folder (more): input='{folder}/**/*' takes theirs too",
+        f"input={folder}/*: {others}",
+        f"input={folder}/*.png: passed over 1 hidden file (._00.png)",
+    ]
+    with pytest.raises(ValueError, match=r"no image or video there \(passed over 1 \.txt file"):
+        writer.find(f"{folder}/*.txt")
+
+
+def test_several_pages_are_told(folder, tmp_path):
+    pages = [Image.fromarray(np.full((8, 9, 3), value, np.uint8)) for value in (1, 2)]
+    pages[0].save(folder / "04b.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match=r"1 of 21 files could not be read: \S*04b\.tif: holds 2 pages or frames"):
+        writer.write(Stub(), writer.find(str(folder)), settings(tmp_path))
+    assert len(rows(tmp_path)) == 20
+
+
+def test_large_images_are_predicted_one_by_one(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "TOGETHER", 8 * 9 * 2)  # two of these
+    stub = Stub()
+    writer.write(stub, writer.find(str(folder)), settings(tmp_path))
+    sizes = [len(batch) for batch in stub.batches]
+    assert sizes == [2, 1] * 6 + [2]
+    assert [i for batch in stub.batches for i in batch] == [10 * i for i in range(20)]
+    assert [row["file"][-6:-4] for row in rows(tmp_path)] == [f"{i:02}" for i in range(20)]
+
+
+def test_a_large_image_is_read_when_its_turn_comes(folder, tmp_path, monkeypatch):
+    """Of images that take more than the bound, none is decoded ahead, and none predicted while another is written."""
+    monkeypatch.setattr(writer, "READ_AHEAD", 1)
+    monkeypatch.setattr(writer, "ROOM", 1)
+    events, real_save, real_read = [], writer._save, writer.read_rgb
+
+    def saved(*arguments):
+        row = real_save(*arguments)
+        events.append("saved")
+        return row
+
+    def read(path):
+        events.append("read")
+        return real_read(path)
+
+    monkeypatch.setattr(writer, "_save", saved)
+    monkeypatch.setattr(writer, "read_rgb", read)
+    writer.write(Stub(), writer.find(str(folder)), settings(tmp_path, batch_size=1))
+    assert events == ["read", "saved"] * 20
+
+
+def test_names_that_spreadsheets_would_run_are_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save("=cmd().png")
+    stub = Stub()
+    stub.model = SimpleNamespace(classes=["crack"], colors=None)
+    writer.write(stub, writer.find("=cmd().png"), settings(tmp_path))
+    assert [row["file"] for row in rows(tmp_path)] == ["'=cmd().png"]
+
+
+def test_the_bits_of_the_training_images_hold(tmp_path):
+    Image.fromarray(np.full((8, 9), 800, np.uint16)).save(tmp_path / "a.png")
+    stub = Stub()
+    stub.model = SimpleNamespace(classes=["defect"], colors=None, bits=12)
+    writer.write(stub, [tmp_path / "a.png"], settings(tmp_path))
+    writer.write(Stub(), [tmp_path / "a.png"], settings(tmp_path))
+    assert stub.batches == [[800 >> 4]]

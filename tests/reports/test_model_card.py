@@ -29,7 +29,7 @@ def run(cable, cache, tmp_path_factory):
     shutil.copytree(cable, root)
     given = [
         *SMALL, f'data.root="{root}"', "data.classes=['a \"b\" | c']", f"data.cache_dir={cache}", "~callbacks.panels",
-        r'+data.split.group="(\w+_\d+)\.png"', f"output_dir={base}/run", "+data.split.salt=$2",
+        r'data.split.group="(\w+_\d+)\.png"', f"output_dir={base}/run", "+data.split.salt=$2",
     ]  # fmt: skip
     assert call_main("train", *given) == 0
     return base / "run", given

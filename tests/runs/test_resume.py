@@ -1,20 +1,18 @@
 """Real processes, killed for real."""
 
-import csv
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from helpers import ROOT, SMALL, call_main, start
+from helpers import ROOT, SMALL, call_main, rows, start, wait_for
 from segnet.runs.resume import has_record
 
 EPOCHS = 14
@@ -36,23 +34,6 @@ def whole(given, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
     assert call_main("train", *given, f"output_dir={out}") == 0
     return out
-
-
-def rows(folder):
-    try:
-        with (folder / "metrics.csv").open() as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        return []
-
-
-def wait_for(what, process, log):
-    end = time.monotonic() + 90
-    while not what():
-        if process.exitcode is not None:
-            pytest.fail(log.read_text())
-        assert time.monotonic() < end
-        time.sleep(0.0005)
 
 
 def curve(folder, tag):

@@ -58,6 +58,17 @@ def test_ignored_pixels_change_nothing(make, num_classes):
     assert logits.grad[:, :, 2:4].abs().sum() == 0
 
 
+def bce_dice(num_classes):
+    return WeightedSum([CrossEntropy(num_classes), dice(num_classes)], [1.0, 1.0])
+
+
+def focal_lovasz(num_classes):
+    return WeightedSum([focal(num_classes, alpha=0.25), lovasz(num_classes)], [0.5, 2.0])
+
+
+EVERY = [CrossEntropy, dice, focal, lovasz, bce_dice, focal_lovasz]
+
+
 @pytest.mark.parametrize("num_classes", [1, 3])
 def test_a_single_counted_pixel_weighs_all(num_classes):
     logits, target = sample(num_classes)
@@ -81,12 +92,26 @@ def test_class_weights_may_be_zero():
 
 
 @pytest.mark.parametrize("num_classes", [1, 3])
-def test_a_batch_without_a_counted_pixel_is_zero_not_nan(num_classes):
+@pytest.mark.parametrize("make", EVERY)
+def test_a_batch_without_a_counted_pixel_is_zero_not_nan(make, num_classes):
     logits, target = sample(num_classes)
-    loss = CrossEntropy(num_classes)(logits, torch.full_like(target, IGNORE_INDEX))
+    loss = make(num_classes)(logits, torch.full_like(target, IGNORE_INDEX))
+    assert loss.shape == ()
     loss.backward()
     assert loss == 0
     assert logits.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+@pytest.mark.parametrize("make", EVERY)
+def test_an_image_without_a_counted_pixel_changes_nothing(make, num_classes):
+    logits, target = sample(num_classes)
+    target[1] = IGNORE_INDEX
+    loss = make(num_classes)
+    torch.testing.assert_close(loss(logits, target), loss(logits[:1], target[:1]))
+    loss(logits, target).backward()
+    assert logits.grad[0].abs().sum() > 0
+    assert logits.grad[1].abs().sum() == 0
 
 
 @pytest.mark.parametrize("num_classes", [1, 3])

@@ -20,7 +20,7 @@ def run(cfg: DictConfig) -> None:
     data = instantiate(cfg.data, "data")
     data.prepare_data()
     data.setup()
-    data.require(*SPLITS)
+    print(data.used(*SPLITS))
     findings = data_audit.examine(data, int(cfg.near))
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)

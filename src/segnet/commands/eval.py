@@ -7,46 +7,54 @@ from segnet.errors import UserError
 
 
 def run(cfg: DictConfig) -> float | None:
-    """Evaluate ``ckpt_path``; the data comes from the checkpoint unless ``data`` says otherwise.
+    """Evaluate ``ckpt_path`` on the data that `segnet.runs.checkpoint_data` describes.
 
     Returns:
-        The split's IoU.
+        The split's IoU, nan where no image shows a defect.
     """
     import torch
     from lightning.pytorch import seed_everything
-    from omegaconf import OmegaConf
 
     from segnet import environment
     from segnet.configuration import instantiate
-    from segnet.data.splits import SPLITS
+    from segnet.data.splits import ALL, SPLITS
     from segnet.reports import evaluation
+    from segnet.runs import checkpoint_data
     from segnet.training.checkpoint import load_module
 
-    if cfg.split not in SPLITS:
-        raise UserError(f"split={cfg.split}: must be one of {', '.join(SPLITS)}")
+    if cfg.split not in (*SPLITS, ALL):
+        raise UserError(f"split={cfg.split}: must be one of {', '.join(SPLITS)}, or {ALL} for every image")
     for key in ("worst", "grid"):
         if type(cfg[key]) is not int or cfg[key] < 0:
             raise UserError(f"{key}={cfg[key]}: must be an integer of at least 0")
     environment.keep_freed_memory()
     torch.set_float32_matmul_precision("high")
     module = load_module(cfg.ckpt_path)
-    if type(cfg.mc_samples) is not int or cfg.mc_samples < 0:
-        raise UserError(f"mc_samples={cfg.mc_samples}: must be an integer of at least 0")
+    if type(cfg.mc_samples) is not int or cfg.mc_samples < 0 or cfg.mc_samples == 1:
+        raise UserError(f"mc_samples={cfg.mc_samples}: must be 0, or an integer of at least 2")
     if cfg.mc_samples and not any(isinstance(part, torch.nn.Dropout) for part in module.net.modules()):
         raise UserError(f"mc_samples={cfg.mc_samples}: the network has no dropout; train with model=bayesian_segnet")
     module.mc_samples = cfg.mc_samples
     seed_everything(module.config["seed"], workers=True, verbose=False)
-    chosen = {k: v for k, v in OmegaConf.to_container(cfg.data, resolve=True).items() if v is not None}  # type: ignore[union-attr]
-    if "_target_" not in chosen:
-        chosen = {**module.config["data"], **chosen}
-    data = instantiate(chosen, "data")
+    data = instantiate(checkpoint_data.settings(module.config, cfg, cfg.split == ALL), "data")
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
     trainer = instantiate(cfg.trainer, "trainer")
     data.prepare_data()
     data.setup()
+    if not data.indices[cfg.split]:
+        raise UserError(
+            f"split={cfg.split}: {data.used(cfg.split)}; split=all takes every image, or correct data.split"
+        )
     loader = data.loader(cfg.split)
+    sizes = ["×".join(map(str, size)) for size in (data.image_size, module.image_size)]
+    print(
+        f"image size {sizes[0]}{', as trained' if sizes[0] == sizes[1] else f' (trained at {sizes[1]})'}; {data.mask}"
+    )
+    print(data.used(cfg.split))
     trainer.test(module, loader, verbose=False)
+    if not module.image_counts.found:
+        raise UserError(f"trainer.limit_test_batches={cfg.trainer.limit_test_batches}: no image is evaluated; raise it")
     return evaluation.write(trainer, module, data, cfg)
 
 

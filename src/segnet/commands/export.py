@@ -20,14 +20,22 @@ def run(cfg: DictConfig) -> None:
     from segnet import environment
     from segnet.configuration import instantiate
     from segnet.deployment import exported_model, verification
+    from segnet.runs import checkpoint_data
     from segnet.training.checkpoint import load_module
 
     environment.keep_freed_memory()
     module = load_module(cfg.ckpt_path)
-    root = {} if cfg.data.root is None else {"root": cfg.data.root}
-    data = instantiate({**module.config["data"], **root, "cache_dir": None}, "data")
+    settings = checkpoint_data.settings(module.config, cfg)
+    if settings["image_size"] != module.config["data"]["image_size"]:
+        raise UserError(
+            f"data.image_size={settings['image_size']}: an exported model has the size that the network was trained "
+            f"at, {module.config['data']['image_size']}; leave it out"
+        )
+    data = instantiate(settings, "data")
+    data.prepare_data()
     data.setup()
     data.require("val", *(["train"] if cfg.quantize else []))
+    print(data.used("val", *(["train"] if cfg.quantize else [])))
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"model.{cfg.format}"

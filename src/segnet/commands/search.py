@@ -15,8 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from segnet.commands import train
 from segnet.errors import UserError, explain
+from segnet.files import cells
 from segnet.old_names import update_targets
 from segnet.overrides import CONF_DIR
+from segnet.training.selection import undefined
 
 Space = dict[str, dict[str, Any]]
 
@@ -30,7 +32,7 @@ class Prune(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the metric; end the trial if the pruner says so."""
         value = trainer.callback_metrics.get(self.monitor)
-        if value is not None:
+        if value is not None and not undefined(trainer, self.monitor):
             self.trial.report(float(value), trainer.current_epoch)
             if self.trial.should_prune():
                 raise optuna.TrialPruned(f"{self.monitor} {float(value):.4f} in epoch {trainer.current_epoch}")
@@ -120,7 +122,7 @@ def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[s
         finally:
             gc.collect()
         if value is None:
-            raise UserError("the training made no checkpoint")
+            raise UserError(f"the training made no checkpoint, or {cfg.monitor} was never defined")
         return value
 
     def enough(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -158,9 +160,10 @@ def report(study: optuna.Study, folder: Path, given: Sequence[str]) -> FrozenTri
     keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
     with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["number", "state", "value", *keys])
+        writer.writerow(cells(["number", "state", "value", *keys]))
         for trial in trials:
-            writer.writerow([trial.number, trial.state.name, trial.value, *(trial.params.get(key, "") for key in keys)])
+            found = [trial.params.get(key, "") for key in keys]
+            writer.writerow(cells([trial.number, trial.state.name, trial.value, *found]))
     states = [trial.state for trial in trials]
     print(
         f"{states.count(TrialState.COMPLETE)} trials completed, {states.count(TrialState.PRUNED)} pruned, "

@@ -1,6 +1,7 @@
 """Build, fit, test the best checkpoint; the value that a sweep optimises comes back."""
 
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,9 +16,10 @@ from segnet.errors import UserError
 from segnet.runs import resume
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+    from lightning.pytorch import Callback, Trainer
 
     from segnet.data.datamodule import SegmentationDataModule
+    from segnet.reports.run_report import RunReport
     from segnet.training.module import SegmentationModule
 
 LARGEST_BATCH = 512  # that find=batch_size tries
@@ -28,15 +30,17 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     """Train as configured, or resume the run that ``resume`` names; with callbacks beside the configured ones.
 
     Returns:
-        The best value of ``monitor``; None where no checkpoint was made (debug runs).
+        The best value of ``monitor``; None where no checkpoint was made (debug runs), or ``monitor`` was never defined.
     """
     resuming = cfg.resume is not None
+    changed_data = bool(cfg.get("resume_changed_data"))
     if resuming:
         cfg = resume.saved(cfg)
     check(cfg)
     # Imported here, so that --help and errors of composition answer at once.
     from segnet.reports.run_report import RunReport
     from segnet.training import checkpoint
+    from segnet.training.data_record import DataRecord
     from segnet.training.preemption import Stopped
 
     start = resume.checkpoint(cfg) if resuming else None
@@ -48,15 +52,16 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     if cfg.find is not None:
         find_batch_size(cfg, trainer, data)
         return None
+    report = RunReport(cfg)
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        trainer.callbacks.append(RunReport(cfg))  # type: ignore[attr-defined]
+        trainer.callbacks += [DataRecord(cfg.output_dir, changed_data), report]  # type: ignore[attr-defined]
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
+        return None if trainer.fast_dev_run else test(trainer, module, data, report)  # type: ignore[attr-defined]
     except Stopped as stop:
         again = command_line("train", [override("resume", cfg.output_dir)])
         print(f"stopped by {stop}; resume with: {again}", file=sys.stderr)
         sys.exit(128 + stop.number)
-    return None if trainer.fast_dev_run else test(trainer, module, data)  # type: ignore[attr-defined]
 
 
 def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, SegmentationDataModule]":
@@ -79,6 +84,9 @@ def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, SegmentationDa
         check_arguments(cfg.get(group), group)
     data = instantiate(cfg.data, "data")
     module = instantiate(cfg.model, "model")
+    for name, callback in cfg.callbacks.items():
+        if callback.get("monitor") is not None:
+            module.check_metric(f"callbacks.{name}.monitor", callback.monitor)
     keep = {key: cfg[key] for key in ("data", "model", "seed", "monitor", "mode")}
     module.config = OmegaConf.to_container(OmegaConf.create(keep), resolve=True)
     trainer = instantiate(cfg.trainer, "trainer")
@@ -90,8 +98,13 @@ def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, SegmentationDa
     return trainer, module, data
 
 
-def test(trainer: "Trainer", module: "LightningModule", data: "LightningDataModule") -> float | None:
-    """Test the best checkpoint, without one the weights as they are; the best value of its monitor."""
+def test(
+    trainer: "Trainer", module: "SegmentationModule", data: "SegmentationDataModule", report: "RunReport"
+) -> float | None:
+    """Test the best checkpoint, without one the weights as they are; the best value of its monitor.
+
+    Without test images there is the report alone.
+    """
     import torch
     from lightning.pytorch.callbacks import WeightAveraging
 
@@ -102,9 +115,12 @@ def test(trainer: "Trainer", module: "LightningModule", data: "LightningDataModu
     # It would replace the averaged weights, which the checkpoint holds, by those trained last.
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     trainer.callbacks = [part for part in callbacks if not isinstance(part, WeightAveraging)]  # type: ignore[attr-defined]
-    trainer.test(module, data, verbose=False)
-    score = kept.best_model_score if best else None  # type: ignore[attr-defined, union-attr]
-    return None if score is None else float(score)
+    if data.indices["test"] and trainer.limit_test_batches != 0:  # type: ignore[attr-defined]
+        trainer.test(module, data, verbose=False)
+    else:
+        report.write(trainer, module.eval())
+    score = float(kept.best_model_score) if best else math.inf  # type: ignore[attr-defined, union-attr]
+    return score if math.isfinite(score) else None  # infinite where it was undefined in every epoch
 
 
 def find_batch_size(cfg: DictConfig, trainer: "Trainer", data: "SegmentationDataModule") -> None:
@@ -178,6 +194,7 @@ def check(cfg: DictConfig) -> None:
             "find=lr: there is no such search any more, because its rates did not train; try rates in a sweep, "
             "-m model.optimizer.lr=0.1,0.03,0.01, or search with tune.py"
         )
+    _check_length(cfg)
     strategy = str(cfg.trainer.strategy)
     if HydraConfig.get().mode == RunMode.MULTIRUN and strategy.startswith("ddp") and strategy not in SAFE_IN_SWEEPS:
         raise UserError(
@@ -206,6 +223,21 @@ def switch(cfg: DictConfig) -> None:
     for name, callback in list(cfg.callbacks.items()):
         if str(callback._target_).rpartition(".")[2] in off:
             del cfg.callbacks[name]
+
+
+def _check_length(cfg: DictConfig) -> None:
+    trainer = cfg.trainer
+    for key in ("max_epochs", "limit_train_batches"):
+        if trainer.get(key) == 0:
+            raise UserError(f"trainer.{key}=0 trains nothing; leave it out, or test a checkpoint by src/eval.py")
+    rare = 0 < (trainer.max_epochs or 0) < (trainer.get("check_val_every_n_epoch") or 1)
+    if str(cfg.monitor).startswith("val/") and (trainer.get("limit_val_batches") == 0 or rare):
+        key = "check_val_every_n_epoch" if rare else "limit_val_batches"
+        print(
+            f"trainer.{key}={trainer[key]}: nothing is validated, so monitor={cfg.monitor} chooses no best.ckpt; the "
+            f"last epoch counts",
+            file=sys.stderr,
+        )
 
 
 main = command("train")(run)

@@ -1,25 +1,35 @@
 """Images decoded and resized once, kept as uint8 arrays on disk that every worker maps into memory.
 
-A cache lives in ``<folder>/<key>/`` as ``images.npy``, ``masks.npy`` and ``cache.json``. The key is a hash of
-what decides the content: image size, mask encoding, and every file's name, size and times of change. So a
-changed file or setting never gets an old cache.
+A cache lives in ``<folder>/segnet-cache/<key>/`` as ``images.npy``, ``masks.npy`` and ``cache.json``, beside a marker.
+The key is a hash of what decides the content: image size, mask encoding, and every file's name, size and times of
+change. So a changed file or setting never gets an old cache. What is deleted to make room are these four files in
+folders that have the marker, and nothing else.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
-import shutil
-import time
-from collections.abc import Callable, Sequence
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-FORMAT = 3  # raise it when the arrays change for the same files
+from segnet.errors import UserError
+
+HOME = "segnet-cache"  # of all caches, below the folder that the user names
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a limit of the process
+MARKER = "made-by-segnet"  # in each of them, locked while it is built
+FORMAT = 5  # raise it when the arrays change for the same files
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
@@ -40,84 +50,148 @@ def open_or_build(
     """Map the cache ``key``, building it first where it is missing.
 
     Args:
-        folder: where caches live.
+        folder: where caches live, in a folder of their own.
         key: from `key_of`.
         load: image uint8 (H, W, 3) and mask uint8 (H, W) of one index, already at ``size``.
         count: how many images.
         size: (height, width) of them all.
-        limit_gb: bound of the whole folder; the longest unused caches make room. Where one data set alone
+        limit_gb: bound of all of them; the longest unused caches make room. Where one data set alone
             is larger, nothing is cached.
 
     Returns:
         images (count, H, W, 3) and masks (count, H, W), read-only memory maps; None if over the bound.
     """
+    folder = folder / HOME
     target = folder / key
-    if not _whole(target):
+    found = _open(target, count, size)
+    if found is None:
         need = count * size[0] * size[1] * 4
         if need > limit_gb * 1e9:
             return None
-        _make_room(folder, int(limit_gb * 1e9) - need)
-        _build(folder, target, load, count, size)
+        if _whole(target):
+            warnings.warn(f"{target}: damaged since it was built; it is built anew", stacklevel=2)
+        try:
+            _make_room(folder, int(limit_gb * 1e9) - need)
+            _build(folder, target, load, count, size)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise UserError(
+                f"data.cache_dir={folder.parent}: no room for {need / 1e9:.3g} GB of images ({error.strerror}); "
+                f"name a folder on another disk, or set data.cache_dir=null, which decodes them in every epoch"
+            ) from error
+        found = _mapped(target)
     with suppress(OSError):  # a shared cache may be read-only
         os.utime(target)  # marks it as used
-    return np.load(target / "images.npy", mmap_mode="r"), np.load(target / "masks.npy", mmap_mode="r")
+    return found
 
 
 def _whole(target: Path) -> bool:
     return all((target / name).is_file() for name in ("images.npy", "masks.npy", "cache.json"))
 
 
+def _mapped(target: Path) -> Pair:
+    return np.load(target / "images.npy", mmap_mode="r"), np.load(target / "masks.npy", mmap_mode="r")
+
+
+def _open(target: Path, count: int, size: tuple[int, int]) -> Pair | None:
+    """The arrays, if every image is what was written: a crash of the machine or a bad disk leaves zeros instead."""
+    if not _whole(target):
+        return None
+    try:
+        noted = json.loads((target / "cache.json").read_text(encoding="utf-8"))["checksums"]
+        images, masks = _mapped(target)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if images.shape != (count, *size, 3) or masks.shape != (count, *size):
+        return None
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return (images, masks) if list(pool.map(_checksum, images, masks)) == noted else None
+
+
+def _checksum(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> int:
+    return zlib.crc32(np.ascontiguousarray(mask).data, zlib.crc32(np.ascontiguousarray(image).data))
+
+
 def _build(folder: Path, target: Path, load: Callable[[int], Pair], count: int, size: tuple[int, int]) -> None:
-    part = folder / f"{target.name}.{os.getpid()}.part"
-    shutil.rmtree(part, ignore_errors=True)
+    part = folder / f"{target.name}.{uuid4().hex}.part"
     part.mkdir(parents=True)
-    try:
-        images = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-            part / "images.npy", "w+", np.uint8, (count, *size, 3)
-        )
-        masks = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-            part / "masks.npy", "w+", np.uint8, (count, *size)
-        )
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            results = pool.map(load, range(count))
-            for i, pair in enumerate(tqdm(results, "decode once", count, unit="image", leave=False, disable=None)):
-                images[i], masks[i] = pair
-        images.flush()
-        masks.flush()
-        (part / "cache.json").write_text(json.dumps({"count": count, "size": size, "format": FORMAT}))
-        if not _whole(target):
-            shutil.rmtree(target, ignore_errors=True)  # what a killed deletion left
+    with _locked(part):
         try:
-            part.rename(target)  # atomic: a killed build leaves only a *.part folder
+            _fill(part, load, count, size)
+            _remove(target)  # what a killed deletion left
+            try:
+                part.rename(target)  # atomic: a killed build leaves only a *.part folder
+            except OSError as error:
+                if _open(target, count, size) is None:  # else another process finished the same cache first
+                    raise UserError(f"{target}: is no cache of this program; move it, or set data.cache_dir") from error
+        finally:
+            _remove(part)
+
+
+def _fill(part: Path, load: Callable[[int], Pair], count: int, size: tuple[int, int]) -> None:
+    images, masks = _reserve(part / "images.npy", (count, *size, 3)), _reserve(part / "masks.npy", (count, *size))
+    checksums = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = pool.map(load, range(count))
+        for i, pair in enumerate(tqdm(results, "decode once", count, unit="image", leave=False, disable=None)):
+            images[i], masks[i] = pair
+            checksums.append(_checksum(*pair))
+    images.flush()
+    masks.flush()
+    content = {"count": count, "size": size, "format": FORMAT, "checksums": checksums}
+    (part / "cache.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
+    """A new array in a file whose space is taken at once: to write to a map for which the disk is full is a SIGBUS."""
+    array: np.memmap[Any, np.dtype[np.uint8]] = np.lib.format.open_memmap(path, "w+", np.uint8, shape)  # type: ignore[no-untyped-call]
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[None]:
+    """Mark a folder as one of this program's, in use until the block ends or the process dies."""
+    with (part / MARKER).open("w") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _in_use(part: Path) -> bool:
+    with (part / MARKER).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            if not _whole(target):  # else another process finished the same cache first
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            return True
+    return False
 
 
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def _remove(entry: Path) -> None:
+    """Delete the files of a cache, the marker last, and its folder if nothing else is in it."""
+    if entry.is_symlink() or not (entry / MARKER).is_file():
+        return
+    with suppress(OSError):
+        for name in ("cache.json", "images.npy", "masks.npy", MARKER):
+            (entry / name).unlink(missing_ok=True)
+        entry.rmdir()
 
 
 def _make_room(folder: Path, allowed: int) -> None:
     """Delete leftovers of killed builds and the longest unused caches until ``allowed`` bytes remain."""
     caches = []
     for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.name.endswith(".part"):
-            if time.time() - entry.stat().st_mtime > 3600 and not _alive(int(entry.suffixes[-2][1:])):
-                shutil.rmtree(entry, ignore_errors=True)
-        elif entry.is_dir():
+        if entry.is_symlink() or not (entry / MARKER).is_file():
+            continue
+        if not entry.name.endswith(".part"):
             caches.append((entry.stat().st_mtime, sum(f.stat().st_size for f in entry.iterdir()), entry))
+        elif not _in_use(entry):
+            _remove(entry)
     used = sum(size for _, size, _ in caches)
     for _, size, entry in sorted(caches):
         if used <= allowed:
             return
-        shutil.rmtree(entry, ignore_errors=True)
+        _remove(entry)
         used -= size

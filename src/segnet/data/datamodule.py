@@ -3,29 +3,27 @@
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from segnet.data import cache
-from segnet.data.dataset import Batch, EpochSampler, Samples, collate
-from segnet.data.decoded import Decoded
+from segnet.data import cache, division
+from segnet.data.dataset import Batch, EpochSampler, Loader, Samples, collate, epoch_of, processes
+from segnet.data.decoded import Decoded, size_of
 from segnet.data.masks import Encoding, check_classes
 from segnet.data.pairs import Layout, Pair, find
-from segnet.data.splits import Split
+from segnet.data.splits import SPLITS, Split
 from segnet.errors import UserError
-from segnet.networks.segnet import SMALLEST
 
 if TYPE_CHECKING:
     from segnet.data.on_device import Resident
-
-NEEDED = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}  # splits, by Lightning's stage
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -42,6 +40,9 @@ class SegmentationDataModule(LightningDataModule):
         split: see `segnet.data.splits`.
         missing_mask: an image without a mask is an ``error``, or its mask is ``empty``.
         defect_free: glob on the relative path of images that have no mask by design.
+        mask_drawn: where images state an EXIF rotation and masks none, masks were drawn on the ``upright`` image or on
+            the pixels as ``stored``; null decides by their sizes.
+        bits: in use in images of 16 bits, such as 12; null decides by the values of each. Prediction uses it too.
         image_size: side in pixels, or [height, width]; at least 32.
         augment: albumentations transforms for training, after the resizing; they may crop.
         positive_share: of images that show the class in a training epoch, which keeps its length; in 0..1. Null
@@ -60,6 +61,8 @@ class SegmentationDataModule(LightningDataModule):
     Attributes:
         pairs: after `setup`, image and mask of everything that belongs to a split.
         indices: after `setup`, of each split, into ``pairs``.
+        drop_single: whether training leaves out a last batch that is not full, see `segnet.training.batches`.
+        found: after `setup`, how many images there are, in a split or not.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class SegmentationDataModule(LightningDataModule):
         split: Callable[[Path, Sequence[str]], Split],
         missing_mask: Literal["error", "empty"] = "error",
         defect_free: str | None = None,
+        mask_drawn: Literal["upright", "stored"] | None = None,
+        bits: int | None = None,
         image_size: int | Sequence[int] = 480,
         augment: Sequence[Any] | None = (),
         positive_share: float | None = None,
@@ -88,17 +93,18 @@ class SegmentationDataModule(LightningDataModule):
         super().__init__()
         self.root = Path(root)
         patterns = [images] if isinstance(images, str) else list(images)
-        self.layout = Layout(self.root, patterns, masks, missing_mask, defect_free)
+        self.layout = Layout(self.root, patterns, masks, missing_mask, defect_free, mask_drawn, bits)
         self.mask, self.split = mask, split
         self.classes, self.num_classes = list(classes), num_classes
-        self.image_size = _size(image_size)
+        self.image_size = size_of(image_size)
         self.augment, self.batch_size, self.seed = list(augment or ()), batch_size, seed
         self.num_workers, self.positive_share = num_workers, positive_share
         self.cache_dir, self.cache_gb, self.device_cache = cache_dir, cache_gb, device_cache
         self.prepare, self.colors = prepare, colors
         self._check()
-        self.pairs: list[Pair] = []
+        self.pairs, self.drop_single = list[Pair](), False
         self.indices: dict[str, list[int]] = {}
+        self.found = 0
         self._decoded = Decoded(self.pairs, mask, num_classes, self.image_size)
         self._resident: Resident | None = None
 
@@ -132,28 +138,27 @@ class SegmentationDataModule(LightningDataModule):
             stage: ``fit``, ``validate`` or ``test`` is refused where its splits are empty; None asks for nothing.
         """
         if not self.pairs:
-            self.pairs, self.indices = find(self.layout, self.split)
+            self.pairs, self.indices, self.found = find(self.layout, self.split)
+            self.layout.tell_passed_over()
             self._decoded = Decoded(self.pairs, self.mask, self.num_classes, self.image_size)
             if self.cache_dir is not None:
                 self._decoded.use_cache(Path(self.cache_dir), self.cache_gb)
-        self.require(*NEEDED.get(stage or "", ()))
+        self.require(*division.NEEDED.get(stage or "", ()))
         if stage == "fit":
-            self._warn_of_absent_classes()
+            division.require_masks(self.pairs, self.layout.masks)
+            rank_zero_info(self.used(*SPLITS))
+            self._decoded.tell_absent(self.indices, self.classes)
             if self.trainer is not None:
                 self._resident = None  # frees an earlier one's memory first
                 self._resident = self._keep(self.trainer.strategy.root_device)
 
     def require(self, *splits: str) -> None:
         """Refuse a data set that has no image for one of these splits."""
-        if empty := [name for name in splits if not self.indices[name]]:
-            sizes = ", ".join(f"{name} {len(indices)}" for name, indices in self.indices.items())
-            raise UserError(f"data.split gives no image to {', '.join(empty)} ({sizes}); correct data.split")
+        division.require(splits, self.indices, self.found, self.split)
 
-    def _warn_of_absent_classes(self) -> None:
-        if self._decoded.cached is not None and self.num_classes > 1:
-            absent = [n for n, (pixels, _) in zip(self.classes, self.class_frequencies(), strict=True) if pixels == 0]
-            if absent:
-                rank_zero_warn(f"data: no training image shows {', '.join(absent)}; see check_data.py")
+    def used(self, *splits: str) -> str:
+        """How many images these splits use, and where the others are, for people."""
+        return division.told(splits, self.pairs, self.indices, self.found)
 
     def load(self, index: int) -> cache.Pair:
         """Image uint8 (H, W, 3) and mask uint8 (H, W) of ``pairs[index]`` at ``image_size``."""
@@ -210,22 +215,23 @@ class SegmentationDataModule(LightningDataModule):
         positive = None
         if train and self.positive_share is not None:
             positive = np.array([(self.load(index)[1] == 1).any() for index in self.indices["train"]], np.bool_)
-        return DataLoader(
+        epoch = partial(epoch_of, self.trainer) if resident and self.trainer else None
+        sampler = EpochSampler(count, self.seed, train, rank, world, positive, self.positive_share or 0.0, epoch)
+        return Loader(
             samples,
             batch_size=self.batch_size,
-            sampler=EpochSampler(count, self.seed, train, rank, world, positive, self.positive_share or 0.0),  # type: ignore[arg-type]
-            num_workers=workers,
+            sampler=sampler,  # type: ignore[arg-type]
+            drop_last=train and self.drop_single,
             collate_fn=None if kept else collate,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=workers > 0,
             generator=torch.Generator(),  # else every epoch would draw from the generator that dropout draws from
+            **processes(workers),
         )
 
     def _workers(self) -> int:
-        if self.num_workers != "auto":
-            return self.num_workers
         on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
-        return 0 if on_cpu else min(8, max(1, (os.cpu_count() or 1) - 1))
+        auto = 0 if on_cpu else min(8, max(1, (os.cpu_count() or 1) - 1))
+        return auto if self.num_workers == "auto" else self.num_workers
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """See `loader`."""
@@ -238,10 +244,3 @@ class SegmentationDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Batch]:
         """See `loader`."""
         return self.loader("test", resident=True)
-
-
-def _size(value: int | Sequence[int]) -> tuple[int, int]:
-    sides = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(sides) == 2 and all(type(side) is int and side >= SMALLEST for side in sides):
-        return sides[0], sides[1]
-    raise UserError(f"data.image_size={value}: must be one side or [height, width], at least {SMALLEST} pixels each")

@@ -5,6 +5,8 @@ the mask holds class indices and `IGNORE_INDEX`.
 """
 
 import os
+import signal
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from segnet.data import cache
 from segnet.errors import UserError
@@ -84,6 +87,7 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         world: how many processes there are.
         positive: (length,) bool, which images are the rare ones; None draws every image once.
         share: of rare ones in an epoch. Within a kind, no image is drawn twice more often than another.
+        epoch: tells the epoch of a run whenever an order is drawn; None: it is what `set_epoch` last said.
 
     Raises:
         UserError: all are rare, or none.
@@ -98,6 +102,7 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         world: int = 1,
         positive: NDArray[np.bool_] | None = None,
         share: float = 0.5,
+        epoch: Callable[[], int] | None = None,
     ) -> None:
         self.length, self.seed, self.shuffle, self.rank, self.world = length, seed, shuffle, rank, world
         self.positive, self.share = positive, share
@@ -106,10 +111,10 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
                 f"data.positive_share={share}: {positive.sum()} of {length} training images show the class, so there "
                 f"is nothing to balance; set it to null"
             )
-        self.epoch = 0
+        self.epoch, self._epoch_of_run = 0, epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before every training epoch."""
+        """Say the epoch, where no run tells it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -118,15 +123,16 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         return len(range(self.rank, self.length, self.world))
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        epoch = self.epoch if self._epoch_of_run is None else self._epoch_of_run()
         order = np.arange(self.length)
         if self.shuffle:
-            rng = np.random.default_rng((self.seed, self.epoch))
+            rng = np.random.default_rng((self.seed, epoch))
             order = order if self.positive is None else self._balanced(rng)
             rng.shuffle(order)
         drawn: Counter[int] = Counter()
         keys = []
         for i in order.tolist():
-            keys.append((self.epoch, i, drawn[i]))
+            keys.append((epoch, i, drawn[i]))
             drawn[i] += 1
         share = keys[self.rank :: self.world][: len(self)]
         if self.shuffle and len(share) < len(self):  # fewer images than ranks
@@ -142,8 +148,53 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         return np.concatenate([np.concatenate(turn)[:count] for turn, (_, count) in zip(turns, parts, strict=True)])
 
 
+def epoch_of(trainer: Trainer) -> int:
+    """The epoch that a run is in or about to begin: ``current_epoch`` is one behind when it is being resumed."""
+    return int(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+
+
+class Loader(DataLoader[Batch]):
+    """Draws its order, and starts its workers, when the first batch is asked for.
+
+    Lightning makes the iterator of the first epoch early, a resumed run's before it knows which epoch that is.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        yield from super().__iter__()
+
+
 def collate(items: Sequence[Batch]) -> Batch:
     """Stack samples; images become (N, 3, H, W) in channels-last memory without moving a byte."""
     batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
+    if get_worker_info() is not None:
+        # The queue to the main process would do it in a thread, whose errors are lost: the loader would wait for ever.
+        for tensor in batch.values():
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
     batch["image"] = batch["image"].permute(0, 3, 1, 2)
     return batch
+
+
+def processes(count: int) -> dict[str, Any]:
+    """Arguments of a loader with so many processes: they are kept between epochs, and `shield` themselves."""
+    # They inherit the data set by the fork; it could not be sent to them.
+    context = "fork" if count else None
+    keep = {"persistent_workers": count > 0, "worker_init_fn": shield}
+    return {"num_workers": count, "multiprocessing_context": context, **keep}
+
+
+def shield(worker: int) -> None:
+    """Leave the end of a loader's process to the main process: signals that a whole group is sent do nothing here.
+
+    Slurm, ``timeout`` and Ctrl-C signal every process of a run. The main process finishes its step and ends the others.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_on_request, daemon=True).start()
+
+
+def _end_on_request() -> None:
+    """Wait for a SIGTERM of the main process, with which torch and Python end a loader's process."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 
 from segnet.data import cache
 from segnet.data.masks import IGNORE_INDEX, Encoding
 from segnet.data.pairs import Pair
 from segnet.errors import UserError
+from segnet.networks.segnet import SMALLEST
 
 
 class Decoded:
@@ -31,24 +32,42 @@ class Decoded:
         self.cached: cache.Pair | None = None
 
     def use_cache(self, folder: Path, limit_gb: float) -> None:
-        """Map the cache of these files, building it first where it is missing.
-
-        Raises:
-            UserError: a binary task whose masks are all background.
-        """
+        """Map the cache of these files, building it first where it is missing."""
         files = [file for pair in self.pairs for file in (pair.image, pair.mask)]
-        key = cache.key_of(files, self.size, self.encoding)
+        key = cache.key_of(files, self.size, (self.encoding, {(pair.drawn, pair.bits) for pair in self.pairs}))
         self.cached = cache.open_or_build(folder, key, self._decode, len(self.pairs), self.size, limit_gb)
         if self.cached is None:
             rank_zero_warn(
                 f"{len(self.pairs)} images at {self.size[0]}×{self.size[1]} exceed data.cache_gb={limit_gb}; they are "
                 f"decoded anew in every epoch"
             )
-        elif self.num_classes == 1 and not (self.cached[1] == 1).any():
-            raise UserError(
-                f"data.mask={self.encoding}: no pixel of {len(self.pairs)} masks shows the class; masks that hold "
-                f"0 and 1 need data/mask=values or data.mask.above=0"
-            )
+
+    def tell_absent(self, splits: dict[str, list[int]], classes: Sequence[str]) -> None:
+        """Print the classes that no training or validation mask shows: their figures are missing or mean nothing.
+
+        Raises:
+            UserError: no training mask of a binary task shows the class.
+        """
+        names = ["background", *classes] if self.num_classes == 1 else classes
+        for split in ("train", "val"):
+            absent = [names[i] for i in self.absent(splits[split])]
+            if split == "train" and self.num_classes == 1 and absent == list(classes):
+                raise UserError(
+                    f"data.mask={self.encoding}: no pixel of {len(splits[split])} training masks shows {classes[0]}; "
+                    f"check_data.py with the same data=… says what they hold"
+                )
+            if absent:
+                rank_zero_info(f"data: no {split} image shows {', '.join(absent)}; see check_data.py")
+
+    def absent(self, indices: Sequence[int]) -> list[int]:
+        """Classes that no mask of these pairs shows; without a cache it reads masks until all have been seen."""
+        missing = set(range(max(self.num_classes, 2)))
+        for index in indices:
+            if not missing:
+                break
+            mask = self.pairs[index].indices(self.encoding) if self.cached is None else self.cached[1][index]
+            missing -= set(np.unique(mask).tolist())
+        return sorted(missing)
 
     def __getitem__(self, index: int) -> cache.Pair:
         """Image uint8 (H, W, 3) and mask uint8 (H, W) of a pair."""
@@ -78,3 +97,15 @@ class Decoded:
             totals[:, 0] += pixels
             totals[:, 1] += pixels.sum() * (pixels > 0)
         return totals
+
+
+def size_of(value: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) that ``data.image_size`` says: one side, or both.
+
+    Raises:
+        UserError: it says something else, or a side is too small for the networks.
+    """
+    sides = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(sides) == 2 and all(type(side) is int and side >= SMALLEST for side in sides):
+        return sides[0], sides[1]
+    raise UserError(f"data.image_size={value}: must be one side or [height, width], at least {SMALLEST} pixels each")

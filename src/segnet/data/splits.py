@@ -3,6 +3,7 @@
 Every split maps the images' paths (relative to the data root, posix) to ``{"train": [...], ...}``.
 """
 
+import codecs
 import hashlib
 import re
 from collections.abc import Sequence
@@ -10,35 +11,64 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from segnet.errors import UserError
+from lightning.pytorch.utilities import rank_zero_info
+
+from segnet.data.decoding import EXTENSIONS
+from segnet.errors import UserError, printable
 
 SPLITS = ("train", "val", "test")
+ALL = "all"  # every image, whatever split it belongs to
+SMALL = 30  # images (or groups) up to which `ByHash` cuts at exact shares
 Split = dict[str, list[str]]
+HEADERS = {"image", "images", "image_id", "img", "file", "filename", "file_name", "name", "path", "id"}  # of a list
 
 
 @dataclass(frozen=True)
 class ByPattern:
-    """Each split is a glob on the relative path, such as ``train/*``; a split may be named twice."""
+    """Each split is a glob on the relative path, such as ``train/*``, or null; a split may be named twice."""
 
-    train: str
-    val: str
-    test: str
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None
+    group: None = None  # stands in conf/data/default.yaml, for `ByHash`
+
+    def __post_init__(self) -> None:
+        _no_group(self.group)
 
     def __call__(self, root: Path, images: Sequence[str]) -> Split:
         """Relative image paths by split."""
-        return {name: [i for i in images if fnmatchcase(i, getattr(self, name))] for name in SPLITS}
+        patterns = {name: getattr(self, name) for name in SPLITS}
+        return {n: [i for i in images if fnmatchcase(i, p)] if p else [] for n, p in patterns.items()}
+
+
+@dataclass(frozen=True)
+class All:
+    """No split at all: every image once, under the name `ALL`."""
+
+    def __call__(self, root: Path, images: Sequence[str]) -> Split:
+        """Relative image paths."""
+        return {ALL: list(images)}
 
 
 @dataclass(frozen=True)
 class ByList:
     """Each split is a text file below the root: one image a line, as relative path, file name or stem.
 
-    Only the first column counts, and of an absolute path only as much of its end as is needed.
+    Only the first column counts, and of an absolute path only as much of its end as is needed. Written by Windows or
+    by a spreadsheet, with backslashes, quotes, a header or in UTF-16, it is the same list. A split may be null, and a
+    folder that is evaluated may lack the lists of the others: a list that is not there holds no image.
+
+    Raises:
+        UserError: there is none of the lists, or a line names no image.
     """
 
-    train: str
-    val: str
-    test: str
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None
+    group: None = None  # stands in conf/data/default.yaml, for `ByHash`
+
+    def __post_init__(self) -> None:
+        _no_group(self.group)
 
     def __call__(self, root: Path, images: Sequence[str]) -> Split:
         """Relative image paths by split."""
@@ -48,34 +78,78 @@ class ByList:
             for key in {path.name, path.stem}:
                 known.setdefault(key, set()).add(image)
         known |= {image: {image} for image in images}  # a whole path is never ambiguous
-        return {name: self._read(root / getattr(self, name), known) for name in SPLITS}
+        lists = {name: root / given for name in SPLITS if (given := getattr(self, name))}
+        if lists and not any(path.is_file() for path in lists.values()):
+            raise UserError(f"{next(iter(lists.values()))}: list file of the split not found; correct data.split")
+        return {name: self._read(path, known) for name, path in lists.items() if path.is_file()}
 
     @staticmethod
     def _read(path: Path, known: dict[str, set[str]]) -> list[str]:
-        if not path.is_file():
-            raise UserError(f"{path}: list file of the split not found; correct data.split")
-        found: list[str] = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if not line.strip():
+        found: dict[str, int] = {}
+        again: list[str] = []
+        header = True
+        for number, line in enumerate(_text(path).splitlines(), 1):
+            names = _names(line)
+            match = next((known[name] for name in names if name in known), set())
+            if not names:
                 continue
-            parts = line.split()[0].strip("/").split("/")
-            tails = [line.strip(), *("/".join(parts[i:]) for i in range(len(parts)))]
-            match = next((known[tail] for tail in tails if tail in known), set())
+            may_be_header, header = header, False
+            if may_be_header and not match and names[1].lower() in HEADERS:
+                continue
             if len(match) != 1:
                 raise UserError(
-                    f"{path}:{number}: {line.split()[0]!r} names no image (or more than one) that "
+                    f"{path}:{number}: {names[1]!r} names no image (or more than one) that "
                     f"data.images finds; write its path relative to data.root"
                 )
-            found += match
-        return found
+            (image,) = match
+            if image in found:
+                again.append(f"{path.name}:{number} names {image} again, as line {found[image]} did")
+            else:
+                found[image] = number
+        if again:
+            rank_zero_info(printable(f"data.split: {len(again)} repeated line(s) count once: {again[0]}"))
+        return list(found)
+
+
+def _no_group(group: object) -> None:
+    if group is not None:
+        raise UserError(f"data.split.group={group!r}: only segnet.data.splits.ByHash keeps groups; leave it out")
+
+
+def _text(path: Path) -> str:
+    """A text in UTF-8 or UTF-16, with a byte order mark or without; other bytes are kept, as in file names."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="replace")
+    if b"\0" in content:  # UTF-16 of a Latin text, without a mark
+        return content.decode("utf-16-le" if content[1:2] == b"\0" else "utf-16-be", errors="replace")
+    return content.decode("utf-8-sig", errors="surrogateescape")
+
+
+def _names(line: str) -> list[str]:
+    """What a line of a list may name, the most literal first: all of it, its first column, and the ends of their paths.
+
+    Where one of them has an image's suffix, the others are no names: ``my image.png`` is not ``my``.
+    """
+    columns = [re.split(separator, line.strip())[0] for separator in (r"\s", r"[,;\t]", r"$")]
+    columns += re.findall(r"""^["']([^"']*)["']""", line.strip())
+    names = sorted({column.strip().strip("\"'").strip() for column in columns} - {""}, key=len)
+    names = [name for name in names if name.lower().endswith(EXTENSIONS)] or names
+    parts = [name.replace("\\", "/").removeprefix("./").strip("/").split("/") for name in names]
+    return [line.strip(), *names, *("/".join(p[i:]) for p in parts for i in range(len(p)))] if names else []
 
 
 @dataclass(frozen=True)
 class ByHash:
-    """Shares of the images, drawn by a hash of the name: adding images moves no other between splits.
+    """Shares of the images, drawn by a hash of the name.
+
+    More than `SMALL` images (or groups) are drawn one by one, so adding images moves no other between splits. Of fewer,
+    chance could leave a split empty: they are ranked by their hashes and cut at exact shares (largest remainder, and at
+    least one for each split where there are enough, in the order of `SPLITS`); there, adding images may move others.
 
     Args:
-        train: share of the images; the three shares are 1 together.
+        train: share of the images; the three shares are 1 together. A share of 0 leaves its split out, and the others
+            then share all images in their proportion.
         val: share of the images.
         test: share of the images.
         group: regular expression on the relative path; images whose first group (or whole match) is equal
@@ -91,16 +165,33 @@ class ByHash:
 
     def __call__(self, root: Path, images: Sequence[str]) -> Split:
         """Relative image paths by split."""
+        shares = self._shares()
+        keys = [self._key(image) for image in images]
+        draws = {key: self._draw(key) for key in keys}
+        if len(draws) > SMALL:
+            ends = [shares[0], shares[0] + shares[1] if shares[2] else 2.0]  # a draw may be 1 after rounding
+            homes = {key: SPLITS[sum(draw >= end for end in ends)] for key, draw in draws.items()}
+        else:
+            names = [name for name, n in zip(SPLITS, _exact(shares, len(draws)), strict=True) for _ in range(n)]
+            homes = dict(zip(sorted(draws, key=draws.__getitem__), names, strict=True))
+        pairs = list(zip(images, keys, strict=True))
+        return {name: [image for image, key in pairs if homes[key] == name] for name in SPLITS}
+
+    def _shares(self) -> list[float]:
         shares = [self.train, self.val, self.test]
-        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-            raise UserError(f"data.split shares {shares}: must not be negative and must add up to 1")
-        split: Split = {name: [] for name in SPLITS}
-        for image in images:
-            digest = hashlib.sha256((self.salt + self._key(image)).encode(errors="surrogateescape")).digest()
-            draw = int.from_bytes(digest[:8], "big") / 2**64
-            name = "train" if draw < shares[0] else "val" if draw < shares[0] + shares[1] else "test"
-            split[name].append(image)
-        return split
+        total = sum(shares)
+        if not all(0 <= share <= 1 for share in shares) or not (
+            abs(total - 1) <= 1e-6 or (0 < total < 1 and min(shares) == 0)
+        ):
+            raise UserError(
+                f"data.split shares {shares}: must not be negative and must add up to 1 (with a share of 0, such as "
+                f"data.split.test=0, the others share all images in their proportion)"
+            )
+        return shares if abs(total - 1) <= 1e-6 else [share / total for share in shares]
+
+    def _draw(self, key: str) -> float:
+        digest = hashlib.sha256((self.salt + key).encode(errors="surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
 
     def _key(self, image: str) -> str:
         if self.group is None:
@@ -109,3 +200,20 @@ class ByHash:
         if match is None or match.group(1 if match.re.groups else 0) is None:
             raise UserError(f"data.split.group={self.group!r} does not match {image!r}; correct the pattern")
         return match.group(1 if match.re.groups else 0)
+
+
+def _exact(shares: Sequence[float], count: int) -> list[int]:
+    """Images of each split by largest remainder, at least one for a share; of too few the first splits get one each."""
+    wanted = [i for i, share in enumerate(shares) if share]
+    if count <= len(wanted):
+        return [int(i in wanted[:count]) for i in range(len(shares))]
+    quotas = [round(share * count, 9) for share in shares]
+    found = [int(quota) for quota in quotas]
+    by_remainder = sorted(wanted, key=lambda i: found[i] - quotas[i])
+    for i in by_remainder[: count - sum(found)]:
+        found[i] += 1
+    for i in wanted:
+        if not found[i]:
+            found[found.index(max(found))] -= 1
+            found[i] += 1
+    return found

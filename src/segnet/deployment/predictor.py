@@ -47,7 +47,7 @@ class Prediction:
 
     def confidence(self) -> Tensor:
         """Probability (H, W) of the class decided for; of a binary task the defect's."""
-        return self.probabilities.amax(0)
+        return self.probabilities.amax(0) if len(self.probabilities) > 1 else self.probabilities[0]
 
     def entropy(self) -> Tensor:
         """Entropy (H, W) of the mean probabilities in 0..1, as a share of the greatest possible one."""
@@ -129,7 +129,9 @@ class Predictor:
         """Predict uint8 (H, W, 3) RGB images."""
         if self._logits is not None:
             self._logits.check()
-        tensors = [torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] for image in images]
+        tensors = [
+            torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None] for image in images
+        ]
         found: list[Prediction | None] = [None] * len(tensors)
         whole = [i for i, t in enumerate(tensors) if self.tile is None or max(t.shape[-2:]) <= self.tile]
         for start in range(0, len(whole), self.batch_size):
@@ -168,15 +170,19 @@ class Predictor:
         Images are resized to ``size`` (times each scale) for the network, its logits back to their own size. The
         moments are where the images are.
         """
+        if not self.mc_samples:
+            return self._probabilities(tensors, size)
         sums = [torch.zeros(()) for _ in tensors]
-        for _ in range(max(1, self.mc_samples)):
+        for _ in range(self.mc_samples):
             for i, p in enumerate(self._probabilities(tensors, size)):
-                sums[i] = sums[i] + (torch.cat([p, p.square()]) if self.mc_samples else p)
-        return [total / max(1, self.mc_samples) for total in sums]
+                sums[i] = sums[i] + torch.cat([p, p.square()])
+        return [total / self.mc_samples for total in sums]
 
     def _probabilities(self, tensors: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
         """One pass: mean over mirror images and scales."""
         views = len(self.flips) * len(self.scales)
+        if views == 1:  # without copies, which matter for images of 100 megapixels
+            return [p.to(t.device) for p, t in zip(self._view(tensors, size, self.scales[0]), tensors, strict=True)]
         sums = [torch.zeros(()) for _ in tensors]
         for flip in self.flips:
             for scale in self.scales:
@@ -217,7 +223,7 @@ class Predictor:
             for (t, s), moments in zip(part, self._moments(windows, window), strict=True):
                 total[:, t : t + window[0], s : s + window[1]] += moments * weight
                 weights[t : t + window[0], s : s + window[1]] += weight
-        return total / weights
+        return total.div_(weights)
 
     def _starts(self, side: int) -> list[int]:
         """First pixels of the windows along a side, evenly spread, the last one flush with the end."""

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segnet.data.decoding import MAX_PIXELS, check_regular
 from segnet.deployment.measures import Row, areas, score
 from segnet.deployment.pipeline import ROOM, Task, ahead, threads
 from segnet.deployment.predictor import Prediction, Predictor
@@ -18,6 +19,8 @@ from segnet.errors import UserError
 from segnet.visualization.overlays import overlay
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+# How these files begin: at a byte, with one of these. OpenCV goes by the content; a playlist would open other files.
+BEGIN = ((4, (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")), (8, (b"AVI ",)), (0, (b"\x1a\x45\xdf\xa3",)))
 FRAMES = 8  # decoded ahead of the network, and as many behind it
 
 
@@ -38,10 +41,19 @@ def predict_video(predictor: Predictor, path: Path, folder: Path, table: NDArray
     """
     if not _valid_utf8(path) or not _valid_utf8(folder):
         return UserError(f"{path}: OpenCV cannot open a video whose path is not valid UTF-8; rename it")
-    reader = cv2.VideoCapture(str(path))
-    if not reader.isOpened():
+    try:
+        check_regular(path)
+        with path.open("rb") as file:
+            start_of_file = file.read(12)
+    except (UserError, OSError) as error:
+        return error if isinstance(error, UserError) else UserError(f"{path}: cannot be read ({error.strerror})")
+    known = any(start_of_file[at:].startswith(words) for at, words in BEGIN)
+    reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG) if known else None
+    if reader is None or not reader.isOpened():
         return UserError(f"{path}: cannot be read as a video; replace or remove it")
     size = (int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+    if size[0] * size[1] > MAX_PIXELS:
+        return UserError(f"{path}: frames of {size[0]}×{size[1]}, more than the limit of {MAX_PIXELS:,} pixels")
     code = cv2.VideoWriter.fourcc(*"mp4v")
     out = cv2.VideoWriter(str(folder / f"{path.stem}_overlay.mp4"), code, reader.get(cv2.CAP_PROP_FPS) or 25.0, size)
     classes, frames, start = len(predictor.model.classes), 0, time.perf_counter()

@@ -1,8 +1,8 @@
 """What `predict.py` reads and writes: images and videos in, masks, overlays and a table out, batch by batch."""
 
 import csv
-import glob
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -14,40 +14,23 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from segnet.data.images import EXTENSIONS, read_rgb
+from segnet import environment
+from segnet.data.decoding import header
+from segnet.data.images import read_rgb
+from segnet.deployment.inputs import check_outputs
+from segnet.deployment.inputs import find as find
 from segnet.deployment.measures import Row, areas, grey, score
 from segnet.deployment.pipeline import ROOM, Task, ahead, threads
 from segnet.deployment.predictor import Prediction, Predictor
-from segnet.deployment.video import VIDEOS, is_video, predict_video
-from segnet.errors import UserError
+from segnet.deployment.video import is_video, predict_video
+from segnet.errors import UserError, printable
+from segnet.files import cells
 from segnet.visualization.overlays import overlay, palette, save
 
 THREADS = min(16, os.cpu_count() or 1)  # that read and write images
-
-
-def find(given: str) -> list[Path]:
-    """Files that a path, a folder or a glob names, sorted; images and videos only.
-
-    Raises:
-        UserError: nothing is there.
-        UserError: two files would write the same mask.
-    """
-    path = Path(given)
-    if path.is_dir():
-        files = [p for p in path.iterdir() if p.suffix.lower() in (*EXTENSIONS, *VIDEOS)]
-    elif path.is_file():
-        files = [path]
-    else:
-        files = [p for p in map(Path, glob.glob(given, recursive=True)) if p.is_file()]  # noqa: PTH207 (may be absolute)
-    if not files:
-        raise UserError(f"input={given}: no image or video there; give a file, a folder or a quoted glob")
-    stems: dict[str, Path] = {}
-    for file in sorted(files):
-        if (other := stems.setdefault(file.stem, file)) != file:
-            raise UserError(
-                f"input={given}: {other} and {file} would both become {file.stem}.png; predict them separately"
-            )
-    return sorted(files)
+READ_AHEAD = 2**29  # bytes that images read ahead may take while they are decoded, or a single one
+DRAWN = 5  # times an image's bytes: it, its overlay, mask, their encoding
+TOGETHER = 2**26  # pixels of a batch; larger images are predicted one by one
 
 
 def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
@@ -62,30 +45,38 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
     video it is the whole time, decoding and encoding included, over the number of frames.
 
     Raises:
-        UserError: at the end, naming the files that could not be read.
+        UserError: at once, where two files would become the same; at the end, naming those that could not be read.
     """
     folder = Path(cfg.output_dir)
+    maps = (
+        ["overlay"] * cfg.overlay + ["prob"] * cfg.probabilities + ["entropy", "variance"] * bool(predictor.mc_samples)
+    )
+    check_outputs(files, maps)
     folder.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     classes = predictor.model.classes
     columns = [f"{unit}_{name}" for name in classes for unit in ("pixels", "percent")]
-    header = ["file", *columns, "score", "milliseconds"]
-    header += ["entropy", "variance"] if predictor.mc_samples else []
+    titles = ["file", *columns, "score", "milliseconds"]
+    titles += ["entropy", "variance"] if predictor.mc_samples else []
     with (
         (folder / "predictions.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
         tqdm(total=len(files), desc="predict", unit="file") as bar,
         threads(THREADS) as pool,
     ):
         writer = csv.writer(file)
-        writer.writerow(header)
+        writer.writerow(cells(titles))
         tasks = _predicted(predictor, files, folder, cfg, pool, failed)
         for row in ahead(pool, tasks, _ahead_of(cfg.batch_size), ROOM, finish=True):
-            writer.writerow(row + [""] * (len(header) - len(row)))  # a video has no maps
+            writer.writerow(cells(row + [""] * (len(titles) - len(row))))  # a video has no maps
             file.flush()
             bar.update()
         bar.update(len(failed))
+    left = f"{len(failed)} that could not be read" if failed else "none"
+    print(f"{len(files) - len(failed)} of {len(files)} files used; left out: {left}")
     print(f"written to {folder}")
     if failed:
+        for told in failed if len(failed) > 5 else ():
+            print(printable(told), file=sys.stderr)
         raise UserError(f"{len(failed)} of {len(files)} files could not be read: {'; '.join(failed[:5])}")
 
 
@@ -106,10 +97,25 @@ def _predicted(
     model = predictor.model
     table = palette(len(model.classes), model.colors)
     images = [path for path in files if not is_video(path)]
-    read = ahead(pool, ((0, partial(_read, path)) for path in images), _ahead_of(cfg.batch_size))
+    bits = getattr(model, "bits", None)
+    read = ahead(
+        pool, ((_bytes(path), partial(_read, path, bits)) for path in images), _ahead_of(cfg.batch_size), READ_AHEAD
+    )
+
+    def results(batch: dict[Path, NDArray[np.uint8]]) -> Iterator[Task[Row]]:
+        begin = time.perf_counter()
+        predictions = predictor(list(batch.values()))
+        millis = (time.perf_counter() - begin) * 1e3 / len(batch)
+        for path, prediction in zip(list(batch), predictions, strict=True):
+            image = batch.pop(path)
+            call = partial(_save, folder, path, image, prediction, model.classes, table, cfg, millis)
+            yield prediction.probabilities.nbytes + DRAWN * image.nbytes, call
+
     for start in range(0, len(files), cfg.batch_size):
-        batch = {}
+        batch: dict[Path, NDArray[np.uint8]] = {}
         for path in files[start : start + cfg.batch_size]:
+            if batch and sum(image.nbytes for image in batch.values()) + _pixels(path) * 3 > TOGETHER * 3:
+                yield from results(batch)
             found = predict_video(predictor, path, folder, table) if is_video(path) else next(read)
             if isinstance(found, UserError):
                 failed.append(str(found))
@@ -117,18 +123,37 @@ def _predicted(
                 yield 0, partial(list, found)
             else:
                 batch[path] = found
-        begin = time.perf_counter()
-        predictions = predictor(list(batch.values()))
-        millis = (time.perf_counter() - begin) * 1e3 / max(len(batch), 1)
-        for (path, image), prediction in zip(batch.items(), predictions, strict=True):
-            call = partial(_save, folder, path, image, prediction, model.classes, table, cfg, millis)
-            yield prediction.probabilities.nbytes + image.nbytes, call
+            del found  # else it would stay while the next is read
+        if batch:
+            yield from results(batch)
 
 
-def _read(path: Path) -> NDArray[np.uint8] | UserError:
+def _pixels(path: Path) -> int:
+    """Pixels that an image's header promises; 0 of a video and of what cannot be read."""
+    if is_video(path):
+        return 0
+    try:
+        height, width, _ = header(path)
+    except UserError:
+        return 0
+    return height * width
+
+
+def _bytes(path: Path) -> int:
+    """What decoding takes at its peak: Pillow has four bytes a pixel, the array three.
+
+    Blocks as large as those of large images go back to the kernel when they are freed; kept, they would pile up.
+    """
+    size = 7 * _pixels(path)
+    if size > READ_AHEAD:
+        environment.keep_freed_memory(keep=False)
+    return size
+
+
+def _read(path: Path, bits: int | None) -> NDArray[np.uint8] | UserError:
     """The image, or the error that is reported when its turn comes."""
     try:
-        return read_rgb(path)
+        return read_rgb(path) if bits is None else read_rgb(path, bits=bits)
     except UserError as error:
         return error
 

@@ -2,9 +2,8 @@
 
 Every network maps float (N, 3, H, W), H and W of at least 32, to logits (N, num_classes, H, W).
 
-Sources: Badrinarayanan et al., "SegNet", TPAMI 2017 (sections 3 and 3.2); Kendall et al., "Bayesian SegNet",
-BMVC 2017 (section 3: dropout p = 0.5 after the central encoder and decoder stages); He et al., "Delving Deep
-into Rectifiers", ICCV 2015 (initialisation).
+Sources: Badrinarayanan et al., "SegNet", TPAMI 2017 (sections 3 and 3.2); Kendall et al., "Bayesian SegNet", BMVC 2017
+(section 3: dropout in the central stages); He et al., "Delving Deep into Rectifiers", ICCV 2015 (initialisation).
 """
 
 import math
@@ -17,6 +16,7 @@ from segnet.errors import UserError
 from segnet.networks import folding
 from segnet.networks.normalization import as_pixels, norm_relu
 from segnet.networks.pooling import max_pool, max_unpool
+from segnet.settings import BelowOne, Positive, Widths
 
 PRIOR = 0.05  # share of the positive class that a binary network expects before it has seen anything
 SMALLEST = 32  # five 2×2 poolings leave one pixel
@@ -113,10 +113,10 @@ class SegNet(UnpoolingNetwork):
 
     def __init__(
         self,
-        num_classes: int,
-        widths: Sequence[int] = (16, 32, 80, 152, 184),
+        num_classes: Positive,
+        widths: Widths = (16, 32, 80, 152, 184),
         bias: bool = False,
-        dropout: float = 0.0,
+        dropout: BelowOne = 0.0,
         pretrained: bool = False,
     ) -> None:
         _check(num_classes, dropout)
@@ -164,7 +164,7 @@ class SegNetBasic(UnpoolingNetwork):
         dropout: probability after the two central encoder and decoder stages (Bayesian SegNet-Basic: 0.5).
     """
 
-    def __init__(self, num_classes: int, width: int = 64, dropout: float = 0.0) -> None:
+    def __init__(self, num_classes: Positive, width: Positive = 64, dropout: BelowOne = 0.0) -> None:
         _check(num_classes, dropout)
         if not _positive(width):
             raise UserError(f"width={width}: must be a positive number of channels, such as 64")
@@ -186,7 +186,7 @@ class SegNetCompact(UnpoolingNetwork):
         dropout: probability after the two central encoder and decoder stages.
     """
 
-    def __init__(self, num_classes: int, dropout: float = 0.0) -> None:
+    def __init__(self, num_classes: Positive, dropout: BelowOne = 0.0) -> None:
         _check(num_classes, dropout)
         widths = (32, 64, 128, 256)
         encoder = [_stage([a, b, b], 3, True) for a, b in pairwise((3, *widths))]

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from segnet.data import division
 from segnet.data.datamodule import SegmentationDataModule
-from segnet.data.images import read_raw_mask, read_rgb
-from segnet.data.masks import IGNORE_INDEX
+from segnet.data.images import read_image, read_raw_mask
+from segnet.data.listing import counted
+from segnet.data.masks import IGNORE_INDEX, WHITE
 from segnet.data.splits import SPLITS
-from segnet.errors import UserError
+from segnet.errors import UserError, printable
 from segnet.visualization.overlays import overlay, palette, save
 
 RARE = 0.001  # share of the training pixels below which a class is called rare
@@ -34,10 +36,10 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
         looks = pool.map(lambda i: _look(data, i), range(len(data.pairs)))
         rows = list(tqdm(looks, "check", len(data.pairs), unit="image", leave=False, disable=None))
     split_of = {i: name for name in SPLITS for i in data.indices[name]}
-    errors = [row["error"] for row in rows if row["error"]]
-    warnings: list[str] = []
+    errors, warnings = division.empty(data.indices)
+    errors += [row["error"] for row in rows if row["error"]]
+    warnings += data.layout.passed_over()
     shares = _shares(data, rows, errors, warnings)
-    empty = {s: sum(not rows[i]["pixels"][1:].any() for i in data.indices[s]) for s in SPLITS}
     twins = duplicates(rows, split_of, near)
     alike = []
     for kind, first, second in twins:
@@ -50,8 +52,9 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
     if alike:
         warnings.append(
             f"{len(alike)} pairs of nearly equal images in two splits, such as {alike[0]} (all in report.json); "
-            f"data.split.group keeps images of one object together"
+            f"'data.split.group=\"<regular expression>\"' keeps images of one object together"
         )
+    warnings += _mixtures(data, rows)
     sizes = Counter("×".join(map(str, row["size"])) for row in rows if row["size"])
     if len(sizes) > 1:
         warnings.append(f"{len(sizes)} different image sizes; all are resized to {data.image_size}")
@@ -59,7 +62,7 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
         "errors": errors,
         "warnings": warnings,
         "images": {name: len(data.indices[name]) for name in SPLITS},
-        "empty_masks": empty,
+        "empty_masks": {s: sum(not rows[i]["pixels"][1:].any() for i in data.indices[s]) for s in SPLITS},
         "class_shares": shares,
         "sizes": dict(sizes.most_common()),
         "mask_values": _values(rows),
@@ -68,17 +71,34 @@ def examine(data: SegmentationDataModule, near: int) -> Findings:
     }
 
 
+def _mixtures(data: SegmentationDataModule, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What is read file by file, and differs between files of one set; masks that hide what they should show."""
+    told = []
+    masks = [row for row in rows if row["values"] and data.mask.kind == "grey"]
+    whites = [(max(row["values"]), row["mask"]) for row in masks if max(row["values"]) in WHITE]
+    depths = [(row["bits"], row["name"]) for row in rows if row["bits"]]
+    for what, found in (("masks of white", whites), ("images with bits (data.bits)", depths)):
+        kinds: dict[int, list[str]] = {}
+        for value, name in found:
+            kinds.setdefault(value, []).append(name)
+        if len(kinds) > 1:
+            parts = "; ".join(f"{value}: {counted(kinds[value], 'file')}" for value in sorted(kinds))
+            told.append(f"{what} differ, and each file is read by its own: {parts}")
+    if hidden := [row["mask"] for row in rows if row["ignored"] and not row["pixels"][1:].any()]:
+        told.append(f"{counted(hidden, 'mask')} without any class but the first, where other pixels are ignored")
+    return told
+
+
 def _shares(
     data: SegmentationDataModule, rows: Sequence[dict[str, Any]], errors: list[str], warnings: list[str]
 ) -> dict[str, dict[str, float]]:
     """Share of each class in the pixels of each split; missing and rare classes are reported."""
-    count = max(data.num_classes, 2)
     names = ["background", *data.classes] if data.num_classes == 1 else data.classes
     shares: dict[str, dict[str, float]] = {}
     for split in SPLITS:
-        pixels = sum((rows[i]["pixels"] for i in data.indices[split]), np.zeros(count, np.int64))
+        pixels = sum((rows[i]["pixels"] for i in data.indices[split]), np.zeros(len(names), np.int64))
         shares[split] = {n: float(p) / max(int(pixels.sum()), 1) for n, p in zip(names, pixels, strict=True)}
-        for name, value in shares[split].items():
+        for name, value in shares[split].items() if data.indices[split] else ():
             if value == 0:
                 held = next((rows[i]["values"] for i in data.indices[split] if rows[i]["values"]), None)
                 told = f"class {name} does not occur in {split}{guess(held) if split == 'train' else ''}"
@@ -92,23 +112,25 @@ def _look(data: SegmentationDataModule, index: int) -> dict[str, Any]:
     pair = data.pairs[index]
     count = max(data.num_classes, 2)
     row: dict[str, Any] = {"error": "", "size": None, "values": None, "pixels": np.zeros(count, np.int64)}
+    row |= {"name": _name(data, index), "mask": "", "bits": 0, "ignored": False}
     row |= {"sha": "", "hash": np.zeros(64, bool), "thumb": np.zeros((16, 16), np.int16)}
     try:
-        image = read_rgb(pair.image)
+        image, row["bits"] = read_image(pair.image, bits=pair.bits)
         row["size"] = [image.shape[1], image.shape[0]]
         row["sha"] = hashlib.sha256(image.tobytes()).hexdigest()
         row["hash"] = difference_hash(image)
         row["thumb"] = _grey(image, (16, 16))
         if pair.mask is not None:
+            row["mask"] = str(pair.mask).removeprefix(f"{data.root}/")
             row["values"] = mask_values(pair.mask, data.mask.kind)
-        mask = pair.load(data.mask, None)[1]
+        mask = pair.indices(data.mask, image.shape[:2])
         found = np.bincount(mask.ravel(), minlength=IGNORE_INDEX + 1)
         if found[count:IGNORE_INDEX].any():
             top = int(np.flatnonzero(found[:IGNORE_INDEX])[-1])
             raise UserError(f"{pair.mask}: holds class {top}, but data.num_classes={data.num_classes}")
-        row["pixels"] = found[:count]
+        row["pixels"], row["ignored"] = found[:count], bool(found[IGNORE_INDEX])
     except (ValueError, OSError) as error:
-        row["error"] = f"{error}{guess(row['values'])}"
+        row["error"] = str(error) if "data/mask=" in str(error) else f"{error}{guess(row['values'])}"
     return row
 
 
@@ -128,9 +150,15 @@ def guess(values: Sequence[Any] | None) -> str:
     if set(values) <= {0, 255}:
         return " (it holds 0 and 255: data/mask=threshold)"
     if set(values) <= {0, 1}:
-        return " (it holds 0 and 1: data/mask=values, or data.mask.above=0)"
-    if len(values) < 32 and max(values) < IGNORE_INDEX + 1:
-        return f" (it holds {values}: data/mask=values with data.num_classes={len(set(values) - {IGNORE_INDEX})})"
+        return " (it holds 0 and 1: data/mask=threshold or data/mask=values, or data.mask.above=0)"
+    labels = sorted(set(values) - {IGNORE_INDEX})
+    if len(values) < 32 and labels == list(range(len(labels))):
+        return f" (it holds {values}: data/mask=values with data.num_classes={len(labels)})"
+    if len(values) < 32 and max(values) <= IGNORE_INDEX:
+        shown = str(list(values)).replace(" ", "")
+        return (
+            f" (it holds {values}: data/mask=values with 'data.mask.classes={shown}', data.num_classes={len(values)})"
+        )
     return " (it holds many grey values: a soft or JPEG-compressed mask? data/mask=threshold takes those)"
 
 
@@ -187,8 +215,7 @@ def contact_sheet(data: SegmentationDataModule, findings: Findings, count: int, 
     if not tiles:
         return
     columns = min(6, len(tiles))
-    blank = np.full_like(tiles[0], 255)
-    tiles += [blank] * (-len(tiles) % columns)
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
     lines = [np.concatenate(tiles[i : i + columns], 1) for i in range(0, len(tiles), columns)]
     save(path, np.concatenate(lines, 0))
 
@@ -218,4 +245,6 @@ def summary(findings: Findings) -> str:
         found = findings[kind]
         lines += [f"{kind[:-1]}: {text}" for text in found[:20]]
         lines += [f"… and {len(found) - 20} more {kind}, see report.json"] if len(found) > 20 else []
-    return "\n".join([*lines, f"{len(findings['errors'])} errors, {len(findings['warnings'])} warnings"])
+    return "\n".join(
+        [*map(printable, lines), f"{len(findings['errors'])} errors, {len(findings['warnings'])} warnings"]
+    )

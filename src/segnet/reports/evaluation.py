@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.environment import surroundings
-from segnet.files import atomic_write
+from segnet.files import atomic_write, cells
 from segnet.networks.segnet import count_parameters
+from segnet.reports import tested
 from segnet.runs.resume import recorded
 from segnet.training.metrics import calibration, calibration_error, scores
 from segnet.training.module import SegmentationModule
@@ -24,26 +25,30 @@ from segnet.visualization.overlays import grid, palette, panel, save
 
 
 def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule, cfg: DictConfig) -> float:
-    """Write and print the report of ``cfg.split``, which the trainer has just tested; its IoU."""
+    """Write and print the report of ``cfg.split``, which the trainer has just tested; its IoU, nan without a defect."""
     folder = Path(cfg.output_dir)
     confusion, histogram = module.counts["test"]
-    metrics = {k.replace("test/", f"{cfg.split}/", 1): v.item() for k, v in trainer.callback_metrics.items()}
+    own = tested.own_size(trainer, module, data, cfg.split) if cfg.own_size else None
+    metrics = tested.figures(module, cfg.split, trainer, own)
     error = metrics[f"{cfg.split}/calibration_error"] = calibration_error(histogram).item()
     shown = {name: None if math.isnan(value) else value for name, value in sorted(metrics.items())}
     results = {
         "metrics": shown,
         "checkpoint": str(cfg.ckpt_path),
         "images": len(module.image_counts.found),
+        "image_size": list(data.image_size),
         "parameters": count_parameters(module.net),
         "overrides": recorded(folder),
         **surroundings(trainer.strategy.root_device, str(trainer.precision)),
     }
     with atomic_write(folder / "results.json") as part:
         part.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    write_images(folder / "images.csv", module, data, cfg.split)
+    write_images(folder / "images.csv", module, data, cfg.split, own)
     confusion_figure(confusion, module.classes).savefig(folder / "confusion.png", dpi=120)
     reliability_figure(calibration(histogram), error, module.classes).savefig(folder / "reliability.png", dpi=120)
-    ranked = sorted((iou, index) for index, iou in image_ious(module) if not math.isnan(iou))
+    wrong = {index: int(matrix.sum() - matrix.trace()) for index, matrix in module.image_counts.found}
+    known = [(iou, index) for index, iou in image_ious(module) if not math.isnan(iou)]
+    ranked = sorted(known, key=lambda image: (image[0], -wrong[image[1]]))
     draw = drawer(trainer, module, data, cfg.split)
     (folder / "worst").mkdir(exist_ok=True)
     for rank, (iou, index) in enumerate(ranked[: cfg.worst]):
@@ -52,29 +57,61 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
         # In the middle of equal shares of the ranking: 4 rows are the 12th, 37th, 62nd and 87th of 100.
         ranks = [int((row + 0.5) * len(ranked) / cfg.grid) for row in range(cfg.grid)][::-1]
         save(folder / "grid.jpg", grid([draw(ranked[rank][1]) for rank in ranks]))
+    notes = {f"{cfg.split}/{name}": note for name, note in sizes(module, data).items()}
     for name, value in shown.items():
-        print(f"{name:32s} {'–' if value is None else f'{value:.4f}'}")
+        print(f"{name:32s} {'–' if value is None else f'{value:.4f}':6s}  {notes.get(name, '')}".rstrip())
+    if f"{cfg.split}/false_alarm_images" in metrics:
+        print("no pixel shows a defect, so there is no IoU; the false alarms say how good this is")
     print(f"written to {folder}")
     return metrics[f"{cfg.split}/iou"]
 
 
+def sizes(module: SegmentationModule, data: SegmentationDataModule) -> dict[str, str]:
+    """At which size ``iou`` and ``iou_own_size`` are counted, for people."""
+    tested_at, trained_at = ("×".join(map(str, size)) for size in (data.image_size, module.image_size))
+    return {
+        "iou": f"at {tested_at}, as the network gets images and masks",
+        "iou_own_size": f"at the images' own size, of masks as predict.py writes them (network at {trained_at})",
+    }
+
+
 def image_ious(module: SegmentationModule) -> Sequence[tuple[int, float]]:
     """Index within the split and IoU of each tested image; nan where neither truth nor prediction has a class."""
-    empty = torch.zeros(2, 1)
-    return [(i, scores(confusion, empty, module.classes)["iou"].item()) for i, confusion in module.image_counts.found]
+    return [(i, image_iou(confusion, module.classes)) for i, confusion in module.image_counts.found]
 
 
-def write_images(path: Path, module: SegmentationModule, data: SegmentationDataModule, split: str) -> None:
-    """One row an image of the split: file, IoU, and its confusion matrix, so that runs can be compared in pairs."""
+def image_iou(confusion: torch.Tensor, classes: Sequence[str]) -> float:
+    """IoU of a confusion matrix (K, K): the defect's, or the mean over the classes that occur."""
+    return scores(confusion, torch.zeros(2, 1), classes)["iou"].item()
+
+
+def write_images(
+    path: Path,
+    module: SegmentationModule,
+    data: SegmentationDataModule,
+    split: str,
+    own: tested.Confusions | None,
+) -> None:
+    """One row an image of the split: file, IoU, and its confusion matrix, so that runs can be compared in pairs.
+
+    With confusion matrices of `tested.own_size` the last column is the IoU at the image's own size.
+    """
     files = [data.pairs[i].image.relative_to(data.root).as_posix() for i in data.indices[split]]
     size = max(len(module.classes), 2)
     header = ["file", "iou"] + [f"{i}>{j}" for i in range(size) for j in range(size)]
+    header += [] if own is None else ["iou_own_size"]
     with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(header)
-        for (index, iou), (_, confusion) in zip(image_ious(module), module.image_counts.found, strict=True):
-            shown = "" if math.isnan(iou) else f"{iou:.6f}"
-            writer.writerow([files[index], shown, *confusion.flatten().tolist()])
+        writer.writerow(cells(header))
+        for row, ((index, iou), (_, confusion)) in enumerate(
+            zip(image_ious(module), module.image_counts.found, strict=True)
+        ):
+            last = [] if own is None else [_cell(image_iou(torch.from_numpy(own[row]), module.classes))]
+            writer.writerow(cells([files[index], _cell(iou), *confusion.flatten().tolist(), *last]))
+
+
+def _cell(iou: float) -> str:
+    return "" if math.isnan(iou) else f"{iou:.6f}"
 
 
 def drawer(

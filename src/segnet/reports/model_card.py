@@ -11,8 +11,15 @@ from segnet.training.module import SegmentationModule
 PHOTOS = 4
 
 
-def card(results: dict[str, Any], module: SegmentationModule, data: SegmentationDataModule) -> str:
-    """Markdown from the content of results.json; long, because most of it is the text itself."""
+def card(results: dict[str, Any], module: SegmentationModule, data: SegmentationDataModule, photos: int) -> str:
+    """Markdown from the content of results.json; long, because most of it is the text itself.
+
+    Args:
+        results: of the run.
+        module: the trained one.
+        data: that it was trained on.
+        photos: how many outputs are drawn.
+    """
     parameters = results["parameters"]
     config: dict[str, Any] = module.config or {}
     model = config.get("model", {})
@@ -23,14 +30,21 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
         found = metrics.get(name)
         return "–" if found is None else f"{found:.4f}"
 
-    names = ("loss", "iou", "dice", "precision", "recall", "accuracy", "class_accuracy", "average_precision")
+    names = ["loss", "iou", "dice", "precision", "recall", "accuracy", "class_accuracy", "average_precision"]
+    names += ["false_alarm_images", "false_alarm_pixels", "false_alarm_area"]
     shown = [name for name in names if f"val/{name}" in metrics or f"test/{name}" in metrics]
     lines = [
         f"| {name} | {value(f'train/{name}')} | {value(f'val/{name}')} | {value(f'test/{name}')} |" for name in shown
     ]
-    classes = [f"| {name} | {value(f'val/iou/{name}')} | {value(f'test/iou/{name}')} |" for name in module.classes]
+    mean = [("mean", "")] if len(module.classes) > 1 else []
+    ious = [
+        f"| {label} | {value(f'val/iou{key}')} | {value(f'test/iou{key}')} | {value(f'test/iou_own_size{key}')} |"
+        for label, key in [(name, f"/{name}") for name in module.classes] + mean
+    ]
+    tested = "test/loss" in metrics
+    shown_split = "test" if tested else "validation"
     images, rate = results["images"], results["images_per_second"]
-    photos = "\n".join(f"![output {i}](photo/{i}.png)" for i in range(PHOTOS))
+    shots = "\n".join(f"![output {i}](photo/{i}.png)" for i in range(photos))
     optimizer = ", ".join(f"{k}={v}" for k, v in model.get("optimizer", {}).items() if not k.startswith("_"))
     augment = [t["_target_"].rpartition(".")[2] for t in config.get("data", {}).get("augment") or []]
     scheduler = (model.get("scheduler") or {}).get("_target_", "constant").rpartition(".")[2]
@@ -57,7 +71,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 
 | | |
 |---|---|
-| data | {images["train"]} training, {images["val"]} validation, {images["test"]} test images |
+| data | {images["train"]} training, {images["val"]} validation, {images["test"] or "no"} test images |
 | optimizer | {_short(model, "optimizer")} ({optimizer}), schedule {scheduler} |
 | loss | {_short(model, "loss")}, class weights {model.get("class_weights") or "none"} |
 | epochs | {results["epochs"]} (best: {(results["best_epoch"] or 0) + 1} by {results["monitor"]}) |
@@ -73,23 +87,26 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 ## Results
 
 Training and validation figures are of the best epoch; training figures are taken while the weights change.
-
+They are counted at {height} × {width}, the size that the network gets images and masks at.
+{"" if tested else "There was no test." + chr(10)}
 | metric | training | validation | test |
 |---|---:|---:|---:|
 {chr(10).join(lines)}
 
-| IoU of class | validation | test |
-|---|---:|---:|
-{chr(10).join(classes)}
+| IoU of class | validation, {height} × {width} | test, {height} × {width} | test, images' own size |
+|---|---:|---:|---:|
+{chr(10).join(ious)}
+
+The last column compares masks as `predict.py` writes them with the mask files, at the images' own size.
 
 ![training loss](train.png)
 ![validation loss](val.png)
 
 ## Outputs
 
-Image, truth, prediction, errors (orange missed, blue false alarm, red another class); from the test split.
+Image, truth, prediction, errors (orange missed, blue false alarm, red another class); {shown_split} images.
 
-{photos}
+{shots}
 
 ## Versions
 

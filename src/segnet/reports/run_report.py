@@ -7,14 +7,15 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.environment import surroundings
 from segnet.files import atomic_write
 from segnet.networks.segnet import count_parameters
-from segnet.reports.evaluation import write_images
+from segnet.reports import tested
+from segnet.reports.evaluation import sizes, write_images
 from segnet.reports.model_card import PHOTOS, card
 from segnet.runs.resume import recorded
 from segnet.training.callbacks import EpochTable, draw_panels
@@ -29,7 +30,8 @@ FINAL = ("test/iou", "test/loss", "val/iou", "val/loss")
 class RunReport(Callback):
     """Records what a run begins with, and writes its report after the test.
 
-    The command adds it, so that runs of earlier versions, whose configuration does not name it, have it when resumed.
+    Where there is no test, the command asks for the report. It adds this callback too, so that runs of earlier
+    versions, whose configuration does not name it, have it when resumed.
 
     Args:
         cfg: the configuration of the run.
@@ -39,12 +41,12 @@ class RunReport(Callback):
         self.cfg, self.folder = cfg, Path(cfg.output_dir)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the configuration in TensorBoard's text tab; note machine and code, and warn where they have changed.
-
-        Raises:
-            UserError: there is no image to test, which would end the run without a report.
-        """
-        trainer.datamodule.require("test")  # type: ignore[attr-defined]
+        """Show the configuration in TensorBoard's text tab; note machine and code, and warn where they have changed."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if data.indices["test"]:
+            data.loader("test")  # refuses fewer images than there are processes: now, not after the training
+        else:
+            rank_zero_info("no test images: the run will end without a test")
         text = OmegaConf.to_yaml(self.cfg, resolve=True)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -64,36 +66,52 @@ class RunReport(Callback):
             part.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the report."""
+        self.write(trainer, pl_module)
+
+    def write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report into the run's folder, and print the figures that matter."""
         if not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, SegmentationModule)
         assert isinstance(data, SegmentationDataModule)
-        results = collect(trainer, pl_module, data, self.cfg)
+        done = bool(pl_module.image_counts.found)
+        own = None
+        if done and self.cfg.get("own_size", True):  # a resumed run may be older than this setting
+            own = tested.own_size(trainer, pl_module, data, "test")
+        results = collect(trainer, pl_module, data, self.cfg, own)
         rows = epoch_rows(trainer)
         for stage in ("train", "val"):
             loss_figure(rows, stage).savefig(self.folder / f"{stage}.png", dpi=100)
         (self.folder / "photo").mkdir(exist_ok=True)
-        for i, drawn in enumerate(draw_panels(pl_module, data, "test", PHOTOS)):
+        panels = draw_panels(pl_module, data, "test" if done else "val", PHOTOS)
+        for i, drawn in enumerate(panels):
             save(self.folder / "photo" / f"{i}.png", drawn)
-        write_images(self.folder / "images.csv", pl_module, data, "test")
-        (self.folder / "README.md").write_text(card(results, pl_module, data), encoding="utf-8")
+        write_images(self.folder / "images.csv", pl_module, data, "test", own)
+        (self.folder / "README.md").write_text(card(results, pl_module, data, len(panels)), encoding="utf-8")
         log_hyperparameters(trainer, results, self.cfg)
         with atomic_write(self.folder / "results.json") as part:  # last: it says that the run is finished
             part.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        for name in ("val/iou", "test/iou", "test/loss"):
+        notes = {f"{stage}/{name}": note for name, note in sizes(pl_module, data).items() for stage in ("val", "test")}
+        for name in ("val/iou", "test/iou", "test/iou_own_size", "test/loss"):
             value = results["metrics"].get(name)
-            print(f"{name:10s} {'–' if value is None else f'{value:.4f}'}")
+            print(f"{name:17s} {'–' if value is None else f'{value:.4f}':6s}  {notes.get(name, '')}".rstrip())
+        if not done:
+            print("there was no test; the validation images chose the checkpoint, so their figures are optimistic")
         print(f"model card {self.folder / 'README.md'}\ndashboard  tensorboard --logdir logs")
 
 
 def collect(
-    trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule, cfg: DictConfig
+    trainer: Trainer,
+    module: SegmentationModule,
+    data: SegmentationDataModule,
+    cfg: DictConfig,
+    own: tested.Confusions | None,
 ) -> dict[str, Any]:
-    """Everything that results.json holds."""
+    """Everything that results.json holds; without a test, no figure of one."""
     rows = epoch_rows(trainer)
-    metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+    metrics = tested.figures(module, "test", trainer, own) if module.image_counts.found else {}
     checkpoint = trainer.checkpoint_callback
     best = best_row(rows, cfg.monitor, cfg.mode)
     metrics |= {k: float(v) for k, v in best.items() if k.startswith(("train/", "val/")) and v}

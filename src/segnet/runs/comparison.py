@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from segnet.errors import UserError
+from segnet.files import cells
 from segnet.old_names import update_targets
 
 Row = dict[str, Any]
@@ -200,9 +201,8 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """The same table for programs."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(file)
+        writer.writerows(cells(line) for line in [columns, *([row.get(name, "") for name in columns] for row in rows)])
 
 
 def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:

@@ -81,7 +81,7 @@ def saved(cfg: DictConfig) -> DictConfig:
     ignored = []
     for override in HydraConfig.get().overrides.task:
         key, _, value = override.lstrip("+").partition("=")
-        if key in ("resume", "output_dir") or override in old:
+        if key in ("resume", "resume_changed_data", "output_dir") or override in old:
             continue
         if key == "trainer.max_epochs":
             _grow(config, cfg.trainer.max_epochs, folder)

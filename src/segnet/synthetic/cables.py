@@ -17,6 +17,7 @@ from numpy.random import Generator
 from tqdm import tqdm
 
 from segnet.errors import UserError
+from segnet.settings import Positive, Seed, Side
 from segnet.synthetic.scene import ROUND, Bytes, Colour, Points, Scene, blob, photograph, pick, polar, table, vary
 
 KINDS: tuple[str, ...] = ("good", "bent", "missing", "cut", "poked", "swapped")
@@ -198,7 +199,7 @@ def render(kind: str, seed: int, size: int = 480) -> tuple[Bytes, Bytes]:
     return photograph(camera, scene.layers), scene.mask
 
 
-def write(root: Path | str, images: int = 240, size: int = 480, seed: int = 0) -> None:
+def write(root: Path | str, images: Positive = 240, size: Side = 480, seed: Seed = 0) -> None:
     """Write root/images/<kind>_<NNN>.png (RGB) and root/masks/<kind>_<NNN>.png (0 or 255).
 
     The kinds take turns; each image depends on (seed, kind, number, size) alone. The folder

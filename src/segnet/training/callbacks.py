@@ -17,6 +17,7 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import Batch, collate
 from segnet.errors import UserError
 from segnet.files import atomic_write
+from segnet.settings import NotNegative, PathText, Positive
 from segnet.training.module import SegmentationModule
 from segnet.visualization.figures import confusion_figure
 from segnet.visualization.overlays import palette, panel
@@ -28,8 +29,8 @@ class EpochTable(Callback):
     Lightning's CSVLogger deletes earlier rows when a run resumes in its folder; this one continues.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: PathText) -> None:
+        self.path = Path(str(path))
         self.rows: list[dict[str, str]] = []
         self._start = 0.0
         self._seconds = 0.0
@@ -117,7 +118,7 @@ class Forecast(Callback):
         minutes: shorter runs are not worth a line.
     """
 
-    def __init__(self, steps: int = 10, minutes: float = 2.0) -> None:
+    def __init__(self, steps: Positive = 10, minutes: NotNegative = 2.0) -> None:
         self.steps, self.minutes = steps, minutes
         self._start, self._done, self._first = 0.0, 0, 0.0
 
@@ -180,7 +181,7 @@ class Panels(Callback):
         images: how many, spread over the validation split.
     """
 
-    def __init__(self, every_n_epochs: int = 5, images: int = 4) -> None:
+    def __init__(self, every_n_epochs: Positive = 5, images: Positive = 4) -> None:
         if every_n_epochs < 1 or images < 1:
             raise UserError(
                 f"panels: every_n_epochs={every_n_epochs}, images={images}: both must be at least 1; "

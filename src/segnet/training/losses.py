@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from segnet.data.masks import IGNORE_INDEX
 from segnet.errors import UserError
+from segnet.settings import NotNegative, Positive, Share
 
 
 class CrossEntropy(nn.Module):
@@ -29,7 +30,7 @@ class CrossEntropy(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, num_classes: int, weight: Sequence[float] | None = None) -> None:
+    def __init__(self, num_classes: Positive, weight: Sequence[NotNegative] | None = None) -> None:
         super().__init__()
         values = [1.0] * num_classes if weight is None else list(weight)
         if len(values) != num_classes or min(values) < 0:
@@ -66,7 +67,7 @@ class CrossEntropy(nn.Module):
 class WeightedSum(nn.Module):
     """Several losses on the same logits, each times its weight."""
 
-    def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
+    def __init__(self, losses: Sequence[nn.Module], weights: Sequence[NotNegative]) -> None:
         super().__init__()
         if len(losses) != len(weights):
             raise UserError(f"weights={list(weights)}: needs {len(losses)}, one per loss")
@@ -79,7 +80,25 @@ class WeightedSum(nn.Module):
         return torch.stack(parts).sum()
 
 
-def dice(num_classes: int) -> nn.Module:
+class ZeroWithoutPixels(nn.Module):
+    """A loss that is undefined where every pixel is ignored: there it becomes zero, with a gradient of zero.
+
+    It looks at the mask, for which a GPU is waited for; so do the losses that need it.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss."""
+        if (target == IGNORE_INDEX).all():
+            return logits.sum() * 0
+        loss: Tensor = self.loss(logits, target)
+        return loss
+
+
+def dice(num_classes: Positive) -> nn.Module:
     """Dice loss (Milletari et al., V-Net, 3DV 2016), mean over classes; one that the batch lacks counts as 0."""
     from segmentation_models_pytorch.losses import DiceLoss
 
@@ -87,20 +106,18 @@ def dice(num_classes: int) -> nn.Module:
     return loss
 
 
-def focal(num_classes: int, alpha: float | None = None, gamma: float = 2.0) -> nn.Module:
+def focal(num_classes: Positive, alpha: Share | None = None, gamma: NotNegative = 2.0) -> nn.Module:
     """Focal loss (Lin et al., ICCV 2017, equation 5); ``alpha`` weighs the positive class."""
     from segmentation_models_pytorch.losses import FocalLoss
 
-    loss: nn.Module = FocalLoss(_mode(num_classes), alpha=alpha, gamma=gamma, ignore_index=IGNORE_INDEX)
-    return loss
+    return ZeroWithoutPixels(FocalLoss(_mode(num_classes), alpha=alpha, gamma=gamma, ignore_index=IGNORE_INDEX))
 
 
-def lovasz(num_classes: int) -> nn.Module:
+def lovasz(num_classes: Positive) -> nn.Module:
     """Lovász hinge or softmax (Berman et al., CVPR 2018), a surrogate of the IoU itself."""
     from segmentation_models_pytorch.losses import LovaszLoss
 
-    loss: nn.Module = LovaszLoss(_mode(num_classes), per_image=False, ignore_index=IGNORE_INDEX)
-    return loss
+    return ZeroWithoutPixels(LovaszLoss(_mode(num_classes), per_image=False, ignore_index=IGNORE_INDEX))
 
 
 def _mode(num_classes: int) -> str:
@@ -124,8 +141,9 @@ def set_class_weights(
     """
     targets = [part for part in loss.modules() if isinstance(part, CrossEntropy)]
     if not targets:
+        parts = ", ".join(type(part).__name__ for part in loss.modules() if not list(part.children()))
         raise UserError(
-            f"model.class_weights={weights}: loss {type(loss).__name__} takes no weights; use loss=cross_entropy or "
+            f"model.class_weights={weights}: loss {parts} takes no weights; use loss=cross_entropy or "
             f"loss=bce_dice, or model.class_weights=null"
         )
     if isinstance(weights, str) and weights == "median_frequency":

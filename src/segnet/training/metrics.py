@@ -129,6 +129,25 @@ def scores(confusion: Tensor, histogram: Tensor, classes: Sequence[str]) -> dict
     return {name: value.float() for name, value in out.items()}
 
 
+def unseen(confusion: Tensor, name: str, classes: Sequence[str]) -> str | None:
+    """The class that a metric is about, if no pixel shows it: the metric is NaN or zero, and compares nothing.
+
+    Args:
+        confusion: from `Counts`.
+        name: of the metric, without the split's prefix.
+        classes: class names.
+    """
+    truth = confusion.sum(1)
+    if name == "loss":
+        return None
+    if not truth.any():
+        return "any class"
+    if len(classes) == 1:
+        return None if truth[1] or name in ("accuracy", "class_accuracy") else classes[0]
+    one = name.removeprefix("iou/")
+    return one if one in classes and not truth[classes.index(one)] else None
+
+
 def average_precision(histogram: Tensor) -> Tensor:
     """Sum over thresholds of precision times gain in recall, from counts (2, bins) of negatives, positives."""
     negatives, positives = histogram.flip(1).cumsum(1).double()

@@ -11,11 +11,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from segnet.configuration import call
+from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
+from segnet.settings import Above0, NotNegative, Rgb
+from segnet.training.batches import loss_without_value, settle_last_batch
 from segnet.training.graph import StepGraph
 from segnet.training.image_counts import ImageCounts
 from segnet.training.losses import set_class_weights
-from segnet.training.metrics import Counts, MeanLoss, names, scores
+from segnet.training.metrics import Counts, MeanLoss, names, scores, unseen
 from segnet.training.schedules import attach
 from segnet.training.segmenter import Segmenter
 
@@ -55,9 +58,9 @@ class SegmentationModule(Segmenter):
         *,
         classes: Sequence[str],
         image_size: int | Sequence[int],
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
-        class_weights: Sequence[float] | Literal["median_frequency"] | None = None,
+        mean: Rgb = (0.485, 0.456, 0.406),
+        std: tuple[Above0, Above0, Above0] = (0.229, 0.224, 0.225),
+        class_weights: Sequence[NotNegative] | Literal["median_frequency"] | None = None,
         monitor: str = "val/iou",
         channels_last: bool = True,
         cuda_graph: bool | Literal["auto"] = "auto",
@@ -78,9 +81,13 @@ class SegmentationModule(Segmenter):
         self.counts: dict[str, tuple[Tensor, Tensor]] = {}  # of the last epoch, by stage, for the reports
         self.image_counts = ImageCounts(len(self.classes))
         self.mc_samples = 0  # of dropout, averaged in a test
-        known = [f"{stage}/{name}" for stage in ("train", "val") for name in names(self.classes)]
-        if monitor not in known:
-            raise UserError(f"monitor={monitor}: no such metric; known are {', '.join(known)}")
+        self.check_metric("monitor", monitor)
+
+    def check_metric(self, key: str, name: str) -> None:
+        """Refuse the name of a metric that no training logs; ``key`` is what the user calls it."""
+        known = [f"{stage}/{metric}" for stage in ("train", "val") for metric in names(self.classes)]
+        if name not in known:
+            raise UserError(f"{key}={name}: no such metric; known are {', '.join(known)}")
 
     def configure_callbacks(self) -> list[Callback]:
         """Lightning's hook: a test counts every image by itself."""
@@ -96,6 +103,8 @@ class SegmentationModule(Segmenter):
             )
         if stage == "fit" and self.class_weights is not None:
             set_class_weights(self.loss, self.class_weights, lambda: data.class_frequencies())
+        if stage == "fit" and isinstance(data, SegmentationDataModule):
+            settle_last_batch(self.net, data)
         if stage == "fit" and self.compile_mode is not None:
             self.net.compile(mode=self.compile_mode)  # in place: the names of the weights stay
 
@@ -134,16 +143,22 @@ class SegmentationModule(Segmenter):
         self._finite = loss.detach().isfinite() & self._finite
         every = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
         if check_is_due(loss.device, batch_idx, every, last=self.trainer.is_last_batch):
-            self._check_finite()
+            self._check_finite(batch if loss.device.type == "cpu" else None)
         return self._keep("train", loss, (counted[0], counted[1]), batch)
 
-    def _check_finite(self) -> None:
-        if not self._finite:
-            raise FloatingPointError(
-                f"train/loss is not finite in epoch {self.current_epoch}, step {self.trainer.fit_loop.batch_idx} or a "
-                f"few before: training diverged; lower model.optimizer.lr or set trainer.gradient_clip_val=1 (the last "
-                f"good checkpoint is kept)"
-            )
+    def _check_finite(self, batch: Batch | None = None) -> None:
+        """Stop where a loss was not finite, that of this batch if one is given."""
+        if self._finite:
+            return
+        where = f"train/loss is not finite in epoch {self.current_epoch}, step {self.trainer.fit_loop.batch_idx}"
+        kept = "(the last good checkpoint is kept)"
+        diverged = "training diverged; lower model.optimizer.lr or set trainer.gradient_clip_val=1"
+        if batch is None:  # on a GPU, which was not waited for: the weights are not finite either by now
+            raise FloatingPointError(f"{where} or a few before: {diverged}, if it is not the loss itself {kept}")
+        with torch.no_grad():
+            finite = bool(self.logits(batch["image"]).isfinite().all())
+        cause = loss_without_value(batch, self.trainer.datamodule) if finite else diverged  # type: ignore[attr-defined]
+        raise FloatingPointError(f"{where}: {cause} {kept}")
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients of the loss: those that the graph has computed, or by autograd."""
@@ -202,6 +217,16 @@ class SegmentationModule(Segmenter):
         mean.reset()
         named = {f"{stage}/{name}": value for name, value in values.items()}
         self.log_dict(named, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)  # equal in every process
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Step a schedule; a plateau schedule only where its metric is defined."""
+        if metric is None or not (torch.as_tensor(metric).isnan() or self.unseen(self.monitor)):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def unseen(self, monitor: str) -> str | None:
+        """See `segnet.training.metrics.unseen`, for the last epoch; None before it."""
+        stage, _, name = monitor.partition("/")
+        return unseen(self.counts[stage][0], name, self.classes) if stage in self.counts else None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and scheduler from their factories."""

@@ -17,6 +17,7 @@ from torch.optim.adamw import adamw
 
 from segnet.errors import UserError
 from segnet.networks.replay import Replay
+from segnet.settings import BelowOne, NotNegative, Positive
 
 # Of each Newton-Schulz iteration x -> a·x + (b·xxᵀ + c·(xxᵀ)²)·x; they bring every singular value from 0..1 near 1
 # (https://leloykun.github.io/ponder/muon-opt-coeffs).
@@ -54,14 +55,14 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self,
         params: Iterable[nn.Parameter],
-        lr: float = 0.02,
-        momentum: float = 0.95,
+        lr: NotNegative = 0.02,
+        momentum: BelowOne = 0.95,
         nesterov: bool = True,
-        weight_decay: float = 0.01,
-        fallback_lr_scale: float = 0.25,
-        betas: Sequence[float] = (0.9, 0.95),
-        eps: float = 1e-8,
-        ns_steps: int = 5,
+        weight_decay: NotNegative = 0.01,
+        fallback_lr_scale: NotNegative = 0.25,
+        betas: tuple[BelowOne, BelowOne] = (0.9, 0.95),
+        eps: NotNegative = 1e-8,
+        ns_steps: Positive = 5,
     ) -> None:
         beta1, beta2 = betas
         defaults: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """What lets a run survive being stopped: checkpoints that are whole or not there, and an orderly end on a signal."""
 
 import signal
+from io import BytesIO
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,9 +21,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write it in one piece."""
+        """Write it in one piece; torch's own writer hides why it fails, and may end the process."""
+        content = BytesIO()
+        torch.save(checkpoint, content)
         with atomic_write(Path(path)) as part:
-            torch.save(checkpoint, part)
+            part.write_bytes(content.getbuffer())
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load, with the folders that `ModelCheckpoint` remembers made this one: a run folder may have been moved."""
@@ -46,7 +49,7 @@ class Stopped(BaseException):
 
 
 class StopOnSignal(Callback):
-    """Ends training after the batch in hand on SIGTERM, SIGUSR1 (a scheduler's warning) or Ctrl-C.
+    """Ends training, or the test, after the batch in hand on SIGTERM, SIGUSR1 (a scheduler's warning) or Ctrl-C.
 
     A second signal ends it at once.
 
@@ -68,6 +71,8 @@ class StopOnSignal(Callback):
         """Take the signals over (from Lightning, which would exit silently)."""
         self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
 
+    on_test_start = on_train_start
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
@@ -80,6 +85,8 @@ class StopOnSignal(Callback):
     ) -> None:  # fmt: skip
         """Stop here."""
         self._stop()
+
+    on_test_batch_end = on_validation_batch_end
 
     def _stop(self) -> None:
         if self.received is not None:

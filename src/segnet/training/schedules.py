@@ -11,12 +11,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from segnet.configuration import call
 from segnet.errors import UserError
+from segnet.settings import BelowOne, Positive, Share
 
 # How PyTorch's schedulers call the number of steps that a schedule lasts.
 LENGTHS = ("total_steps", "T_max", "total_iters")
 
 
-def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, floor: float = 0.0) -> LambdaLR:
+def warmup_cosine(optimizer: Optimizer, total_steps: Positive, warmup: BelowOne = 0.05, floor: Share = 0.0) -> LambdaLR:
     """Linear warm-up, then a cosine to ``floor`` times the peak (Loshchilov and Hutter, SGDR, ICLR 2017, eq. 5).
 
     Args:

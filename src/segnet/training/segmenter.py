@@ -60,6 +60,12 @@ class Segmenter(LightningModule):
         found: list[list[int]] | None = self.config.get("data", {}).get("colors")
         return found
 
+    @property
+    def bits(self) -> int | None:
+        """Bits in use in 16-bit images, as the data it was trained on says; None decides by each image's values."""
+        found: int | None = self.config.get("data", {}).get("bits")
+        return found
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits float32 (N, C, H, W) of uint8 RGB images (N, 3, H, W) of any size.
 

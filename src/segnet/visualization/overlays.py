@@ -15,6 +15,7 @@ VOID = (90, 90, 90)
 MISSED = (255, 150, 0)
 FALSE_ALARM = (60, 140, 255)
 WRONG = (255, 60, 60)
+STRIP = 2**20  # pixels drawn at a time, so that large images take little more than their own memory
 
 
 def palette(num_classes: int, colors: Sequence[Sequence[int]] | None = None) -> NDArray[np.uint8]:
@@ -38,9 +39,13 @@ def palette(num_classes: int, colors: Sequence[Sequence[int]] | None = None) -> 
 
 def overlay(image: Image, mask: NDArray[np.integer], table: Image, binary: bool) -> Image:
     """Blend class colours over an image (H, W, 3), half and half; a binary task leaves the background alone."""
-    color = table[mask]
-    mixed = (image.astype(np.uint16) + color) // 2
-    return np.where((mask == 0)[..., None] & binary, image, mixed).astype(np.uint8)
+    out = np.empty_like(image)
+    rows = max(1, STRIP // image.shape[1])
+    for top in range(0, len(image), rows):
+        part, classes = image[top : top + rows], mask[top : top + rows]
+        mixed = (part.astype(np.uint16) + table[classes]) // 2
+        out[top : top + rows] = np.where((classes == 0)[..., None] & binary, part, mixed)
+    return out
 
 
 def errors(image: Image, truth: NDArray[np.integer], prediction: NDArray[np.integer], binary: bool) -> Image:
@@ -81,4 +86,4 @@ def save(path: Path, image: Image) -> None:
     done, content = cv2.imencode(path.suffix, ordered)
     if not done:
         raise OSError(f"{path}: an image of {image.shape} could not be encoded")
-    path.write_bytes(content.tobytes())  # not by OpenCV, which crashes on a name that is not valid UTF-8
+    path.write_bytes(content.data)  # not by OpenCV, which crashes on a name that is not valid UTF-8

@@ -1,0 +1,67 @@
+"""Which files `predict.py` reads and what each becomes: nothing is passed over or overwritten without a word."""
+
+import glob
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from segnet.data.decoding import EXTENSIONS
+from segnet.data.listing import counted, is_hidden, split_off
+from segnet.deployment.video import VIDEOS, is_video
+from segnet.errors import UserError, printable
+
+
+def find(given: str) -> list[Path]:
+    """Files that a path, a folder or a glob names, sorted; of a folder or a glob images and videos only.
+
+    What is there and no regular file (a FIFO, a link to nothing) is listed too, so that reading it says so. What is
+    passed over is counted and printed.
+
+    Raises:
+        UserError: nothing is there.
+    """
+    path = Path(given)
+    folders: list[str] = []
+    if path.is_dir():
+        root, there = path, list(path.iterdir())
+        folders = sorted(p.name for p in there if p.is_dir() and not is_hidden(Path(p.name)) and not p.suffix)
+    elif path.exists() or path.is_symlink():
+        return [path]
+    else:
+        there = [Path(p) for p in glob.glob(given, recursive=True, include_hidden=True)]  # noqa: PTH207 (may be absolute)
+        fixed = next((i for i, part in enumerate(path.parts) if glob.has_magic(part)), len(path.parts) - 1)
+        root = Path(*path.parts[:fixed])
+    files, others = split_off(there, root, (*EXTENSIONS, *VIDEOS))
+    if folders:
+        others.append(f"{counted(folders, 'sub-folder')}: input='{path / '**' / '*'}' takes theirs too")
+    told = f"input={given}: passed over {', '.join(others)}"
+    if not files:
+        more = f" ({told.partition(': ')[2]})" if others else ""
+        raise UserError(f"input={given}: no image or video there{more}; give a file, a folder or a quoted glob")
+    if others:
+        rank_zero_info(printable(told))
+    return files
+
+
+def check_outputs(files: Sequence[Path], kinds: Sequence[str]) -> None:
+    """Refuse files of which one's results would replace another's, on any file system.
+
+    Args:
+        files: to predict.
+        kinds: maps written beside each mask, such as ``overlay`` for ``<name>_overlay.png``.
+
+    Raises:
+        UserError: names two of them and the file that both would become.
+    """
+    owners: dict[str, Path] = {}
+    for file in files:
+        names = [f"{file.stem}.png", *(f"{file.stem}_{kind}.png" for kind in kinds)]
+        for name in [f"{file.stem}_overlay.mp4"] if is_video(file) else names:
+            # Names that differ in case or in how an accent is composed are one file on other systems.
+            other = owners.setdefault(unicodedata.normalize("NFC", name).casefold(), file)
+            if other != file:
+                raise UserError(
+                    f"input: {other} and {file} would both become {name}; rename one, or predict them separately"
+                )

@@ -1,0 +1,112 @@
+"""What a listing leaves out is counted and told."""
+
+import logging
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnet.data.pairs import Layout
+
+
+def put(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in (".png", ".jpg"):
+            Image.fromarray(np.zeros((4, 4), np.uint8)).save(path)
+        else:
+            path.write_bytes(b"text")
+
+
+def layout(root, images=("images/*",), masks="masks/{stem}.png", **changes):
+    return Layout(root, images, masks, **changes)
+
+
+def test_nothing_is_said_of_a_plain_set(tmp_path):
+    put(tmp_path, "images/a.png", "images/b.JPG", "masks/a.png", "masks/b.png", "README.txt")
+    assert layout(tmp_path).list_images() == ["images/a.png", "images/b.JPG"]
+    assert layout(tmp_path).passed_over() == []
+
+
+@pytest.mark.parametrize(
+    "clutter",
+    [
+        ["images/._a.png", "images/._b.png", "images/.DS_Store"],
+        ["images/.ipynb_checkpoints/a-checkpoint.png", "images/.trash/b.jpg", "images/Thumbs.db"],
+        ["images/__MACOSX/a.png", "images/@eaDir/a.png", "images/desktop.ini"],
+    ],
+)
+def test_hidden_files_are_passed_over_and_counted(tmp_path, clutter):
+    put(tmp_path, "images/a.png", "masks/a.png", "masks/._a.png", *clutter)
+    found = layout(tmp_path, ["images/**/*"])
+    assert found.list_images() == ["images/a.png"]
+    first = sorted(clutter)[0]
+    assert found.passed_over() == [f"passed over 3 hidden files (such as {first})"]
+
+
+def test_other_suffixes_are_counted_by_suffix(tmp_path):
+    put(tmp_path, "images/a.png", "masks/a.png", "images/b.heic", "images/c.heic", "images/notes.txt", "images/README")
+    assert layout(tmp_path).list_images() == ["images/a.png"]
+    assert layout(tmp_path).passed_over() == [
+        "passed over 2 .heic files (such as images/b.heic), 1 .txt file (images/notes.txt), "
+        "1 suffixless file (images/README)"
+    ]
+
+
+def test_patterns_that_lose_images(tmp_path):
+    put(tmp_path, "images/a.png", "images/B.JPG", "images/deep/c.png", "masks/a.png", "masks/left.png")
+    assert layout(tmp_path, ["images/*.png", "scans/*.png"]).passed_over() == [
+        "no file for data.images='scans/*.png'",
+        "passed over 3 image files (such as images/B.JPG), neither in data.images nor a mask of these",
+    ]
+
+
+def test_masks_beside_the_images_are_no_leftover(tmp_path):
+    put(tmp_path, "x/a.jpg", "x/a.png", "x/b.jpg", "x/b.png", "x/c.png")
+    assert layout(tmp_path, ["*/*.jpg"], "{dir}/{stem}.png").passed_over() == [
+        "passed over 1 image file (x/c.png), neither in data.images nor a mask of these"
+    ]
+
+
+def test_images_that_share_a_mask(tmp_path):
+    put(tmp_path, "images/a.png", "images/a.jpg", "images/b.png", "masks/a.png", "masks/b.png")
+    assert layout(tmp_path).passed_over() == [
+        "several images with the same mask: 1 group (images/a.jpg and images/a.png)"
+    ]
+
+
+def test_no_image_says_what_is_there(tmp_path):
+    put(tmp_path, "images/day/a.png", "images/day/b.png", "images/c.heic")
+    with pytest.raises(ValueError, match=r"nothing matches data\.images=\['images/\*'\]") as error:
+        layout(tmp_path).list_images()
+    assert "images there: 2 files (such as images/day/a.png); passed over: 1 .heic file (images/c.heic)" in str(
+        error.value
+    )
+
+
+def test_it_is_printed_in_one_line_without_control_characters(tmp_path, caplog):
+    put(tmp_path, "images/a.png", "masks/a.png")
+    (tmp_path / "images" / "x\x1b[2J\n.heic").write_bytes(b"")
+    with caplog.at_level(logging.INFO):
+        layout(tmp_path).tell_passed_over()
+    (told,) = [record.message for record in caplog.records]
+    assert told == f"data.root={tmp_path}: passed over 1 .heic file (images/x\\x1b[2J\\n.heic)"
+
+
+def test_a_link_to_no_mask_is_not_taken_for_no_defect(tmp_path):
+    put(tmp_path, "images/a.png", "images/b.png")
+    (tmp_path / "masks").mkdir()
+    os.symlink("gone.png", tmp_path / "masks" / "a.png")  # noqa: PTH211
+    found = layout(tmp_path, missing_mask="empty")
+    assert found.pair("images/a.png").mask == tmp_path / "masks" / "a.png"
+    assert found.pair("images/b.png").mask is None
+
+
+@pytest.mark.parametrize("masks", ["{root}/labels/{stem}.png", "../labels/{stem}.png"])
+def test_masks_may_lie_elsewhere(tmp_path, masks):
+    put(tmp_path, "set/images/a.png", "labels/a.png", "labels/b.png")
+    found = layout(tmp_path / "set", masks=masks.replace("{root}", str(tmp_path)))
+    assert found.passed_over() == []
+    assert found.pair("images/a.png").mask.is_file()

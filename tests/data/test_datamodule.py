@@ -145,7 +145,7 @@ def test_an_image_in_training_and_in_another_split_is_refused(tmp_path, other):
 def test_masks_that_would_be_others_are_not_served_from_the_cache(tmp_path, change):
     fill(tmp_path, ["t0", "v0"], values=(0, 100, 255))
     cache = str(tmp_path / "c")
-    before = epoch(ready(make(tmp_path, cache_dir=cache)))[0]
+    before = epoch(ready(make(tmp_path, cache_dir=cache, mask=Threshold(127))))[0]
     if change == "a mask":
         mask = np.random.default_rng(5).choice(np.array([0, 100, 255], np.uint8), (32, 32))
         put(tmp_path, "masks/t0.png", mask)

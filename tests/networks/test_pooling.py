@@ -71,3 +71,18 @@ def test_keeps_channels_last():
     x = torch.randn(2, 8, 32, 32).contiguous(memory_format=torch.channels_last)
     pooled, code = max_pool(x)
     assert max_unpool(pooled, code, (32, 32)).is_contiguous(memory_format=torch.channels_last)
+
+
+class There(torch.nn.Module):
+    def forward(self, x):
+        pooled, code = max_pool(x)
+        return max_unpool(pooled * 3, code, (x.shape[-2], x.shape[-1]))
+
+
+def test_exported_and_compiled_programs_pool_alike():
+    """They get torch's own operators, whose indices are others."""
+    torch.manual_seed(0)
+    x = torch.randint(-2, 3, (2, 3, 7, 6)).float()
+    expected = There()(x)
+    assert torch.equal(torch.export.export(There(), (x,)).module()(x), expected)
+    assert torch.equal(torch.compile(There(), backend="eager", fullgraph=True)(x), expected)

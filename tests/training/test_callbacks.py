@@ -1,6 +1,7 @@
 """What runs beside a training: the table of epochs, panels, batch norms re-estimated."""
 
 import csv
+import errno
 from functools import partial
 
 import albumentations as A
@@ -93,7 +94,7 @@ def test_a_panel_shows_an_image_its_truth_and_what_the_network_decides(cable, tm
 
 class Unprintable:
     def __str__(self):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
 
 def test_a_table_that_cannot_be_written_whole_leaves_the_old_one(tmp_path):

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from tqdm import tqdm
 
 from segnet import overrides, rules
@@ -110,6 +110,8 @@ def check_settings(cfg: DictConfig, name: str) -> None:
             value = OmegaConf.select(cfg, key, throw_on_missing=True)
         except MissingMandatoryValue:  # told where it is needed
             continue
+        except OmegaConfBaseException as error:
+            raise UserError(f"{key}: {error.msg or error}") from error
         rules.check(key, OmegaConf.to_object(value) if OmegaConf.is_config(value) else value, annotation)
 
 

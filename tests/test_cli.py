@@ -66,7 +66,6 @@ def fails(run_main, tmp_path, cable):
             "model.scheduler.pct_start=5: must be a number in .*; the default is model.scheduler.pct_start=0.25",
         ),
         (["model.class_weights=[1,2]"], "model.class_weights=.*needs 1 non-negative factor"),
-        (["data.split.train=0.8", "data.split.val=0.2", "data.split.test=0"], r"no image to test \(train .*, test 0\)"),
         (["loss=dice", "model.class_weights=median_frequency"], "takes no weights; use loss=cross_entropy"),
         (["scheduler=onecycle", "trainer.max_epochs=-1"], "set trainer.max_epochs"),
         (["scheduler=onecycle", "trainer.limit_train_batches=4"], r"a run of 4 step\(s\) is too short for it"),

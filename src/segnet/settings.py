@@ -48,7 +48,12 @@ Color = tuple[Level, Level, Level]
 Colors = Sequence[Color]
 Rgb = tuple[float, float, float]
 
-_TRAIN: dict[str, Any] = {"monitor": Text, "mode": Mode, "weights": PathText | list[PathText] | None, "own_size": bool}
+Epochs = Annotated[int, Ge(-1)]
+_TRAIN: dict[str, Any] = {
+    "monitor": Text, "mode": Mode, "weights": PathText | list[PathText] | None, "own_size": bool,
+    "trainer.max_epochs": Epochs, "trainer.limit_train_batches": Batches, "trainer.limit_val_batches": Batches,
+    "trainer.check_val_every_n_epoch": Positive | None,
+}  # fmt: skip
 _TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative}
 
 # Of each command beside `output_dir`, `seed` and `trust`, which all share; groups that make objects are not among them.
@@ -110,7 +115,7 @@ LIBRARIES: dict[str, dict[str, Any]] = {
             "auto, ddp, ddp_spawn, ddp_fork, ddp_notebook, ddp_find_unused_parameters_true or fsdp",
         ],
         "num_nodes": Positive,
-        "max_epochs": Annotated[int, Ge(-1)],
+        "max_epochs": Epochs,
         "max_steps": Annotated[int, Ge(-1)],
         "min_epochs": Count | None,
         "min_steps": Count | None,

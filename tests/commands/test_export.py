@@ -155,7 +155,7 @@ def test_outside_its_tolerance_nothing_is_kept(run_main, trained, tmp_path):
     ("overrides", "message"),
     [
         (["format=tflite"], "format=tflite: must be onnx or pt2"),
-        (["quantize=int4"], "quantize=int4: must be null or int8"),
+        (["quantize=int4"], "quantize=int4: must be int8 or null"),
         (["format=pt2", "quantize=int8"], "only ONNX is quantised; use format=onnx"),
         (["data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (

@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test mutants check audit format docs tensorboard notebooks clean
+.PHONY: help install train test fuzz mutants check audit format docs tensorboard notebooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -25,6 +25,9 @@ train: $(STAMP) ## train, test and review the quickstart recipe on the embedded 
 
 test: $(STAMP) ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+fuzz: $(STAMP) ## wrong overrides by the hundreds: is each told in one line? `make test` runs a sample
+	FUZZ=full $(BIN)/python -m pytest -n 2 tests/test_fuzz.py
 
 # Score of each module: how many of its slips some test noticed.
 SCORE := /__mutmut_/ && $$2 != "not checked" { \

@@ -89,7 +89,7 @@ def _configuration(error: BaseException) -> str:
             group, _, option = str(error.missing_cfg_file).rpartition("/")
             return f"{group}={option}: no such option; choose a file of conf/{group}/"
         case ConfigCompositionException() if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
-            return f"{error.__cause__.full_key}: no such key; --cfg job lists all keys"
+            return f"{error.__cause__.full_key}: no such key; --cfg job lists all keys, and + before it adds one"
         case ConfigCompositionException() if str(error).startswith(MERGING):
             override = str(error).removeprefix(MERGING).strip()
             return f"{override}: must be of the same kind (a mapping, a list or a value) as what --cfg job shows there"

@@ -341,3 +341,23 @@ def test_the_search_for_a_rate_is_refused_with_what_to_do_instead(run_main, tmp_
 def test_a_long_run_is_forecast(train, capfd):
     train("run", "callbacks.forecast.steps=2", "callbacks.forecast.minutes=0", "trainer.max_epochs=2")
     assert re.search(r"forecast: [\d.]+ images/s, [\d.]+ GB at most so far, 2 epochs of", capfd.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        ["~logger", "data.augment=null", "+trainer.enable_checkpointing=false"],
+        ["trainer.logger=false", "trainer.enable_progress_bar=false", "callbacks=throughput"],
+        ["trainer.logger=null", "trainer.callbacks=null"],
+    ],
+)
+def test_natural_switches(switches, cable, cache, tmp_path, capfd):
+    small = [
+        word for word in SMALL if word.partition("=")[0] not in ("~callbacks.progress", switches[1].partition("=")[0])
+    ]
+    out = tmp_path / "run"
+    code = call_main("train", *small, f"data.root={cable}", f"data.cache_dir={cache}", f"output_dir={out}", *switches)
+    assert code == 0, capfd.readouterr().err
+    assert (out / "results.json").is_file()
+    assert not list(out.rglob("events.out.tfevents*"))
+    assert (out / "checkpoints").exists() == ("+trainer.enable_checkpointing=false" not in switches)

@@ -1,5 +1,7 @@
 """Evaluate a checkpoint on a split: metrics, confusion matrix, the worst images."""
 
+import sys
+
 from omegaconf import DictConfig
 
 from segnet.cli import command
@@ -41,6 +43,8 @@ def run(cfg: DictConfig) -> float | None:
     check_output(cfg.output_dir, "data.root", data.root)
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
+    if cfg.trainer.enable_progress_bar is True:
+        cfg.trainer.enable_progress_bar = sys.stdout.isatty()  # a file is no place for a bar
     trainer = instantiate(cfg.trainer, "trainer")
     data.prepare_data()
     data.setup()

@@ -121,8 +121,9 @@ def test(
         trainer.test(module, data, verbose=False)
     else:
         report.write(trainer, module.eval())
-    score = float(kept.best_model_score) if best else math.inf  # type: ignore[attr-defined, union-attr]
-    return score if math.isfinite(score) else None  # infinite where it was undefined in every epoch
+    score = kept.best_model_score if best else None  # type: ignore[attr-defined, union-attr]
+    # Infinite where it was undefined in every epoch.
+    return float(score) if score is not None and math.isfinite(score) else None
 
 
 def find_batch_size(cfg: DictConfig, trainer: "Trainer", data: "SegmentationDataModule") -> None:
@@ -215,9 +216,10 @@ def switch(cfg: DictConfig) -> None:
             cfg[group] = {}
     trainer, off = cfg.trainer, set()
     if trainer.fast_dev_run or trainer.get("enable_checkpointing") is False:  # it would write last.ckpt even so
-        off |= {"ModelCheckpoint", "OnExceptionCheckpoint"}
-    if trainer.get("enable_progress_bar") is False or not sys.stdout.isatty():  # a file is no place for a bar
-        trainer.enable_progress_bar = False
+        off |= {"BestCheckpoint", "ModelCheckpoint", "OnExceptionCheckpoint"}
+    if trainer.get("enable_progress_bar") is True:
+        trainer.enable_progress_bar = sys.stdout.isatty()  # a file is no place for a bar
+    if trainer.get("enable_progress_bar") is False:
         off |= {"TQDMProgressBar", "RichProgressBar"}
     if not OmegaConf.select(trainer, "logger"):  # false, null, or a group without a logger
         trainer.logger = False

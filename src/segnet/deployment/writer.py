@@ -60,7 +60,7 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
     titles += ["entropy", "variance"] if predictor.mc_samples else []
     with (
         (folder / "predictions.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-        tqdm(total=len(files), desc="predict", unit="file") as bar,
+        tqdm(total=len(files), desc="predict", unit="file", disable=None) as bar,
         threads(THREADS) as pool,
     ):
         writer = csv.writer(file)

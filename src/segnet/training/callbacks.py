@@ -74,7 +74,7 @@ class EpochTable(Callback):
         row |= {name: metrics[name] for name in sorted(metrics)}
         self.rows.append({key: str(value) for key, value in row.items()})
         if trainer.progress_bar_callback is None and trainer.is_global_zero:  # a line an epoch for a log file
-            shown = (f"{name} {value:.4g}" for name, value in metrics.items() if name.count("/") == 1)
+            shown = (f"{name} {value:.4g}" for name, value in metrics.items() if name.endswith(("/loss", "/iou")))
             print(f"epoch {trainer.current_epoch} ({self._seconds:.1f} s)", *sorted(shown), flush=True)
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._write()

@@ -31,7 +31,7 @@ def read(path: str | Path, argument: str = "ckpt_path", trusted: bool = False) -
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{argument}={path}: no such file; a run keeps its checkpoints in <run folder>/checkpoints/")
+        raise UserError(f"{argument}={path}: no such file; give <run folder>/checkpoints/best.ckpt")
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or hostile file

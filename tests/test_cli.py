@@ -33,7 +33,7 @@ def fails(run_main, tmp_path, cable):
         (["data=folder", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (["data.image_size=16"], "data.image_size=16: must be one side or .* at least 32"),
         (["data.batch_size=0"], "data.batch_size=0: must be an integer of at least 1"),
-        (["data.num_workers=-1"], "data.num_workers=-1: must be 'auto' or at least 0"),
+        (["data.num_workers=-1"], "data.num_workers=-1: must be an integer of at least 0 or auto"),
         (["data.num_classes=2"], r"data.num_classes=2, but data.classes names 1: \['defect'\]"),
         (["lrr=0.1"], "lrr: no such key; --cfg job lists all keys"),
         (["lrr"], "lrr: must be key=value"),

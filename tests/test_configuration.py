@@ -46,7 +46,7 @@ def test_nested_objects_are_built_with_plain_lists_and_dicts():
             {"_target_": "torch.nn.Conv2d", "in_channels": "a", "out_channels": 1, "kernel_size": 1},
             "model.in_channels=a: must be an integer",
         ),
-        ({**NET, "dropout": 2}, "dropout=2: must lie in"),
+        ({**NET, "dropout": 2}, "model.dropout=2: must be a number in"),
     ],
 )
 def test_what_does_not_fit_is_one_line(config, message):

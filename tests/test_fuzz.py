@@ -105,7 +105,7 @@ COMMANDS = {
     "tune": {
         "trials": "positive", "study": "text", "prune.startup_trials": "count", "prune.warmup_epochs": "count",
         "storage": ("5", "[a]", "abc"), "search": ("5", "abc", "[a]"), "search.optimizer": ("5", "[a]", "{choices:[]}", "{low:1}"),
-        "data.batch_size": "positive", "trainer.max_epochs": "epochs",
+        "trainer.max_epochs": "epochs",
     },
     "reproduce": {
         "only": ("5", "[a]", "{a:1}", "null", "no/such/run"), "seeds": ("5", "abc", "[]", "[a]", "[-1]", "null"),

@@ -276,14 +276,14 @@ def changed(trained, tmp_path):
 
 
 def test_a_users_own_class_needs_trust(changed, tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "mine_alone.py").write_text(
         "import pathlib\nfrom segnet.networks.segnet import SegNet\n"
         "class Net(SegNet):\n    def __init__(self, **given):\n"
         f"        super().__init__(**given)\n        pathlib.Path({str(tmp_path)!r}, 'ran').touch()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    file = changed(model={"net": {"_target_": "mine.Net", "num_classes": 1}})
-    with pytest.raises(ValueError, match=r"model\.net\._target_='mine\.Net' names code .* add trust=true"):
+    file = changed(model={"net": {"_target_": "mine_alone.Net", "num_classes": 1}})
+    with pytest.raises(ValueError, match=r"model\.net\._target_='mine_alone\.Net' names code .* add trust=true"):
         load_module(file)
     assert not (tmp_path / "ran").exists()
     assert type(load_module(file, trusted=True).net).__name__ == "Net"

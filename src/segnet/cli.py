@@ -47,7 +47,7 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
                 check_keys(cfg, name)
                 check_settings(cfg, name)
                 for key in ("data.root", "camvid", "magnetic_tile"):
-                    if (root := OmegaConf.select(cfg, key)) is not None:
+                    if isinstance(root := OmegaConf.select(cfg, key), str):
                         check_output(cfg.output_dir, key, root)
                 update_targets(cfg)  # an experiment of the user's may be older than this version
                 return body(cfg)

@@ -75,7 +75,8 @@ def words(annotation: Any) -> str:
     if origin is Annotated:
         base, *limits = arguments
         told = [limit for limit in limits if isinstance(limit, str)]
-        return told[-1] if told else " ".join([words(base), " and ".join(_bounds(limits))]).strip()
+        kind, comma, entries = words(base).partition(",")
+        return told[-1] if told else f"{kind} {' and '.join(_bounds(limits))}".strip() + comma + entries
     if origin is Literal:
         return _either(_alternatives(annotation))
     if origin in (Union, UnionType):

@@ -198,8 +198,8 @@ def test_names_that_are_no_valid_utf8(run_main, trained, tmp_path):
     ("overrides", "message"),
     [
         (["input=/nowhere/*.png"], "input=/nowhere/\\*.png: no image or video there"),
-        (["input={cable}", "tile=16"], "no image or video there"),
-        (["input={cable}/images", "tile=16"], "tile=16: must be null or a side of at least 32"),
+        (["input={cable}"], "no image or video there"),
+        (["input={cable}/images", "tile=16"], "tile=16: must be an integer of at least 32 or null"),
         (["input={cable}/*/*.png"], "would both become"),
         (["input={cable}/images", "mc_samples=5"], "has no dropout to sample from; train with model=bayesian_segnet"),
     ],

@@ -40,7 +40,7 @@ def reproduce(cable, cache):
 def listed(reproduce, tmp_path_factory):
     """A folder of runs, and the processes that trained them: a, which fails, and b; another seed of b; c and d."""
     out = tmp_path_factory.mktemp("listed") / "out"
-    calls = [["only=a|b", "seeds=[0]"], ["only=b", "seeds=[0,1]"], ["only=[b-d]", "seeds=[1]"]]
+    calls = [["only=a|b", "seeds=[0]"], ["only=b", "seeds=[0,1]"], ['only="[b-d]"', "seeds=[1]"]]
     return out, [reproduce(out, *overrides) for overrides in calls]
 
 
@@ -87,7 +87,7 @@ def test_what_is_finished_is_not_trained_again_and_another_run_is_refused(reprod
     out, _ = listed
     files = {path: path.stat().st_mtime_ns for path in out.rglob("*.ckpt")}
     assert len(files) == 8
-    again = reproduce(out, "only=[b-d]", "seeds=[1]")
+    again = reproduce(out, 'only="[b-d]"', "seeds=[1]")
     assert again.returncode == 0, again.stderr
     assert trained(again) == []
     assert (out / "results.md").read_text() in again.stdout
@@ -112,10 +112,10 @@ def test_time_that_is_up_stops_a_run_and_the_same_command_resumes_it(reproduce, 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["only=nope"], "only=nope: matches none of the runs"),
-        (["only=a", "minutes=0"], "minutes=0: must be positive"),
-        (["only=a", "seeds=[]"], "seeds=[]: must be a list of integers"),
-        (["only=a", "seeds=3"], "seeds=3: must be a list of integers"),
+        (["only=nope"], "only=nope: must match one of the runs"),
+        (["only=a", "minutes=0"], "minutes=0: must be a number above 0 or null"),
+        (["only=a", "seeds=[]"], "seeds=[]: must be a list that is not empty, each an integer"),
+        (["only=a", "seeds=3"], "seeds=3: must be a list that is not empty, each an integer"),
     ],
 )
 def test_bad_input(reproduce, tmp_path, overrides, message):

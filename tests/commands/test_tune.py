@@ -106,7 +106,7 @@ def test_failed_trials_are_counted_and_not_fatal(given, tmp_path, capfd):
     assert {row["model.optimizer.lr"] for row in failed} == {"-1"}
     printed = capfd.readouterr().out
     assert f"{len(failed)} failed" in printed
-    assert "failed: model.optimizer: Invalid learning rate: -1" in printed
+    assert "failed: model.optimizer.lr=-1: must be a number of at least 0" in printed
 
 
 @pytest.mark.parametrize(

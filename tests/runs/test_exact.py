@@ -115,7 +115,7 @@ def stop_and_resume(*command, moments):
         with pytest.raises(Killed):
             call_main("train", *command)
         assert len(Stop.at) == left - 1
-        command = [f"resume={out.partition('=')[2]}"]
+        command = [f"resume={out.partition('=')[2]}", "trust=true"]
     assert call_main("train", *command) == 0
 
 
@@ -167,7 +167,7 @@ def test_killed_with_workers_it_ends_with_the_same_bits(given, whole, tmp_path):
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-        command = [f"resume={out}"]
+        command = [f"resume={out}", "trust=true"]
     assert call_main("train", *command) == 0
     assert_same_bits(out, whole(*given))
 

@@ -80,7 +80,7 @@ class SegmentationDataModule(LightningDataModule):
         mask_drawn: Literal["upright", "stored"] | None = None,
         bits: settings.Bits | None = None,
         image_size: settings.ImageSize = 480,
-        augment: Sequence[Any] | None = (),
+        augment: Sequence[Callable[..., Any]] | None = (),
         positive_share: settings.BetweenZeroAndOne | None = None,
         batch_size: settings.Positive = 4,
         num_workers: settings.Count | Literal["auto"] = "auto",

@@ -100,6 +100,15 @@ COMMANDS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 SHARED: dict[str, Any] = {"output_dir": PathText, "seed": Seed, "trust": bool}
 
+_CALLBACKS: dict[str, Any] = {
+    "monitor": Text | None, "mode": Mode, "patience": Count, "min_delta": float, "refresh_rate": Count,
+    "filename": Text | None, "dirpath": PathText, "save_top_k": Annotated[int, Ge(-1)],
+    "every_n_epochs": Count | None, "decay": Share, "update_every_n_steps": Positive,
+    "update_starting_at_step": Count | None, "swa_lrs": Above0, "annealing_epochs": Count,
+    "swa_epoch_start": Positive | BelowOne,
+    "window_size": Annotated[int, Ge(2)], "logging_interval": Literal["step", "epoch"] | None,
+    "save_on_train_epoch_end": bool | None, "max_depth": Annotated[int, Ge(-1)],
+}  # fmt: skip
 # Of constructors of libraries, by the beginning of their names: ranges that their annotations do not tell.
 LIBRARIES: dict[str, dict[str, Any]] = {
     "lightning.pytorch.Trainer": {
@@ -136,15 +145,8 @@ LIBRARIES: dict[str, dict[str, Any]] = {
         "deterministic": bool | Literal["warn"],
         "profiler": Literal["simple", "advanced", "pytorch", "xla"] | None,
     },
-    "lightning.pytorch.callbacks.": {
-        "monitor": Text | None, "mode": Mode, "patience": Count, "min_delta": float, "refresh_rate": Count,
-        "filename": Text | None, "dirpath": PathText, "save_top_k": Annotated[int, Ge(-1)],
-        "every_n_epochs": Count | None, "decay": Share, "update_every_n_steps": Positive,
-        "update_starting_at_step": Count | None, "swa_lrs": Above0, "annealing_epochs": Count,
-        "swa_epoch_start": Positive | BelowOne,
-        "window_size": Annotated[int, Ge(2)], "logging_interval": Literal["step", "epoch"] | None,
-        "save_on_train_epoch_end": bool | None, "max_depth": Annotated[int, Ge(-1)],
-    },
+    "lightning.pytorch.callbacks.": _CALLBACKS,
+    "segnet.training.selection.": _CALLBACKS,  # subclasses of those
     "lightning.pytorch.loggers.": {"save_dir": PathText, "name": str | None, "version": int | str | None},
     "torch.optim.lr_scheduler.": {
         "step_size": Positive, "gamma": Above0, "power": Above0, "pct_start": Share, "max_lr": Above0,

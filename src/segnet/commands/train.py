@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segnet.cli import check_entries, command
 from segnet.command_line import command_line, override
+from segnet.configuration import check_arguments
 from segnet.errors import UserError
 from segnet.files import check_output
 from segnet.runs import resume
@@ -73,7 +74,7 @@ def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, SegmentationDa
     from lightning.pytorch.utilities import rank_zero_info
 
     from segnet import environment
-    from segnet.configuration import check_arguments, instantiate
+    from segnet.configuration import instantiate
 
     environment.keep_freed_memory()
     torch.set_float32_matmul_precision("high")
@@ -82,8 +83,6 @@ def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, SegmentationDa
     seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
-    for group in ("callbacks", "logger"):  # by their names; the trainer has them as lists
-        check_arguments(cfg.get(group), group)
     data = instantiate(cfg.data, "data")
     module = instantiate(cfg.model, "model")
     for name, callback in cfg.callbacks.items():
@@ -205,6 +204,8 @@ def check(cfg: DictConfig) -> None:
             f"trainer.strategy=ddp_spawn, one job per GPU (hydra/launcher=joblib), or a cluster "
             f"(hydra/launcher=submitit_slurm)"
         )
+    for group in ("callbacks", "logger"):  # by their names; the trainer has them as lists
+        check_arguments(cfg.get(group), group)
     with open_dict(cfg):
         switch(cfg)
 

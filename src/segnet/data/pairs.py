@@ -103,7 +103,9 @@ class Layout:
             known = listing.neither(self.root, [""], [], [])
             more = f"; images there: {listing.counted(known, 'file')}" if known else ""
             told = f"; passed over: {', '.join(others)}" if others else ""
-            raise UserError(f"data.root={self.root}: nothing matches data.images={list(self.images)}{more}{told}")
+            raise UserError(
+                f"data.root={self.root}: nothing matches data.images={list(self.images)}; correct it{more}{told}"
+            )
         return [path.relative_to(self.root).as_posix() for path in found]
 
     def _matches(self) -> list[Path]:

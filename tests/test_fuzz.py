@@ -13,7 +13,7 @@ import pytest
 from helpers import SMALL, call_main
 
 FULL = os.environ.get("FUZZ") == "full"
-SAMPLE = 6  # overrides of a command that run with the other tests, of train.py five times as many
+SAMPLE = 6  # overrides of a command that run with the other tests, of train.py three times as many
 
 # Wrong values by what a setting is, written by hand and not from the types that the program declares.
 NO_NUMBER = ("abc", "[1,2]", "{a:1}", "null", "''", "nan", "true")
@@ -130,7 +130,7 @@ def cases(command):
     draw = random.Random(command)
     draw.shuffle(found)
     once = dict(found)
-    return list(once.items())[: SAMPLE * (5 if command == "train" else 1)]
+    return list(once.items())[: SAMPLE * (3 if command == "train" else 1)]
 
 
 @pytest.fixture(scope="session")

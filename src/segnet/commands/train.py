@@ -41,6 +41,8 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
         check_output(cfg.output_dir, "data.root", cfg.data.root)
     check(cfg)
     # Imported here, so that --help and errors of composition answer at once.
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
     from segnet.reports.run_report import RunReport
     from segnet.training import checkpoint
     from segnet.training.data_record import DataRecord
@@ -48,8 +50,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
 
     start = resume.checkpoint(cfg) if resuming else None
     trainer, module, data = build(cfg)
-    weights = cfg.get("weights")  # a resumed run may be older than this setting
-    if weights is not None and start is None:
+    if (weights := cfg.get("weights")) is not None and start is None:  # a resumed run may be older than this setting
         checkpoint.start_from(module, weights, cfg.trust)
     trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     if cfg.find is not None:
@@ -59,7 +60,8 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
         trainer.callbacks += [DataRecord(cfg.output_dir, changed_data), report]  # type: ignore[attr-defined]
     try:
-        trainer.fit(module, data, ckpt_path=start, weights_only=True)
+        with logging_redirect_tqdm([logging.getLogger("lightning.pytorch")]):  # lines of their own beside the bar
+            trainer.fit(module, data, ckpt_path=start, weights_only=True)
         return None if trainer.fast_dev_run else test(trainer, module, data, report)  # type: ignore[attr-defined]
     except Stopped as stop:
         again = command_line("train", [override("resume", cfg.output_dir)])
@@ -201,8 +203,7 @@ def check(cfg: DictConfig) -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN and strategy.startswith("ddp") and strategy not in SAFE_IN_SWEEPS:
         raise UserError(
             f"trainer.strategy={strategy} in a sweep: every process it starts would begin a sweep of its own; use "
-            f"trainer.strategy=ddp_spawn, one job per GPU (hydra/launcher=joblib), or a cluster "
-            f"(hydra/launcher=submitit_slurm)"
+            f"trainer.strategy=ddp_spawn, or one job per GPU (hydra/launcher=joblib or hydra/launcher=submitit_slurm)"
         )
     for group in ("callbacks", "logger"):  # by their names; the trainer has them as lists
         check_arguments(cfg.get(group), group)

@@ -117,7 +117,10 @@ LIBRARIES: dict[str, dict[str, Any]] = {
             Literal["auto", -1] | Positive | Annotated[list[Count], MinLen(1)],
             "auto, a number of devices or a list of them",
         ],
-        "precision": Precision | Literal["bf16-true", "16-true", "64-true"],
+        "precision": Annotated[
+            Precision | Literal["bf16-true", "16-true", "64-true", "bf16", "16", "32", "64", 16, 32, 64],
+            "auto, 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true or 64-true",
+        ],
         "strategy": Annotated[
             Literal["auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_true", "fsdp"]
             | Literal["single_device", "deepspeed"],
@@ -149,11 +152,11 @@ LIBRARIES: dict[str, dict[str, Any]] = {
     "segnet.training.selection.": _CALLBACKS,  # subclasses of those
     "lightning.pytorch.loggers.": {"save_dir": PathText, "name": str | None, "version": int | str | None},
     "torch.optim.lr_scheduler.": {
-        "step_size": Positive, "gamma": Above0, "power": Above0, "pct_start": Share, "max_lr": Above0,
+        "step_size": Positive, "gamma": Above0, "power": Above0, "pct_start": Share, "max_lr": Above0 | list[Above0],
         "T_max": Positive, "total_steps": Positive, "total_iters": Positive, "factor": Above0, "patience": Count,
         "eta_min": NotNegative, "div_factor": Above0, "final_div_factor": Above0, "mode": Mode,
         "anneal_strategy": Literal["cos", "linear"], "milestones": list[Count], "threshold": NotNegative,
-        "min_lr": NotNegative, "T_0": Positive, "T_mult": Positive,
+        "min_lr": NotNegative | list[NotNegative], "T_0": Positive, "T_mult": Positive,
     },
     "torch.optim.": {
         "lr": NotNegative, "momentum": Annotated[float, Interval(ge=0, lt=1)], "weight_decay": NotNegative,

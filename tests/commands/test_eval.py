@@ -180,6 +180,15 @@ def test_a_folder_with_a_test_part_alone(evaluate, trained, cable, tmp_path, rul
     assert "2 of 3 images used (test); left out: 1 in no split" in printed
 
 
+def test_a_defect_that_is_ignored_is_told(evaluate, trained, cable):
+    """Masks of 0 and 255 read by value, where 255 is ignored: nothing shows the defect, and that is no praise."""
+    found, printed = evaluate(trained, f"data.root={cable}", "data/mask=values", "split=all")
+    assert found["metrics"]["all/iou"] is None
+    masks = [np.asarray(Image.open(path)) for path in sorted((cable / "masks").iterdir())]
+    assert f"but {np.mean(masks) / 255:.1%} of the pixels are ignored by data.mask=Values(" in printed
+    assert "set data/mask=threshold" in printed
+
+
 def test_images_without_a_defect_give_false_alarms(evaluate, trained, cable, tmp_path):
     """The cables with a defect, without their masks: whatever the network finds in them is a false alarm."""
     (tmp_path / "d").mkdir()

@@ -571,6 +571,12 @@ def test_bad_patterns(tmp_path, changes, told):
         make(tmp_path, **changes).setup("fit")
 
 
+def test_one_image_is_too_few_for_training(tmp_path):
+    fill(tmp_path, ["t0"])
+    with pytest.raises(ValueError, match=r"no image to val .* of the 1 there are; add images: 2 are the fewest"):
+        make(tmp_path).setup("fit")
+
+
 @pytest.mark.parametrize(
     ("stage", "filled", "told"),
     [

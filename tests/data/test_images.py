@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from segnet.data.decoding import EXTENSIONS, header, turned
 from segnet.data.images import read_raw_mask, read_rgb, resize, resize_exact, resize_pair
+from segnet.data.masks import Threshold
 
 Y, X = np.mgrid[:24, :40]
 SMOOTH = np.stack([Y * 9, X * 5, 255 - (X + Y) * 3], 2).astype(np.uint8)  # survives lossy encoders
@@ -336,6 +337,25 @@ def test_a_mask_of_16_bit_colour_keeps_its_values(tmp_path):
 def test_a_mask_in_colour_says_which(tmp_path):
     store(tmp_path / "m.png", FEW)
     raises_one_line(partial(read_raw_mask, kind="grey"), tmp_path / "m.png", "it holds [[0,0,0],[0,")
+
+
+@pytest.mark.parametrize("kind", ["grey", "rgb"])
+def test_a_palette_of_one_colour_hides_the_mask(tmp_path, kind):
+    indices = (GREY > 100).astype(np.uint8)
+    file = Image.fromarray(indices, "L")
+    file.putpalette([0, 0, 0] * 2)
+    file.save(tmp_path / "m.png")
+    raises_one_line(partial(read_raw_mask, kind=kind), tmp_path / "m.png", "indices [0, 1] in one colour")
+    assert np.array_equal(read_raw_mask(tmp_path / "m.png", "index"), indices)
+
+
+@pytest.mark.parametrize("quality", [30, 60, 80, 95])
+def test_a_grey_mask_in_webp_is_grey(tmp_path, quality):
+    y, x = np.mgrid[:64, :64]
+    disc = (y - 30) ** 2 + (x - 25) ** 2 <= 144
+    Image.fromarray(disc.astype(np.uint8) * 255).save(tmp_path / "m.webp", quality=quality)
+    found = Threshold()(read_raw_mask(tmp_path / "m.webp", "grey"), tmp_path / "m.webp")
+    assert (found != disc).mean() < 0.01
 
 
 def test_masks_that_are_no_numbers(tmp_path):

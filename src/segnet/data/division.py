@@ -21,9 +21,8 @@ def require(names: Sequence[str], indices: Indices, found: int, split: object) -
     if empty := [name for name in names if not indices.get(name)]:
         sizes = ", ".join(f"{name} {len(part)}" for name, part in indices.items())
         given = " ".join(f"data.split.{name}={getattr(split, name, None)}" for name in empty)
-        raise UserError(
-            f"data.split gives no image to {', '.join(empty)} ({sizes}) of the {found} there are; correct {given}"
-        )
+        remedy = f"correct {given}" if found >= len(names) else f"add images: {len(names)} are the fewest"
+        raise UserError(f"data.split gives no image to {', '.join(empty)} ({sizes}) of the {found} there are; {remedy}")
 
 
 def empty(indices: Indices) -> tuple[list[str], list[str]]:

@@ -53,7 +53,7 @@ def read_raw_mask(path: Path | str, kind: MaskKind, max_pixels: int = MAX_PIXELS
 
     Raises:
         UserError: unreadable, too large, of several pages, in colour where a value is wanted, not finite, or with an
-            alpha channel that says something else; the message names the file.
+            alpha channel that says something else, or a palette of one colour; the message names the file.
     """
     with opened(path, max_pixels) as (file, orientation, deep):
         return np.ascontiguousarray(turned(_mask(file, path, kind, deep), orientation))
@@ -123,8 +123,15 @@ def _mask(file: Image.Image, path: Path | str, kind: MaskKind, deep: bool) -> ND
         colour = _bytes(file, path, deep)[0]  # type: ignore[assignment]
     if alpha is not None and (hidden := _by_alpha(colour, alpha, kind, path)) is not None:
         return hidden
+    if file.mode == "P" and (colour == colour[:1, :1]).all() and len(used := np.unique(np.asarray(file))) > 1:
+        raise UserError(
+            f"{path}: its palette shows the indices {used[:8].tolist()} in one colour, and they are the mask; "
+            f"use data/mask=values, which reads the indices"
+        )
     if kind == "rgb":
         return colour
+    if file.format == "WEBP" and np.ptp(colour, axis=2).max(initial=0) <= 1:
+        return colour[..., 1]  # WebP keeps brightness apart from colour, and what was grey is off by one
     if (colour != colour[..., :1]).any():
         found = np.unique(colour.reshape(-1, 3), axis=0)
         shown = f"{found[:8].tolist()}".replace(" ", "") + (f" and {len(found) - 8} more" if len(found) > 8 else "")

@@ -49,7 +49,8 @@ class Pair:
         if indices.shape != size:
             sizes = ["×".join(str(side) for side in shape[::-1]) for shape in (indices.shape, size)]
             raise UserError(
-                f"{self.mask}: mask is {sizes[0]}, its image {self.image} is {sizes[1]}; both must have the same size"
+                f"{self.mask}: mask is {sizes[0]}, its image {self.image} is {sizes[1]}; both must have the same size: "
+                f"correct data.masks, or scale the mask"
             )
         return indices
 

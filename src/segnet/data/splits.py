@@ -21,7 +21,18 @@ SPLITS = ("train", "val", "test")
 ALL = "all"  # every image, whatever split it belongs to
 SMALL = 30  # images (or groups) up to which `ByHash` cuts at exact shares
 Split = dict[str, list[str]]
-HEADERS = {"image", "images", "image_id", "img", "file", "filename", "file_name", "name", "path", "id"}  # of a list
+HEADERS = {
+    "image",
+    "images",
+    "imageid",
+    "imagename",
+    "imagepath",
+    "imagefile",
+    "img",
+    "imgname",
+    "imgpath",
+}  # of a list
+HEADERS |= {"file", "files", "filename", "filepath", "name", "path", "id"}
 
 
 @dataclass(frozen=True)
@@ -95,11 +106,11 @@ class ByList:
             if not names:
                 continue
             may_be_header, header = header, False
-            if may_be_header and not match and names[1].lower() in HEADERS:
+            if may_be_header and not match and re.sub("[ _-]", "", names[1].lower()) in HEADERS:
                 continue
             if len(match) != 1:
                 raise UserError(
-                    f"{path}:{number}: {names[1]!r} names no image (or more than one) that "
+                    f"{path}:{number}: {names[1]!r} names {'more than one' if match else 'no'} image that "
                     f"data.images finds; write its path relative to data.root"
                 )
             (image,) = match

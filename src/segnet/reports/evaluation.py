@@ -62,6 +62,12 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
         print(f"{name:32s} {'–' if value is None else f'{value:.4f}':6s}  {notes.get(name, '')}".rstrip())
     if f"{cfg.split}/false_alarm_images" in metrics:
         print("no pixel shows a defect, so there is no IoU; the false alarms say how good this is")
+        counted = sum(int(matrix.sum()) for _, matrix in module.image_counts.found)
+        if ignored := 1 - counted / (len(module.image_counts.found) * math.prod(data.image_size)):
+            print(
+                f"but {ignored:.1%} of the pixels are ignored by data.mask={data.mask}: if they are the defect, "
+                f"as in masks of 0 and 255, set data/mask=threshold"
+            )
     print(f"written to {folder}")
     return metrics[f"{cfg.split}/iou"]
 

@@ -104,7 +104,7 @@ _CALLBACKS: dict[str, Any] = {
     "monitor": Text | None, "mode": Mode, "patience": Count, "min_delta": float, "refresh_rate": Count,
     "filename": Text | None, "dirpath": PathText, "save_top_k": Annotated[int, Ge(-1)],
     "every_n_epochs": Count | None, "decay": Share, "update_every_n_steps": Positive,
-    "update_starting_at_step": Count | None, "swa_lrs": Above0, "annealing_epochs": Count,
+    "update_starting_at_step": Count | None, "swa_lrs": Above0 | list[Above0], "annealing_epochs": Count,
     "swa_epoch_start": Positive | BelowOne,
     "window_size": Annotated[int, Ge(2)], "logging_interval": Literal["step", "epoch"] | None,
     "save_on_train_epoch_end": bool | None, "max_depth": Annotated[int, Ge(-1)],

@@ -77,8 +77,8 @@ def check(config: DictConfig, source: str) -> None:
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     trust.check(resolved, source, trust.RUN, Path(config.output_dir))
     data = resolved.get("data") or {}
-    root = Path(str(data.get("root"))).absolute()
-    if data.get("prepare") is not None and not root.exists() and not root.is_relative_to(Path.cwd()):
+    root = Path(str(data.get("root"))).resolve()  # without `..`, which would lead out
+    if data.get("prepare") is not None and not root.exists() and not root.is_relative_to(Path.cwd().resolve()):
         raise UserError(f"{source}: data.root={root} would be made, outside of this folder; {trust.REMEDY}")
 
 

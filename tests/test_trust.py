@@ -176,7 +176,10 @@ ATTACK = {"_target_": "os.system", "command": "touch owned"}
         {"callbacks__epoch_table__path": "todo.txt"},
         {"callbacks__x": {"_target_": "lightning.pytorch.callbacks.OnExceptionCheckpoint", "dirpath": "notes"}},
         {"logger__tensorboard__save_dir": "notes"},
-        {"data__prepare": {"_target_": "segnet.synthetic.cables.write", "_partial_": True}, "data__root": "../elsewhere"},
+        {
+            "data__prepare": {"_target_": "segnet.synthetic.cables.write", "_partial_": True},
+            "data__root": "../elsewhere",
+        },
         {"data__prepare": {"_target_": "segnet.synthetic.cables.write", "_partial_": True, "root": "/elsewhere"}},
         {
             "data__prepare": {"_target_": "segnet.synthetic.cables.write", "_partial_": True},

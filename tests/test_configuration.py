@@ -13,6 +13,7 @@ from segnet.training.losses import CrossEntropy
 from segnet.training.optimizers import Muon
 
 NET = {"_target_": "segnet.networks.segnet.SegNet", "num_classes": 1, "widths": [4, 4, 4, 4, 4]}
+UNET = {"_target_": "segmentation_models_pytorch.Unet", "encoder_name": "resnet18", "encoder_weights": None}
 
 
 def test_nested_objects_are_built_with_plain_lists_and_dicts():
@@ -47,12 +48,39 @@ def test_nested_objects_are_built_with_plain_lists_and_dicts():
             "model.in_channels=a: must be an integer",
         ),
         ({**NET, "dropout": 2}, "model.dropout=2: must be a number in"),
+        ({**UNET, "in_channels": 4}, "model.in_channels=4: must be 3, as images are RGB"),
+        ({**UNET, "depth": 5}, "model.depth=5: Unet takes no such argument"),
+        (
+            {"_target_": "lightning.pytorch.Trainer", "precision": "bf16-true"},
+            "model.precision=bf16-true: must be",
+        ),
+        (
+            {"_target_": "lightning.pytorch.callbacks.ThroughputMonitor", "batch_size_fn": NET, "window_size": 0},
+            "model.window_size=0: must be an integer of at least 2",  # taken by **kwargs
+        ),
+        ({"_target_": "albumentations.GaussianBlur", "blur_limit": -3}, "model.blur_limit=-3: must be an integer"),
+        (
+            {"_target_": "albumentations.RandomResizedCrop", "size": [0, 0]},
+            "model.size=.*: must be a list of 2: an integer of at least 1",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_line(config, message):
     with pytest.raises(UserError, match=message) as found:
         configuration.instantiate(config, "model")
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {**UNET, "encoder_name": "tu-resnet18", "drop_path_rate": 0.1},
+        {"_target_": "lightning.pytorch.callbacks.StochasticWeightAveraging", "swa_lrs": [0.1, 0.01]},
+        {"_target_": "albumentations.GaussianBlur", "blur_limit": [0, 3]},
+    ],
+)
+def test_what_a_library_takes_passes(config):
+    configuration.check_arguments(config, "x")
 
 
 @pytest.mark.parametrize("weight", [5, ["a"]])

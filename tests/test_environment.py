@@ -66,3 +66,18 @@ def test_hardware_names_the_processor(monkeypatch):
 def test_the_memory_is_the_machines_or_less():
     total = re.search(r"MemTotal: +(\d+) kB", Path("/proc/meminfo").read_text())
     assert 0 < environment.memory() <= 1024 * int(total[1])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpu", "found"),
+    [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cuda", True, "cuda")],
+)
+def test_the_device_is_the_one_named_or_the_best(monkeypatch, wanted, gpu, found):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert environment.device_of(wanted) == found
+
+
+def test_a_gpu_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device=cuda: torch finds no CUDA GPU here; write device=cpu"):
+        environment.device_of("cuda")

@@ -52,6 +52,8 @@ def test_a_value_is_read_as_it_is_or_refused_with_the_form_that_works(value):
         (["seed=1,2"], r"seed=1,2: a comma separates .* add -m.* write 'seed=\"1,2\"', for a list 'seed=\[1,2\]'"),
         (["model=5"], "model=5: must be one of .*segnet.*; to leave the group out write ~model"),
         (["data/mask=null"], "data/mask=null: must be one of .*palette, threshold, values"),
+        (["=5"], "=5: must be key=value"),
+        (["hydra.verbose=5"], "hydra.verbose=5: must be true, false, or the name of a logger"),
         (["callbacks=[1]"], r"callbacks=\[1\]: must be one of .*ema"),
     ],
 )

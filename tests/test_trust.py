@@ -168,6 +168,18 @@ ATTACK = {"_target_": "os.system", "command": "touch owned"}
         {"logger__tensorboard__save_dir": "s3://bucket"},
         {"logger__tensorboard__version": "../../x"},
         {"trainer__default_root_dir": "/elsewhere"},
+        {"trainer__default_root_dir": "notes"},
+        {"callbacks__checkpoint__dirpath": "notes"},
+        {"callbacks__checkpoint__dirpath": "notes/mine"},
+        {"callbacks__checkpoint__filename": "a/b"},
+        {"callbacks__last__dirpath": "notes"},
+        {"callbacks__epoch_table__path": "todo.txt"},
+        {"callbacks__x": {"_target_": "lightning.pytorch.callbacks.OnExceptionCheckpoint", "dirpath": "notes"}},
+        {"logger__tensorboard__save_dir": "notes"},
+        {
+            "data__prepare": {"_target_": "segnet.synthetic.cables.write", "_partial_": True},
+            "data__root": "../elsewhere",
+        },
         {"data__prepare": {"_target_": "segnet.synthetic.cables.write", "_partial_": True, "root": "/elsewhere"}},
         {
             "data__prepare": {"_target_": "segnet.synthetic.cables.write", "_partial_": True},

@@ -93,7 +93,10 @@ def _check_call(node: dict[Any, Any], key: str) -> None:
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     given = [name for name in node if name not in _HYDRA]
     known = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if inspect.Parameter.VAR_KEYWORD not in kinds and (unknown := [name for name in given if name not in known]):
+    passed_on = inspect.Parameter.VAR_KEYWORD in kinds
+    if target.startswith("segmentation_models_pytorch.") and not str(node.get("encoder_name")).startswith("tu-"):
+        passed_on = False  # only timm's encoders take more; others would ignore it
+    if not passed_on and (unknown := [name for name in given if name not in known]):
         raise UserError(
             f"{key}.{unknown[0]}={node[unknown[0]]}: {target.rpartition('.')[2]} takes no such argument; "
             f"it takes {', '.join(known)}"
@@ -104,7 +107,7 @@ def _check_call(node: dict[Any, Any], key: str) -> None:
         raise UserError(f"{key}: {target.rpartition('.')[2]} needs {', '.join(missing)}, which is not given")
     types = {**_annotations(function), **declared(target)}
     for name in given:
-        if name in types and name in known and not _holds_objects(node[name]):
+        if name in types and not _holds_objects(node[name]):
             rules.check(f"{key}.{name}", node[name], types[name])
 
 

@@ -10,7 +10,20 @@ from typing import Any, Literal
 
 import torch
 
+from segnet.errors import UserError
+
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "albumentations", "hydra-core", "numpy")
+
+
+def device_of(wanted: str) -> Literal["cpu", "cuda"]:
+    """The type of device that ``device`` names: auto, cpu or cuda.
+
+    Raises:
+        UserError: there is no such GPU.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: torch finds no CUDA GPU here; write device=cpu or device=auto")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def fastest_precision(accelerator: str) -> Literal["bf16-mixed", "16-mixed", "32-true"]:

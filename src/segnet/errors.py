@@ -44,6 +44,10 @@ def explain(error: BaseException) -> str | None:
             text = f"{error.filename}: {error.strerror}{NO_WRITING.get(error.errno or 0, '')}"
         case ModuleNotFoundError() if error.name in EXTRAS:
             text = f"{error.name} is not installed: pip install 'segnet-lightning[{EXTRAS[error.name]}]'"
+        case _ if type(error).__name__ == "MisconfigurationException":  # Lightning's, whose import is slow
+            text = f"trainer: {error}"
+        case _ if type(error).__module__ == "sqlalchemy.exc":  # of a search
+            text = f"storage: the database cannot be opened ({str(error).splitlines()[0]}); give storage=<another URL>"
         case _ if _loader_failed(error):
             text = (
                 "a loader process ended or found no room in shared memory (/dev/shm), most likely for want of memory; "

@@ -33,13 +33,15 @@ def check(arguments: Sequence[str]) -> None:
     sweep = any(word in SWITCHES[:2] for word in arguments)
     for argument in given(arguments):
         key, equals, value = argument.partition("=")
-        if not equals and not argument.startswith("~"):
+        if not key or (not equals and not argument.startswith("~")):
             raise UserError(f"{argument}: must be key=value; a value with spaces needs quotes, 'key=\"a b\"'")
         found = _parsed(argument)
         if found is None:
             if _parsed(f"{key}=1") is None:
                 raise UserError(f"{argument}: {key} is not the name of a setting; write key=value")
             raise UserError(f"{argument}: Hydra reads some characters as its own; write {quoted(key, value)}")
+        if key == "hydra.verbose" and not isinstance(found.value(), bool | str | list):
+            raise UserError(f"{argument}: must be true, false, or the name of a logger or a list of them")
         options = [] if found.is_sweep_override() or argument.startswith("~") else _options(key)
         if options and not _is_choice(found.value()):
             raise UserError(f"{argument}: must be one of {', '.join(options)}; to leave the group out write ~{key}")

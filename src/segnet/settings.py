@@ -35,6 +35,7 @@ Parts = Literal["ceiling", "training", "loop", "index", "memory", "data", "infer
 Side = Annotated[int, Ge(32)]  # pixels; four or five poolings leave less of a smaller image
 Tile = Side | None
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
+Scale = Annotated[float, Interval(gt=0, le=10)]  # of the training size; memory grows with its square
 # Of the five stages of VGG16.
 Widths = Annotated[
     Annotated[Sequence[Positive], Len(5, 5)], "5 positive channel counts, one per stage, such as [16,32,80,152,184]"
@@ -68,7 +69,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "predict": {
         "ckpt_path": PathText, "input": PathText, "overlay": bool, "probabilities": bool, "batch_size": Positive,
-        "tile": Tile, "overlap": BelowOne, "flips": bool, "scales": Annotated[list[Above0], MinLen(1)],
+        "tile": Tile, "overlap": BelowOne, "flips": bool, "scales": Annotated[list[Scale], MinLen(1)],
         "mc_samples": Count, "precision": Precision, "device": Device,
     },
     "export": {
@@ -84,7 +85,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "batch_size": Positive, "precision": Precision, "device": Device,
     },
     "compare": {
-        "runs": PathText | list[PathText], "baseline": PathText | None, "resamples": Annotated[int, Ge(100)],
+        "runs": PathText | Annotated[list[PathText], MinLen(1)], "baseline": PathText | None,
+        "resamples": Annotated[int, Ge(100)],
     },
     "check_data": {"strict": bool, "near": Annotated[int, Interval(ge=0, le=64)], "contact": Count},
     "reproduce": {
@@ -104,7 +106,7 @@ _CALLBACKS: dict[str, Any] = {
     "monitor": Text | None, "mode": Mode, "patience": Count, "min_delta": float, "refresh_rate": Count,
     "filename": Text | None, "dirpath": PathText, "save_top_k": Annotated[int, Ge(-1)],
     "every_n_epochs": Count | None, "decay": Share, "update_every_n_steps": Positive,
-    "update_starting_at_step": Count | None, "swa_lrs": Above0, "annealing_epochs": Count,
+    "update_starting_at_step": Count | None, "swa_lrs": Above0 | list[Above0], "annealing_epochs": Count,
     "swa_epoch_start": Positive | BelowOne,
     "window_size": Annotated[int, Ge(2)], "logging_interval": Literal["step", "epoch"] | None,
     "save_on_train_epoch_end": bool | None, "max_depth": Annotated[int, Ge(-1)],
@@ -117,10 +119,8 @@ LIBRARIES: dict[str, dict[str, Any]] = {
             Literal["auto", -1] | Positive | Annotated[list[Count], MinLen(1)],
             "auto, a number of devices or a list of them",
         ],
-        "precision": Annotated[
-            Precision | Literal["bf16-true", "16-true", "64-true", "bf16", "16", "32", "64", 16, 32, 64],
-            "auto, 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true or 64-true",
-        ],
+        # Images become float32: a network of another type could not take them. Numbers and short names are Lightning's.
+        "precision": Annotated[Precision | Literal["32", "16", "bf16", 32, 16], "auto, 32-true, bf16-mixed or 16-mixed"],
         "strategy": Annotated[
             Literal["auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_true", "fsdp"]
             | Literal["single_device", "deepspeed"],
@@ -162,9 +162,10 @@ LIBRARIES: dict[str, dict[str, Any]] = {
         "lr": NotNegative, "momentum": Annotated[float, Interval(ge=0, lt=1)], "weight_decay": NotNegative,
         "dampening": Share, "eps": NotNegative, "betas": tuple[BelowOne, BelowOne], "alpha": Share,
     },
+    "albumentations.": {"blur_limit": Count | tuple[Count, Count], "size": tuple[Positive, Positive]},
     "segmentation_models_pytorch.": {
         "encoder_name": Text, "encoder_depth": Annotated[int, Interval(ge=3, le=5)], "classes": Positive,
-        "in_channels": Positive, "encoder_weights": Text | None,
+        "in_channels": Annotated[Literal[3], "3, as images are RGB"], "encoder_weights": Text | None,
     },
 }  # fmt: skip
 

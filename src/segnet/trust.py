@@ -52,6 +52,7 @@ OWN = Rule(
         "segnet.training.checkpoint",
         "segnet.training.data_record",
         "segnet.training.preemption",
+        "segnet.training.selection",
     ),
     more=True,
 )
@@ -86,6 +87,7 @@ RUN = (
     ),
     Rule(("lightning.pytorch.callbacks",), _CALLBACK, _OPTION, more=True),
     Rule(("segnet.training.callbacks", "segnet.training.preemption"), _CALLBACK, _OPTION),
+    Rule(("segnet.training.selection",), _CALLBACK, _OPTION, more=True),
     Rule(
         ("albumentations.augmentations", "albumentations.core.composition", "albumentations.pytorch"),
         ("albumentations.BasicTransform", "albumentations.BaseCompose"),
@@ -101,6 +103,8 @@ PREPARE = {
     "segnet.synthetic.cables.write": {"images", "size", "seed"},
     "torchvision.datasets.OxfordIIITPet": {"target_types", "download", "split"},
 }
+# Arguments that name where a run writes: in its own folder.
+_PLACES = {"default_root_dir", "dirpath", "path", "save_dir"}
 # Arguments that may be any text. Data are read below the root; the cache makes a folder of its own in cache_dir.
 _FREE = {
     "segnet.data.datamodule.SegmentationDataModule": {"root", "cache_dir", "classes", "defect_free"},
@@ -191,7 +195,7 @@ class _Check:
         for name, value in given.items():
             for text in () if name in free else _texts(value):
                 inside = self.folder is not None and Path(text).is_relative_to(self.folder)
-                good = form.fullmatch(text) or _METRIC.fullmatch(text) or inside
+                good = inside or (name not in _PLACES and (form.fullmatch(text) or _METRIC.fullmatch(text)))
                 if not good or ".." in text or "://" in text:
                     refuse(self.source, f"{key}.{name}={text!r}".strip("."), "is a path that a file must not choose")
 

@@ -112,6 +112,7 @@ def test_failed_trials_are_counted_and_not_fatal(given, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["storage=nowhere://x"], "storage: the database cannot be opened"),
         (["trials=0"], "trials=0: must be an integer of at least 1"),
         (["resume=/nowhere"], "resume=/nowhere: there is no complete .hydra/overrides.yaml"),
         (["+search.seed={low: 3, high: 1}"], "search.seed={'low': 3, 'high': 1}: must be {choices: [...]} or"),

@@ -157,6 +157,22 @@ def test_a_file_that_is_no_record_is_one_line(run_main, run, text, message):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "values",
+    [{"trainer": 5}, {"model": None}, {"model": {"a": 1}}, {"data__root": None}, {"data__root": [1]},
+     {"seed": "abc"}, {"own_size": 5}, {"find": "lr2"}],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("trust", ["false", "true"])
+def test_values_that_no_run_records_are_one_line(run_main, run, values, trust):
+    edited(run, **values)
+    code, err = run_main("train", run, f"resume={run}", f"trust={trust}")
+    assert code == 1
+    assert err.startswith(f"error: resume={run}: ")
+    assert next(iter(values)).replace("__", ".") in err
+    assert err.count("\n") == 1
+
+
 def test_overrides_of_a_stranger_are_one_line(run_main, run):
     (run / record.OVERRIDES).write_text("a: 1\n")
     code, err = run_main("train", run, f"resume={run}")

@@ -16,6 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from segnet import environment
 from segnet.benchmark import programs, steps
 from segnet.benchmark.recipe import Recipe
 from segnet.benchmark.reference import read_batch
@@ -31,10 +32,7 @@ class Bench(Table):
     """Measures the configured parts and holds their rows."""
 
     def __init__(self, cfg: DictConfig) -> None:
-        if cfg.device not in ("auto", "cpu", "cuda"):
-            raise UserError(f"device={cfg.device}: must be auto, cpu or cuda")
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(wanted if cfg.device == "auto" else cfg.device)
+        self.device = torch.device(environment.device_of(cfg.device))
         given = {str(key): value for key, value in cfg.items() if value is not None}
         own = OmegaConf.to_container(cfg[self.device.type])  # what is measured on this device unless told otherwise
         self.cfg = OmegaConf.merge(own, given)

@@ -28,7 +28,7 @@ def run(cfg: DictConfig) -> None:
     if type(cfg.port) is not int or not 0 < cfg.port < 65536:
         raise UserError(f"port={cfg.port}: must lie in 1..65535")
     environment.keep_freed_memory()
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
+    device = environment.device_of(cfg.device)
     precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision
     torch.manual_seed(cfg.seed)
     predictor = Predictor(

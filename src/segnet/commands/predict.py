@@ -23,7 +23,7 @@ def run(cfg: DictConfig) -> None:
         check_output(cfg.output_dir, "input", cfg.input)
     if Path(cfg.output_dir).resolve() in {file.resolve().parent for file in files}:
         raise UserError(f"output_dir={cfg.output_dir}: holds the images of input={cfg.input}; choose another folder")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
+    device = environment.device_of(cfg.device)
     torch.manual_seed(cfg.seed)  # of the Monte-Carlo samples
     predictor = Predictor(
         load_model(str(cfg.ckpt_path), device, cfg.trust),

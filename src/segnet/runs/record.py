@@ -10,8 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import Container, DictConfig, OmegaConf
 
-from segnet import trust
+from segnet import rules, trust
 from segnet.errors import UserError
+from segnet.settings import COMMANDS, SHARED, PathText
 
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = CONFIG.with_name("overrides.yaml")  # which Hydra writes last
@@ -77,9 +78,25 @@ def check(config: DictConfig, source: str) -> None:
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     trust.check(resolved, source, trust.RUN, Path(config.output_dir))
     data = resolved.get("data") or {}
-    root = Path(str(data.get("root"))).absolute()
-    if data.get("prepare") is not None and not root.exists() and not root.is_relative_to(Path.cwd()):
+    root = Path(str(data.get("root"))).resolve()  # without `..`, which would lead out
+    if data.get("prepare") is not None and not root.exists() and not root.is_relative_to(Path.cwd().resolve()):
         raise UserError(f"{source}: data.root={root} would be made, outside of this folder; {trust.REMEDY}")
+
+
+def check_values(config: DictConfig, source: str) -> None:
+    """Refuse a configuration that has no data, model or trainer to build, or values of other types than a run takes.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for group in ("data", "model", "trainer"):
+        node = config.get(group)
+        if not isinstance(node, DictConfig) or "_target_" not in node:
+            raise UserError(f"{source}: its {group} is no object with _target_; give the folder of another run")
+    for key, kind in {**SHARED, **COMMANDS["train"], "data.root": PathText}.items():
+        value = OmegaConf.select(config, key, default=OVERRIDES)  # a key that the run is older than
+        if value is not OVERRIDES:
+            rules.check(f"{source}: {key}", OmegaConf.to_object(value) if OmegaConf.is_config(value) else value, kind)
 
 
 def check_references(config: Any, source: str) -> None:

@@ -70,6 +70,7 @@ def saved(cfg: DictConfig) -> DictConfig:
     update_targets(config)
     if not cfg.trust:
         record.check(config, f"resume={folder}")
+    record.check_values(config, f"resume={folder}")
     with open_dict(config):
         config.trust = cfg.trust  # not what the record says
     old = recorded(folder)

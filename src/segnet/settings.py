@@ -119,8 +119,10 @@ LIBRARIES: dict[str, dict[str, Any]] = {
             Literal["auto", -1] | Positive | Annotated[list[Count], MinLen(1)],
             "auto, a number of devices or a list of them",
         ],
-        # Images become float32: a network of another type could not take them. Numbers and short names are Lightning's.
-        "precision": Annotated[Precision | Literal["32", "16", "bf16", 32, 16], "auto, 32-true, bf16-mixed or 16-mixed"],
+        # Images become float32, which a network of another type cannot take. The short names are Lightning's.
+        "precision": Annotated[
+            Precision | Literal["32", "16", "bf16", 32, 16], "auto, 32-true, bf16-mixed or 16-mixed"
+        ],
         "strategy": Annotated[
             Literal["auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_true", "fsdp"]
             | Literal["single_device", "deepspeed"],

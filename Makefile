@@ -20,7 +20,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
 	@touch $@
 
-train: $(STAMP) ## train, test and review the quickstart recipe on the embedded data (about 3 minutes)
+train: $(STAMP) ## train, test and review the quickstart recipe on the embedded data (about 4 minutes)
 	$(BIN)/python src/train.py experiment=quickstart
 
 test: $(STAMP) ## the whole test suite

@@ -198,7 +198,7 @@ def test_a_thumbnail_is_no_page(tmp_path):
     assert np.array_equal(read_rgb(tmp_path / "a.tif"), SMOOTH)
 
 
-def test_a_phones_second_picture_is_no_page(tmp_path):
+def test_a_phones_second_image_is_no_page(tmp_path):
     store(tmp_path / "a.mpo", SMOOTH, save_all=True, append_images=[Image.fromarray(FEW)], quality=98, subsampling=0)
     (tmp_path / "a.mpo").rename(tmp_path / "a.jpg")
     assert np.abs(read_rgb(tmp_path / "a.jpg").astype(int) - SMOOTH).max() <= 8

@@ -93,7 +93,7 @@ def test_told_so_it_goes_on_with_the_changed_data(begun, data, tmp_path):
     shutil.copytree(begun[0], out)
     image = next((data / "images").iterdir())
     added(data, image, data / "masks" / image.name)
-    with pytest.warns(UserWarning, match="has changed since the run began.*the run goes on with it"):
+    with pytest.warns(UserWarning, match="has changed since the run began.*the run continues with it"):
         assert call_main("train", f"resume={out}", "resume_changed_data=true", "trainer.max_epochs=2") == 0
     assert len(rows(out)) == 2
     assert call_main("train", f"resume={out}") == 0  # the change is on record

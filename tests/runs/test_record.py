@@ -12,7 +12,7 @@ from segnet.runs import record
 
 @pytest.fixture(scope="module")
 def stopped(cable, cache, tmp_path_factory):
-    """A run of one epoch that can go on."""
+    """A run of one epoch that can be resumed."""
     out = tmp_path_factory.mktemp("stopped")
     given = [f"data.root={cable}", f"data.cache_dir={cache}", "~callbacks.panels", f"output_dir={out}"]
     assert call_main("train", *SMALL, *given) == 0

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 from segnet.errors import UserError
 
 MAX_PIXELS = 100_000_000  # 10,000 × 10,000; a larger header is refused before anything is decoded
-# What Pillow may open. A JPEG of several pictures (MPO: a depth map, a second lens) counts as its first one.
+# What Pillow may open. A JPEG of several images (MPO: a depth map, a second lens) counts as its first one.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "PPM")
 EXTENSIONS = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".j2k"),

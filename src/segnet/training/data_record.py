@@ -23,7 +23,7 @@ class DataRecord(Callback):
 
     Args:
         folder: of the run.
-        changed: whether to go on, with a warning, on data that has changed.
+        changed: whether to continue, with a warning, on data that has changed.
     """
 
     def __init__(self, folder: str, changed: bool = False) -> None:
@@ -46,10 +46,10 @@ class DataRecord(Callback):
             told = f"the data in {data.root} has changed since the run began: {found}"
             if not self.changed:
                 raise UserError(
-                    f"{told}; put it back, start a new run, or go on with the changed data: resume={self.path.parent} "
+                    f"{told}; put it back, start a new run, or resume with the changed data: resume={self.path.parent} "
                     f"resume_changed_data=true"
                 )
-            rank_zero_warn(f"{told}; the run goes on with it, and not to the weights that it would have reached")
+            rank_zero_warn(f"{told}; the run continues with it, and not to the weights that it would have reached")
         if trainer.is_global_zero:
             text = io.StringIO()
             writer = csv.DictWriter(text, COLUMNS)

@@ -108,3 +108,16 @@ def test_another_split_is_told_and_unchanged_data_is_not(begun, tmp_path, capfd)
     (out / "data.csv").write_text(text.replace("train,", "val,", 1))
     assert call_main("train", f"resume={out}") == 1
     assert "1 in another split (images/" in capfd.readouterr().err
+
+
+def test_a_name_that_is_no_utf8_is_recorded_and_compared(data, tmp_path):
+    """Linux takes any bytes as a name; other programs write such."""
+    image = next((data / "images").iterdir())
+    odd = os.fsdecode(b"\xff\xe9.png")
+    for part in ("images", "masks"):
+        (data / part / image.name).rename(data / part / odd)
+    out = tmp_path / "run"
+    small = (*SMALL, "data=folder", f"data.root={data}", "data.cache_dir=null", "own_size=false")
+    assert call_main("train", *small, f"output_dir={out}") == 0
+    assert os.fsencode(odd) in (out / "data.csv").read_bytes()
+    assert call_main("train", f"resume={out}", "trainer.max_epochs=2") == 0

@@ -54,7 +54,7 @@ class Run:
         path = self.folder / "images.csv"
         if not path.is_file():
             path = self.folder / "pictures.csv"  # its name until version 0.1.0
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = list(csv.DictReader(file))
         return {row["file"]: np.array([int(v) for k, v in row.items() if ">" in k]) for row in rows}
 

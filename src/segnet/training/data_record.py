@@ -39,7 +39,7 @@ class DataRecord(Callback):
         assert isinstance(data, SegmentationDataModule)
         now = rows(data)
         if self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
+            with self.path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
                 found = changes(list(csv.DictReader(file)), now)
             if not found:
                 return
@@ -56,7 +56,7 @@ class DataRecord(Callback):
             writer.writeheader()
             writer.writerows(now)
             with atomic_write(self.path) as part:
-                part.write_text(text.getvalue(), encoding="utf-8", newline="")
+                part.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def rows(data: SegmentationDataModule) -> list[Row]:

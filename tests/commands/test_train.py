@@ -325,7 +325,7 @@ def test_the_largest_batch_is_found_and_what_limits_it_named(train, cable, capfd
     monkeypatch.setattr("segnet.environment.memory", lambda: 1000)
     train("memory", "find=batch_size")
     assert "data.batch_size=4   (limited by memory, 8 do not fit;" in capfd.readouterr().out
-    monkeypatch.setattr("segnet.commands.train.LARGEST_BATCH", 2)
+    monkeypatch.setattr("segnet.commands.batch_size.LARGEST", 2)
     train("bound", "find=batch_size")
     assert "data.batch_size=2   (the largest that is tried, not limited by memory;" in capfd.readouterr().out
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from segnet.reports.run_report import RunReport
     from segnet.training.module import SegmentationModule
 
-LARGEST_BATCH = 512  # that find=batch_size tries
 SAFE_IN_SWEEPS = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # these start no second command line
 
 
@@ -43,6 +42,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     # Imported here, so that --help and errors of composition answer at once.
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from segnet.commands.build import build
     from segnet.reports.run_report import RunReport
     from segnet.training import checkpoint
     from segnet.training.data_record import DataRecord
@@ -54,7 +54,9 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
         checkpoint.start_from(module, weights, cfg.trust)
     trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     if cfg.find is not None:
-        find_batch_size(cfg, trainer, data)
+        from segnet.commands import batch_size
+
+        batch_size.find(cfg, trainer, data)
         return None
     report = RunReport(cfg)
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -67,38 +69,6 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
         again = command_line("train", [override("resume", cfg.output_dir)])
         print(f"stopped by {stop}; resume with: {again}", file=sys.stderr)
         sys.exit(128 + stop.number)
-
-
-def build(cfg: DictConfig) -> "tuple[Trainer, SegmentationModule, SegmentationDataModule]":
-    """Trainer, module and data as configured, from the configured seed."""
-    import torch
-    from lightning.pytorch import seed_everything
-    from lightning.pytorch.utilities import rank_zero_info
-
-    from segnet import environment
-    from segnet.configuration import instantiate
-
-    environment.keep_freed_memory()
-    torch.set_float32_matmul_precision("high")
-    # trainer.deterministic would have new tensors filled before their kernels fill them, to find faults: 5 % of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    seed_everything(cfg.seed, workers=True, verbose=False)
-    if cfg.trainer.precision == "auto":
-        cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
-    data = instantiate(cfg.data, "data")
-    module = instantiate(cfg.model, "model")
-    for name, callback in cfg.callbacks.items():
-        if callback.get("monitor") is not None:
-            module.check_metric(f"callbacks.{name}.monitor", callback.monitor)
-    keep = {key: cfg[key] for key in ("data", "model", "seed", "monitor", "mode")}
-    module.config = OmegaConf.to_container(OmegaConf.create(keep), resolve=True)
-    trainer = instantiate(cfg.trainer, "trainer")
-    if cfg.trainer.sync_batchnorm and trainer.strategy.root_device.type == "cpu":
-        raise UserError("trainer.sync_batchnorm=true on a CPU: it needs GPUs; add trainer.sync_batchnorm=false")
-    rank_zero_info(
-        f"precision: {trainer.precision} on {environment.hardware(trainer.strategy.root_device)}; run: {cfg.output_dir}"
-    )
-    return trainer, module, data
 
 
 def test(
@@ -125,68 +95,6 @@ def test(
     score = kept.best_model_score if best else None  # type: ignore[attr-defined, union-attr]
     # Infinite where it was undefined in every epoch.
     return float(score) if score is not None and math.isfinite(score) else None
-
-
-def find_batch_size(cfg: DictConfig, trainer: "Trainer", data: "SegmentationDataModule") -> None:
-    """Double the batch until memory, the training images or `LARGEST_BATCH` end it; print the size and what ended it.
-
-    Every size trains a few steps from the start. The machine's own memory is not filled, since Linux would kill the
-    process: what the next size takes is computed from the peaks of the last two.
-
-    Raises:
-        UserError: there are several processes, or two images do not fit.
-    """
-    import resource
-
-    from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
-
-    from segnet import environment
-
-    if trainer.world_size > 1:
-        raise UserError(f"find=batch_size with {trainer.world_size} processes: look for it with trainer=auto, in one")
-    data.prepare_data()
-    data.setup()
-    images = len(data.indices["train"])
-    size, peaks = 0, [0]
-    while size < min(images, LARGEST_BATCH):
-        larger = min(2 * size or 2, images)
-        need = peaks[-1] + (peaks[-1] - peaks[-2]) * (larger - size) / (size / 2) if len(peaks) > 2 else 0
-        if need > environment.memory():
-            break
-        try:
-            _train_briefly(cfg, larger)
-        except RuntimeError as error:
-            if not is_oom_error(error):
-                raise
-            break
-        finally:
-            garbage_collection_cuda()
-        size = larger
-        peaks.append(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    if size == 0:
-        raise UserError(f"find=batch_size: not even {larger} images fit into memory; lower data.image_size")
-    limit = f"limited by memory, {larger} do not fit"
-    if size == images:
-        limit = f"limited by the {images} training images, not by memory"
-    elif size >= LARGEST_BATCH:
-        limit = "the largest that is tried, not limited by memory"
-    print(f"data.batch_size={size}   ({limit}; check the learning rate with it)")
-
-
-def _train_briefly(cfg: DictConfig, batch_size: int) -> None:
-    """Three steps and one validation step, without files."""
-    trial = cfg.copy()
-    with open_dict(trial):
-        trial.callbacks, trial.logger, trial.model.scheduler = {}, {}, None
-        trial.data.batch_size = batch_size
-        trial.trainer.update(max_epochs=1, limit_train_batches=3, limit_val_batches=1, enable_checkpointing=False)
-        trial.trainer.update(enable_progress_bar=False, enable_model_summary=False)
-    logging.disable(logging.INFO)  # or each would tell the hardware once more
-    try:
-        trainer, module, data = build(trial)
-        trainer.fit(module, data)
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def check(cfg: DictConfig) -> None:

@@ -17,7 +17,7 @@ def run(cfg: DictConfig) -> None:
     from segnet.data.splits import SPLITS
     from segnet.reports import data_audit
 
-    choices.settle_data(cfg)
+    choices.settle_data(cfg, asking=False)
     cfg.data.cache_dir = None
     data = instantiate(cfg.data, "data")
     data.prepare_data()

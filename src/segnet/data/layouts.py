@@ -99,8 +99,8 @@ def _said(names: Names, reading: Reading, images: Any) -> Layout:
             told.append(f"{len(bare)} image{'s' * (len(bare) > 1)} of test have no masks and are left out")
             alone = [file for file in alone if file not in bare]
     files = sorted((*reading.pairs, *alone), key=lambda file: file.path)
-    globs = images if images is not None else _globs(names, files, reading)
     pattern = pattern_of(names, reading)
+    globs = images if images is not None or pattern is None else _globs(names, files, reading, *pattern)
     if globs is None or pattern is None:
         image = next(iter(reading.pairs))
         raise UserError(
@@ -110,8 +110,8 @@ def _said(names: Names, reading: Reading, images: Any) -> Layout:
     return _divided(Layout(globs, pattern[0], pattern[1], told=told), names, files)
 
 
-def _globs(names: Names, files: Sequence[File], reading: Reading) -> Any:
-    """Globs that find these files and no other image file; None where a hundred are not enough."""
+def _globs(names: Names, files: Sequence[File], reading: Reading, masks: Masks, match: str | None) -> Any:
+    """Globs that find these files and no other image, or their masks at most; None where a hundred are not enough."""
     wanted = {file.path for file in files}
     folders = sorted({file.folder for file in files})
     suffixes = sorted({file.suffix for file in files})
@@ -122,10 +122,12 @@ def _globs(names: Names, files: Sequence[File], reading: Reading) -> Any:
     common = _common(folders)
     below = [*([common] if len(folders) == 1 else []), *_shapes(folders)]
     places = [[place] for place in below] + [["/".join(map(escape, folder)) for folder in folders]]
-    for place in places:
-        for tail in lists:
-            globs = [f"{where}/{name}" if where else name for where in place for name in tail]
-            if len(globs) <= GLOBS and {file.path for file in _matching(names.root, globs)} == wanted:
+    ways = [
+        [f"{where}/{name}" if where else name for where in place for name in tail] for place in places for tail in lists
+    ]
+    for apart in (("{dir}/{name}", None), (masks, match)):  # first those that find no mask
+        for globs in ways:
+            if len(globs) <= GLOBS and {file.path for file in _matching(names.root, globs, *apart)} == wanted:
                 return globs[0] if len(globs) == 1 else globs
     return None
 
@@ -151,10 +153,10 @@ def _common(folders: Sequence[tuple[str, ...]]) -> str:
     return "/".join(map(escape, first[:count]))
 
 
-def _matching(root: Path, images: Any) -> list[File]:
+def _matching(root: Path, images: Any, masks: Masks = "{dir}/{name}", match: str | None = None) -> list[File]:
     patterns = [images] if isinstance(images, str) else list(images)
     try:
-        return [File.of(path) for path in Pairs(root, patterns, MASKS).list_images()]
+        return [File.of(path) for path in Pairs(root, patterns, masks, match=match).list_images()]
     except UserError:
         return []
 
@@ -176,7 +178,7 @@ def _images_for(names: Names, masks: Masks, match: str | None) -> Layout:
             ]
     taken = {mask for found in pairs.values() for mask in found}
     files = [file for file in pairs if file not in taken]
-    globs = _globs(names, files, Reading(Rule(), pairs, [])) if files else None
+    globs = _globs(names, files, Reading(Rule(), pairs, []), masks, match) if files else None
     return Layout(globs or IMAGES, masks, match)
 
 

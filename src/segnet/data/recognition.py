@@ -98,9 +98,9 @@ def _same(one: Reading, other: Reading) -> bool:
 
 
 def _within(one: Reading, other: Reading) -> bool:
-    """Whether the other explains every image and mask of the one, and more of them."""
+    """Whether the other has an image for each mask of the one, and for more: files of equal names in other folders."""
     masks, others = ({mask for found in r.pairs.values() for mask in found} for r in (one, other))
-    return len(one.pairs) < len(other.pairs) and one.pairs.keys() <= other.pairs.keys() and masks <= others
+    return len(one.pairs) < len(other.pairs) and masks <= others
 
 
 def _voted(names: Names, images: Sequence[File] | None) -> list[Rule]:

@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader
 
 from segnet.networks.segnet import SegNet
 from segnet.training import module as module_file
+from segnet.training.batches import check_is_due
 from segnet.training.graph import WARM_UP, StepGraph, _Captured
 from segnet.training.losses import CrossEntropy, lovasz
-from segnet.training.module import SegmentationModule, check_is_due
+from segnet.training.module import SegmentationModule
 from segnet.training.optimizers import Muon
 
 GPU = torch.device("cuda")

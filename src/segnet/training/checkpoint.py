@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from pkgutil import resolve_name
 from textwrap import shorten
@@ -56,17 +57,35 @@ def read(path: str | Path, argument: str = "ckpt_path", trusted: bool = False) -
     return content
 
 
-def load_module(path: str | Path, trusted: bool = False) -> SegmentationModule:
-    """The trained module, in evaluation mode, with the configuration it was trained with as ``config``."""
-    content = read(path, trusted=trusted)
+def load_module(path: str | Path, trusted: bool = False, argument: str = "ckpt_path") -> SegmentationModule:
+    """The trained module, in evaluation mode, with the configuration it was trained with as ``config``; see `read`."""
+    content = read(path, argument, trusted)
     config = content["config"]
     module = instantiate(config["model"], "model")
     if not isinstance(module, SegmentationModule):
-        raise UserError(f"ckpt_path={path}: not a checkpoint written by segnet (its model is {type(module).__name__})")
+        raise UserError(f"{argument}={path}: not a checkpoint written by segnet (its model is {type(module).__name__})")
     try:
         module.load_state_dict(content["state_dict"])
     except RuntimeError as error:
-        raise UserError(f"ckpt_path={path}: weights do not fit its network ({error})") from error
+        raise UserError(f"{argument}={path}: weights do not fit its network ({error})") from error
+    module.config = config
+    return module.eval()
+
+
+def ensemble(paths: Sequence[Path], trusted: bool = False) -> SegmentationModule:
+    """The networks of several folds' checkpoints as one (`Ensemble`), in evaluation mode; its ``config`` rebuilds it.
+
+    Everything else, such as counted class weights, which only the loss of a test depends on, is the first one's.
+    """
+    members = [load_module(path, trusted) for path in paths]
+    config = deepcopy(members[0].config)
+    nets = [member.config["model"]["net"] for member in members]
+    config["model"]["net"] = {"_target_": "segnet.networks.ensemble.Ensemble", "nets": nets}
+    config["data"]["split"]["fold"] = None
+    module: SegmentationModule = instantiate(config["model"], "model")
+    module.load_state_dict(members[0].state_dict(), strict=False)  # the loss's; its network has other names here
+    for net, member in zip(module.net.nets, members, strict=True):  # type: ignore[arg-type]
+        net.load_state_dict(member.net.state_dict())
     module.config = config
     return module.eval()
 

@@ -1,6 +1,8 @@
 """What lets a run survive being stopped: checkpoints that are whole or not there, and an orderly end on a signal."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from types import FrameType
@@ -46,6 +48,21 @@ class Stopped(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Raise `Stopped` at once on the signals of `StopOnSignal`: for work between trainings, which is done anew."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in StopOnSignal.SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class StopOnSignal(Callback):

@@ -18,6 +18,7 @@ from segnet.runs import resume
 from segnet.training import checkpoint
 from segnet.training.data_record import DataRecord
 from segnet.training.module import SegmentationModule
+from segnet.training.preemption import StopOnSignal
 
 
 def fit(
@@ -37,6 +38,9 @@ def fit(
         trainer.callbacks += [DataRecord(cfg.output_dir, changed_data), report]  # type: ignore[attr-defined]
     with logging_redirect_tqdm([logging.getLogger("lightning.pytorch")]):  # lines of their own beside the bar
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, StopOnSignal):
+            callback.stop()
     return None if trainer.fast_dev_run else test(trainer, module, data, report)  # type: ignore[attr-defined]
 
 

@@ -18,6 +18,8 @@ from segnet.errors import UserError
 from segnet.old_names import update_targets
 from segnet.training.module import SegmentationModule
 
+ENSEMBLE = "segnet.networks.ensemble.Ensemble"
+
 
 def read(path: str | Path, argument: str = "ckpt_path", trusted: bool = False) -> dict[str, Any]:
     """The checkpoint as tensors and plain containers (``weights_only=True``), its configuration checked.
@@ -80,7 +82,7 @@ def ensemble(paths: Sequence[Path], trusted: bool = False) -> SegmentationModule
     members = [load_module(path, trusted) for path in paths]
     config = deepcopy(members[0].config)
     nets = [member.config["model"]["net"] for member in members]
-    config["model"]["net"] = {"_target_": "segnet.networks.ensemble.Ensemble", "nets": nets}
+    config["model"]["net"] = {"_target_": ENSEMBLE, "nets": nets}
     config["data"]["split"]["fold"] = None
     module: SegmentationModule = instantiate(config["model"], "model")
     module.load_state_dict(members[0].state_dict(), strict=False)  # the loss's; its network has other names here
@@ -124,10 +126,11 @@ def _start_from_one(module: SegmentationModule, path: str | Path, trusted: bool)
         module.net.load_state_dict(given | {name: own[name] for name in fresh})
     except RuntimeError as error:
         reason = shorten(str(error).splitlines()[1], 150)  # torch lists every entry
+        told = f"weights={path}: it belongs to another network than this run's ({reason})"
         net = content["config"]["model"]["net"]
-        raise UserError(
-            f"weights={path}: it belongs to another network than this run's ({reason}); choose the same model: {net}"
-        ) from error
+        if net["_target_"] == ENSEMBLE:
+            raise UserError(f"{told}; an ensemble can teach one network: teacher={path}") from error
+        raise UserError(f"{told}; choose the same model: {net}") from error
     if fresh:
         print(f"weights: {before} class(es) there, {now} here; not loaded: {', '.join(sorted(fresh))}", file=sys.stderr)
 

@@ -74,6 +74,11 @@ class Teacher:
         found = self.module.logits(resize_exact(images, (size[0], size[1])))
         return found if size == (height, width) else F.interpolate(found, (height, width), mode="bilinear")
 
+    def described(self) -> dict[str, Any]:
+        """For a report: where it is, how it counts, and what it has seen of the student's splits."""
+        described = {"path": str(self.path), "weight": self.weight, "temperature": self.temperature}
+        return described | {"seen": {split: count for split, count in self.seen.items() if count}}
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Itself: what averages the student's weights copies the student, and the teacher never changes."""
         return self

@@ -94,18 +94,19 @@ class StopOnSignal(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Stop here."""
-        self._stop()
+        self.stop()
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Stop here."""
-        self._stop()
+        self.stop()
 
     on_test_batch_end = on_validation_batch_end
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Stop if a signal has come, such as one after the last batch."""
         if self.received is not None:
             raise Stopped(self.received)
 

@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from helpers import SMALL, call_main, start, wait_for
-from segnet.configuration import instantiate
 from segnet.data.images import read_rgb
 from segnet.deployment import exported_model, verification
 from segnet.networks.ensemble import Ensemble
@@ -95,7 +94,9 @@ def test_the_figures_are_means_deviations_and_sums(validated, images):
     for name in ("val/loss", "val/iou"):
         values = np.array([fold[name] for fold in folds])
         assert results["metrics"][name] == pytest.approx(values.mean())
-        assert results["deviations"][name] == pytest.approx(np.sqrt(((values - values.mean()) ** 2).sum() / (FOLDS - 1)))
+        assert results["deviations"][name] == pytest.approx(
+            np.sqrt(((values - values.mean()) ** 2).sum() / (FOLDS - 1))
+        )
     hit = union = 0
     for row in table(validated / "out_of_fold" / "images.csv"):
         truth = np.asarray(Image.open(images / row["image"].replace("images/", "masks/"))) > 127
@@ -243,4 +244,3 @@ def test_the_ensemble_starts_no_other_network(validated, given, tmp_path, capfd)
     err = capfd.readouterr().err
     assert "belongs to another network" in err
     assert f"teacher={validated}/checkpoints/best.ckpt" in err
-    assert instantiate({"_target_": "segnet.networks.ensemble.Ensemble", "nets": [{"_target_": "torch.nn.Identity"}]}, "n")

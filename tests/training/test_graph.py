@@ -129,6 +129,13 @@ def test_the_usual_run_has_no_obstacle(precision, options, caplog):
     assert not [record for record in caplog.records if "CUDA graph" in record.message]
 
 
+def test_with_a_teacher_there_is_no_graph():
+    model = module(OnGPU)
+    model.teacher = lambda loss, logits, batch: loss
+    model.graph.begin(trainer(), model)
+    assert model.graph.declined == "a teacher takes part in the step, which has not been tried in a graph"
+
+
 def test_false_asks_nothing_and_says_nothing(caplog):
     model = module(OnGPU, cuda_graph=False)
     with caplog.at_level("INFO"):

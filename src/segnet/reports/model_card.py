@@ -124,7 +124,9 @@ def _teacher(results: dict[str, Any]) -> str:
 def _seen(results: dict[str, Any]) -> str:
     """Which figures are optimistic because of the teacher."""
     seen = (results.get("teacher") or {}).get("seen")
-    told = " and ".join(f"{count} of {results['images'][split]} {split} images" for split, count in (seen or {}).items())
+    told = " and ".join(
+        f"{count} of {results['images'][split]} {split} images" for split, count in (seen or {}).items()
+    )
     return f"The teacher has seen {told}, so figures of these splits are optimistic.\n" if told else ""
 
 

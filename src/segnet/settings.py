@@ -90,7 +90,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "resamples": Annotated[int, Ge(100)],
     },
     "import_labels": {
-        "input": PathText, "output": PathText, "images": PathText | None,
+        "input": PathText, "output": PathText, "images": PathText | None, "masks": PathText | None,
         "format": Literal["auto", "coco", "labelme", "cvat", "yolo", "voc", "masks"],
         "classes": Annotated[list[Label], MinLen(1)] | dict[Label, Label | list[Label]] | None, "ignore": list[Label],
         "unlabelled": Literal["error", "empty", "skip"], "missing": Literal["error", "skip"],

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segnet.annotations import raster, runs
+from segnet.annotations import raster, runs, words
 from segnet.annotations.asked import missing, tell_boxes
 from segnet.annotations.folder import Folder, read_text
-from segnet.annotations.records import IGNORE, Annotated, Choices, Object, Source, number, points, split_of
+from segnet.annotations.records import IGNORE, Annotated, Choices, Object, Source, number, points
 from segnet.data.listing import counted
 from segnet.errors import UserError
 
@@ -49,7 +49,9 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     absent: list[str] = []
     for path in files:
         content = load(path)
-        split = split_of(path.stem, path.parent.name)
+        if not fits(content):
+            raise UserError(f"{path}: is not COCO's; its keys {', '.join(KEYS)} must be lists")
+        split = words.split_of(path.stem, path.parent.name)
         names = _categories(content, path, told)
         labels |= dict.fromkeys(names.values())
         images = _images(content, path)
@@ -79,9 +81,8 @@ def _categories(content: Mapping[str, Any], path: Path, told: list[str]) -> dict
     """Name of each category id; without the parent that Roboflow lists as the first one."""
     names: dict[Any, str] = {}
     parents = {c.get("supercategory") for c in content["categories"] if isinstance(c, dict)}
-    used = {
-        a.get("category_id") for a in content["annotations"] if isinstance(a, dict) and _hashable(a.get("category_id"))
-    }
+    ids = [entry.get("category_id") for entry in content["annotations"] if isinstance(entry, dict)]
+    used = {key for key in ids if _hashable(key)}
     for entry in content["categories"]:
         key, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
         if type(key) not in (int, str) or not isinstance(name, str) or not name.strip():
@@ -160,6 +161,8 @@ def _shape(entry: Mapping[str, Any], where: str, choices: Choices, boxes: Counte
     given = entry.get("segmentation")
     if isinstance(given, list) and given:
         rings = given if isinstance(given[0], list) else [given]
+        if not all(isinstance(ring, list) for ring in rings):
+            raise UserError(f"{where}: segmentation must be a list of lists [x, y, x, y, …]; correct or remove it")
         parts = [partial(raster.polygon, [points(ring, f"{where}: segmentation")]) for ring in rings]
         return parts[0] if len(parts) == 1 else partial(raster.union, parts)
     if isinstance(given, dict):

@@ -10,10 +10,10 @@ from xml.etree.ElementTree import Element, ParseError
 import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
 
-from segnet.annotations import raster, runs
+from segnet.annotations import raster, runs, words
 from segnet.annotations.asked import ask_line_width, missing
 from segnet.annotations.folder import Folder, read_text
-from segnet.annotations.records import Annotated, Choices, Object, Source, number, points, split_of
+from segnet.annotations.records import Annotated, Choices, Object, Source, number, points
 from segnet.errors import UserError
 
 AREAS = ("polygon", "box", "ellipse", "mask")
@@ -53,6 +53,8 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     absent: list[str] = []
     for path in files:
         root = load(path)
+        if not fits(root):
+            raise UserError(f"{path}: is not CVAT's for images; it must hold <annotations> with <image> in it")
         if root.find("track") is not None:
             raise UserError(f"{path}: is CVAT's format for videos; export it as 'CVAT for images 1.1'")
         labels |= dict.fromkeys(_names(root))
@@ -64,7 +66,7 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
             lines[name] += sum(shape.tag == "polyline" for shape in drawn)
             if any(not shape.get("label", "").strip() for shape in drawn):
                 raise UserError(f"{path}: image {name!r}: a shape without a label; correct or remove it")
-            split = split_of(image.get("subset", ""), path.stem)
+            split = words.split_of(image.get("subset", ""), path.stem)
             file = folder.find(f"{image.get('subset')}/{name}" if image.get("subset") else name, path, split)
             if file is None:
                 absent.append(name)
@@ -105,11 +107,11 @@ def _shape(shape: Element, where: str, thickness: float | None) -> raster.Shape 
         return partial(_runs, shape.get("rle", ""), where, *(int(value(k)) for k in ("top", "left", "height", "width")))
     if shape.tag == "ellipse":
         turn = number(shape.get("rotation", 0), f"{where}: rotation")
-        return partial(raster.ellipse, *(value(key) for key in ("cx", "cy", "rx", "ry")), turn)
+        return partial(raster.ellipse, value("cx"), value("cy"), value("rx"), value("ry"), turn)
     if shape.tag == "box":
-        return partial(raster.polygon, [_box(*(value(key) for key in ("xtl", "ytl", "xbr", "ybr")), shape, where)])
+        return partial(raster.polygon, [_box(value("xtl"), value("ytl"), value("xbr"), value("ybr"), shape, where)])
     given: Any = [pair.split(",") for pair in shape.get("points", "").split(";") if pair.strip()]
-    found = points(given, f"{where}: points", 2 if shape.tag == "polyline" else 3)
+    found = points(given, f"{where}: points", 2 if shape.tag == "polyline" else 0)
     if shape.tag == "polygon":
         return partial(raster.polygon, [found])
     return partial(raster.line, found, thickness) if thickness else None

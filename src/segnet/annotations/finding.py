@@ -18,7 +18,7 @@ Reader = Callable[[Folder, Sequence[Path], Choices], Source]
 READERS: dict[Format, Reader] = {"coco": coco.read, "labelme": labelme.read, "cvat": cvat.read, "yolo": yolo.read}
 READERS |= {"voc": voc.read, "masks": masks.read}
 # Of formats that list their images: others in the folder have no label.
-LISTING = ("coco", "cvat")
+LISTING = ("coco", "labelme", "cvat")
 SAMPLE = 200  # text files that are looked into
 
 
@@ -47,10 +47,10 @@ def read(given: Path, images: Path | None, format: str, choices: Choices) -> tup
     if given.is_file() and root.name.lower() in ("annotations", "annotation", "labels", "json") and images is None:
         root = root.parent  # whose images lie beside that folder
     folder = Folder(root, images)
-    found = _fitting(folder, [given] if given.is_file() else folder.files)
-    said = "; ".join(
-        f"{name} ({counted([str(p.relative_to(root)) for p in files], 'file')})" for name, files in found.items()
-    )
+    if choices.masks is not None:
+        format = "masks"
+    found = _fitting(folder, given)
+    said = "; ".join(f"{name} ({_counted(files, root)})" for name, files in found.items())
     if format != "auto":
         found = {name: files for name, files in found.items() if name == format}
     if len(found) != 1:
@@ -59,16 +59,15 @@ def read(given: Path, images: Path | None, format: str, choices: Choices) -> tup
         if format != "auto":
             raise UserError(f"input={given}: is not {format}: {there}; choose another format, or leave it out")
         if found:
-            raise UserError(
-                f"input={given}: may be read in {len(found)} ways: {there}; choose with format={next(iter(found))}"
-            )
+            choice = " or ".join(f"format={name}" for name in found)
+            raise UserError(f"input={given}: may be read in {len(found)} ways: {there}; choose {choice}")
         raise UserError(
             f"input={given}: no labels were found: {there}; known are {', '.join(FORMATS)}: see docs/labels.md for how "
             f"their files are named"
         )
     ((name, files),) = found.items()
     source = READERS[name](folder, files, choices)
-    title = f"{name}: {counted([path.relative_to(root).as_posix() for path in files], 'file')}"
+    title = f"{name}: {_counted(files, root)}"
     source.told.extend(folder.told())
     if name in LISTING:
         listed = {image.image for image in source.images}
@@ -81,9 +80,15 @@ def read(given: Path, images: Path | None, format: str, choices: Choices) -> tup
     return source, folder.image_root, title
 
 
-def _fitting(folder: Folder, files: Sequence[Path]) -> dict[Format, list[Path]]:
+def _counted(files: Sequence[Path], root: Path) -> str:
+    kind = "folder" if files[0].is_dir() else "file"
+    return counted([path.relative_to(root).as_posix() for path in files], kind)
+
+
+def _fitting(folder: Folder, given: Path) -> dict[Format, list[Path]]:
     """The files of each format that fits; masks fit where nothing else does."""
     found: dict[Format, list[Path]] = defaultdict(list)
+    files = [given] if given.is_file() else folder.files
     for path in files:
         match path.suffix.lower():
             case ".json":
@@ -93,13 +98,14 @@ def _fitting(folder: Folder, files: Sequence[Path]) -> dict[Format, list[Path]]:
                 found["cvat"].append(path)
             case ".yaml" | ".yml" if b"names" in _head(path) and yolo.fits(yolo.load(path)):
                 found["yolo"].append(path)
-    if not found["yolo"]:
-        texts = [path for path in files if path.suffix.lower() == ".txt"]
-        labels = [path for path in texts[:SAMPLE] if yolo.is_label(path)]
-        found["yolo"] = labels[:0] if not labels else labels
-    found["voc"] = voc.fits(folder) if len(files) != 1 else []
-    found = {name: paths for name, paths in found.items() if paths}
-    return found or ({"masks": there} if (there := masks.fits(folder)) else {})
+    if given.is_dir():
+        if not found["yolo"]:
+            texts = folder.with_suffix(".txt")[:SAMPLE]
+            found["yolo"] = [path for path in texts if yolo.is_label(path)]
+        found["voc"] = voc.fits(folder)
+        if not any(found.values()):
+            found["masks"] = masks.fits(folder)
+    return {name: paths for name, paths in found.items() if paths}
 
 
 def _json(path: Path) -> Format | None:

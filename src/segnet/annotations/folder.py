@@ -6,12 +6,13 @@ A name never leads out of the folder: of an absolute path, of one with ``..`` an
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from segnet.annotations.records import Split, split_of
+from segnet.annotations import words
+from segnet.annotations.records import Split
 from segnet.data.decoding import EXTENSIONS, check_regular
 from segnet.data.listing import counted, is_hidden
 from segnet.errors import UserError
@@ -58,40 +59,42 @@ class Folder:
     def find(self, given: Any, annotation: Path, split: Split | None = None) -> Path | None:
         """The image that an annotation file names; None if there is none.
 
-        Where several images have the name, the one counts whose path ends most like what is given; then those below
-        the annotation file's own folder (or beside it, as in ``annotations/`` and ``images/``); then those of its split.
+        A path from the annotation file's folder, or from that of the images, is literal. Otherwise the image counts
+        that ends most like what is given; of several, one that no folder calls a mask; one below the annotation file's
+        folder, or beside it, as in ``annotations/`` and ``images/``; one of its split.
 
         Raises:
             UserError: it is no name, or several images still have it.
         """
         if not isinstance(given, str) or not given.strip():
             raise UserError(f"{annotation}: {given!r} is no name of an image; correct it")
-        path = PurePosixPath(re.sub(r"^[a-zA-Z][\w+.-]*:/*", "/", given.strip().replace("\\", "/")).split("?")[0])
-        if path.is_absolute() or ".." in path.parts:
+        beside = annotation.parent
+        posix = given.strip().replace("\\", "/")
+        if not posix.startswith("/") and ".." not in posix.split("/"):
+            for base in (beside, self.image_root, beside / "images"):
+                if self.has(path := base / posix):
+                    return path
+        name = PurePosixPath(re.sub(r"^[a-zA-Z][\w+.-]*:/*", "/", posix).split("?")[0])
+        if name.is_absolute() or ".." in name.parts:
             self.led_out.append(given)
-        parts = [part for part in path.parts if part not in ("/", "..", ".")]
+        parts = [part for part in name.parts if part not in ("/", "..", ".")]
         if not parts:
             return None
         found = self._by_name.get(parts[-1].lower()) or self._by_name.get(f"{parts[-1].lower()}.*", [])
-        if len(found) > 1:
-            beside = annotation.parent
-            around = beside.parent if beside != self.root else beside
-            exact = [beside.joinpath(*parts), self.image_root.joinpath(*parts)]
-            if here := next((path for path in exact if path in found), None):
-                return here
-            for rank in (
-                lambda path: _common_end(path.parts, parts),
-                lambda path: path.is_relative_to(beside) + path.is_relative_to(around),
-                lambda path: (
-                    split is not None and split_of(*reversed(path.relative_to(self.image_root).parts[:-1])) == split
-                ),
-                lambda path: path.name == parts[-1],
-            ):
-                most = max(rank(path) for path in found)
-                found = [path for path in found if rank(path) == most]
+        around = beside.parent if beside != self.root else beside
+        ranks: tuple[Callable[[Path], int], ...] = (
+            lambda path: _common_end(path.parts, parts),
+            lambda path: not words.is_mask(path.relative_to(self.image_root)),
+            lambda path: path.is_relative_to(beside) + path.is_relative_to(around),
+            lambda path: split is not None and words.split_of_folders(path.relative_to(self.image_root)) == split,
+            lambda path: path.name == parts[-1],
+        )
+        for rank in ranks if len(found) > 1 else ():
+            most = max(rank(path) for path in found)
+            found = [path for path in found if rank(path) == most]
         if len(found) > 1:
             raise UserError(
-                f"{annotation}: {given!r} may be {found[0]} or {found[1]}; write the path below {self.image_root} into it"
+                f"{annotation}: {given!r} may be {found[0]} or {found[1]}; write the path below {self.image_root} there"
             )
         return found[0] if found else None
 
@@ -104,10 +107,16 @@ class Folder:
         return table
 
     def told(self) -> list[str]:
-        """What is said of the names that were looked for."""
-        if not self.led_out:
-            return []
-        return [f"{counted(self.led_out, 'name')} led out of the folder and counted by its end only"]
+        """What is said of the names that were looked for, and of the folders that were not."""
+        links = [
+            path.relative_to(self.root).as_posix()
+            for path in self.root.rglob("*")
+            if path.is_symlink() and path.is_dir()
+        ]
+        told = [f"{counted(links, 'link')} to a folder not followed; images=<folder> names one"] if links else []
+        if self.led_out:
+            told.append(f"{counted(self.led_out, 'name')} leading out of the folder: only the end of the path counted")
+        return told
 
 
 def read_text(path: Path, what: str) -> str:
@@ -134,13 +143,8 @@ def _common_end(path: Sequence[str], given: Sequence[str]) -> int:
 
 def _walk(root: Path) -> list[Path]:
     found: list[Path] = []
-    seen: set[Path] = set()
-    for where, folders, names in os.walk(root, followlinks=True):
+    for where, folders, names in os.walk(root):  # links to folders may lead out, or to a folder above
         here = Path(where)
-        if (real := here.resolve()) in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add(real)
         folders[:] = [name for name in folders if not is_hidden(PurePosixPath(name))]
         found += [here / name for name in names if not is_hidden(PurePosixPath(name))]
     return sorted(found)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segnet.annotations import raster
+from segnet.annotations import raster, words
 from segnet.annotations.asked import ask_line_width, missing
 from segnet.annotations.coco import load
 from segnet.annotations.folder import Folder
-from segnet.annotations.records import Annotated, Choices, Object, Source, number, points, split_of
+from segnet.annotations.records import Annotated, Choices, Object, Source, number, points
 from segnet.data.listing import counted
 from segnet.errors import UserError
 
@@ -42,6 +42,8 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     inside: list[str] = []
     for path in files:
         content = load(path)
+        if not fits(content):
+            raise UserError(f"{path}: is not labelme's; it needs a list shapes, and imagePath")
         for place, shape in enumerate(content["shapes"]):
             where = f"{path}: shapes[{place}]"
             if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
@@ -52,7 +54,7 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
             labels[shape["label"].strip()] += kind not in NO_AREA
             lines[path.name] += kind in LINES
             spots[path.name] += kind in NO_AREA
-        split = split_of(path.parent.name)
+        split = words.split_of_folders(path.relative_to(folder.root))
         file = _image(folder, content, path, split)
         if file is None and not content.get("imageData"):
             absent.append(str(content.get("imagePath") or path.name))
@@ -69,8 +71,7 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
         told.append(f"{counted(inside, 'image')} taken out of the JSON file")
     if spots.total():
         told.append(f"left out {spots.total()} points, which have no area")
-    images = [*found.values(), *(Annotated(path, None) for path in folder.images if path not in found)]
-    return Source(images, list(labels), told)
+    return Source(list(found.values()), list(labels), told)
 
 
 def _image(folder: Folder, content: Mapping[str, Any], path: Path, split: Any) -> Path | None:
@@ -110,7 +111,7 @@ def _shape(shape: Mapping[str, Any], where: str, thickness: float | None) -> ras
     kind = shape.get("shape_type") or "polygon"
     if kind in NO_AREA:
         return None
-    found = points(shape.get("points"), f"{where}: points", 3 if kind == "polygon" else 2)
+    found = points(shape.get("points"), f"{where}: points", 0 if kind == "polygon" else 2)
     if kind == "polygon":
         return partial(raster.polygon, [found])
     (x0, y0), (x1, y1) = found[:2]

@@ -26,7 +26,7 @@ def unique(paths: Sequence[PurePosixPath]) -> list[str]:
         for i in twice:
             suffix = [safe(paths[i].suffix[1:])] if depth > deepest else []
             names[i] = "__".join([*parts[i][-depth:], stems[i], *suffix])
-    taken = set(name.lower() for name in names)
+    taken = {name.lower() for name in names}
     for i in _repeated(names)[1:]:
         number, name = 2, names[i]
         while names[i].lower() in taken:

@@ -7,6 +7,7 @@ Neither memory nor time depends on how far a shape reaches out of the image.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,9 @@ def polygon(rings: Sequence[Points], height: int, width: int) -> Patch:
     A centre on an edge belongs to the shape on the right or below, so two shapes with a common edge share no pixel and
     leave none out; the direction of an edge makes no difference.
     """
+    rings = [ring for ring in rings if len(ring) > 2]
+    if not rings:
+        return Patch(0, 0, np.zeros((0, 0), np.bool_))
     top, bottom, left, right = _window(np.concatenate(rings), height, width)
     # A column more: what is crossed beyond the last pixel changes nothing.
     odd = np.zeros((bottom - top, right - left + 1), np.uint8)
@@ -91,10 +95,8 @@ def ellipse(cx: float, cy: float, rx: float, ry: float, degrees: float, height: 
 def line(points: Points, thickness: float, height: int, width: int) -> Patch:
     """What lies within half of the ``thickness`` of a line through ``points``, with round ends."""
     ends = np.concatenate([points[1:], points[-1:]])
-    return union(
-        [lambda h, w, a=a, b=b: _segment(a, b, thickness / 2, h, w) for a, b in zip(points, ends, strict=True)],
-        height, width,
-    )  # fmt: skip
+    segments = [partial(_segment, a, b, thickness / 2) for a, b in zip(points, ends, strict=True)]
+    return union(segments, height, width)
 
 
 def stored(covered: NDArray[np.bool_], top: int, left: int, height: int, width: int) -> Patch:
@@ -121,7 +123,8 @@ def _segment(a: Points, b: Points, radius: float, height: int, width: int) -> Pa
 def _centres(corners: Points, height: int, width: int, x: float, y: float) -> tuple[int, int, Points, Points]:
     """Of the pixels in a window: its top and left, and the offsets (1, w) and (h, 1) of their centres from a point."""
     top, bottom, left, right = _window(corners, height, width)
-    return top, left, np.arange(left, right)[None] + 0.5 - x, np.arange(top, bottom)[:, None] + 0.5 - y
+    columns, rows = np.arange(left, right, dtype=np.float64), np.arange(top, bottom, dtype=np.float64)
+    return top, left, columns[None] + 0.5 - x, rows[:, None] + 0.5 - y
 
 
 def _window(points: Points, height: int, width: int) -> tuple[int, int, int, int]:

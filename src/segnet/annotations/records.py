@@ -70,9 +70,10 @@ class Choices:
     crowd: Literal["ignore", "object"] | None = None
     ignore: Sequence[str] = ()
     named: Sequence[str] = ()  # labels that classes names
+    masks: str | None = None
 
 
-def points(values: Any, where: str, least: int = 3) -> Points:
+def points(values: Any, where: str, least: int = 0) -> Points:
     """Coordinates [[x, y], …] or [x, y, x, y, …] as float64 (n, 2).
 
     Raises:
@@ -103,16 +104,3 @@ def number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not abs(found) <= FAR:
         raise UserError(f"{where}={value!r}: must be a finite number below {FAR:.0e}; correct or remove it")
     return found
-
-
-def split_of(*names: str) -> Split | None:
-    """The split that one of the names says, such as ``instances_val2017.json`` or a folder ``valid``; the first one."""
-    words = {
-        "train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing"),
-    }  # fmt: skip
-    for name in names:
-        parts = "".join(c if c.isalpha() else " " for c in name.lower()).split()
-        found: list[Split] = [split for split in ("train", "val", "test") if set(parts) & set(words[split])]  # type: ignore[misc]
-        if len(found) == 1:
-            return found[0]
-    return None

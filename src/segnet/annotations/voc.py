@@ -9,11 +9,11 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
-from segnet.annotations import cvat, raster
+from segnet.annotations import cvat, raster, words
 from segnet.annotations.asked import missing
 from segnet.annotations.folder import Folder, read_text
-from segnet.annotations.records import BACKGROUND, IGNORE, Annotated, Choices, Object, Source, Split, split_of
-from segnet.data.decoding import EXTENSIONS, LOSSY
+from segnet.annotations.records import BACKGROUND, IGNORE, Annotated, Choices, Object, Source, Split
+from segnet.data.decoding import EXTENSIONS, LOSSY, header
 from segnet.data.images import read_raw_mask
 from segnet.errors import UserError
 
@@ -55,7 +55,7 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
             if image is None:
                 absent.append(path.name)
                 continue
-            found[image] = Annotated(image, partial(_drawn, path, table), split=splits.get(path.stem))
+            found[image] = Annotated(image, partial(_drawn, path, table), header(path)[:2], splits.get(path.stem))
         for path in folder.images:  # images that have no mask; only those of the lists, where there are some
             if path.parent == base / "JPEGImages" and path not in found and (not splits or path.stem in splits):
                 found[path] = Annotated(path, None, split=splits.get(path.stem))
@@ -147,10 +147,10 @@ def _splits(folder: Path, told: list[str]) -> dict[str, Split]:
     found: dict[str, Split] = {}
     lists = sorted(folder.glob("*.txt")) if folder.is_dir() else []
     for path in lists:
-        split = split_of(path.stem)
+        split = words.split_of(path.stem)
         for line in read_text(path, "list").splitlines() if split else []:
-            if words := line.split():
-                name = Path(words[0].replace("\\", "/")).name
+            if line.strip():
+                name = Path(line.split()[0].replace("\\", "/")).name
                 if found.setdefault(name, split) != split:  # type: ignore[arg-type]
                     told.append(f"{path.name} and another list name {name}, so the lists are not taken")
                     return {}

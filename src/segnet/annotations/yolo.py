@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from segnet.annotations import raster
+from segnet.annotations import raster, words
 from segnet.annotations.asked import missing, tell_boxes
 from segnet.annotations.folder import Folder, read_text
-from segnet.annotations.records import Annotated, Choices, Object, Source, Split, points, split_of
+from segnet.annotations.records import Annotated, Choices, Object, Source, Split, points
+from segnet.data.listing import counted
 from segnet.errors import UserError
 
 SPLITS: tuple[tuple[Split, tuple[str, ...]], ...] = (
@@ -51,9 +52,9 @@ def is_label(path: Path) -> bool:
     if path.name in NAME_LISTS or path.stat().st_size > 10**8:
         return False
     with path.open("rb") as file:
-        words = next((line.split() for line in file if line.strip()), [])
+        first = next((line.split() for line in file if line.strip()), [])
     number = re.compile(rb"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-    return len(words) >= 5 and words[0].isdigit() and all(number.fullmatch(word) for word in words)
+    return len(first) >= 5 and first[0].isdigit() and all(number.fullmatch(word) for word in first)
 
 
 def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
@@ -62,31 +63,36 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     A text file without lines says that its image has no object; an image without a text file says nothing.
     """
     told: list[str] = []
-    content = load(files[0]) if files else {}
-    names = _names(content, folder, files)
-    splits = _splits(content, folder, files[0], choices, told) if files else {}
+    settings = [path for path in files if path.suffix.lower() in (".yaml", ".yml")]
+    if len(settings) > 1:
+        raise UserError(
+            f"{settings[0]} and {settings[1]} both describe a data set; give one of them: input={settings[0]}"
+        )
+    content = load(settings[0]) if settings else {}
+    names = _names(content, folder)
+    splits = _splits(content, folder, settings[0], choices, told) if settings else {}
     images: list[Annotated] = []
     boxes, used = Counter[str](), Counter[int]()
     texts = set(folder.with_suffix(".txt"))
-    for path in folder.images:
+    if splits and (rest := [path.name for path in folder.images if path not in splits]):
+        told.append(f"left out {counted(rest, 'image')} that {settings[0].name} does not list")
+    for path in splits or folder.images:
         relative = path.relative_to(folder.image_root)
-        split = splits.get(path) if splits else split_of(*reversed(relative.parts[:-1]))
+        split = splits.get(path) if splits else words.split_of_folders(relative)
         label = next((text for text in _texts(folder, relative) if text in texts), None)
         if label is not None:
             texts.discard(label)
             used.update(_check(label, choices, boxes))
         images.append(Annotated(path, partial(_drawn, label, names, choices) if label else None, split=split))
     if names and (unknown := [number for number in used if number not in names]):
-        raise UserError(
-            f"{folder.root}: labels have class {unknown[0]}, and names are {names}; add it to names in {files[0] if files else 'them'}"
-        )
+        raise UserError(f"{folder.root}: labels have class {unknown[0]}, and names are {names}; add it there")
     homeless = [text.relative_to(folder.root).as_posix() for text in sorted(texts) if is_label(text)]
     told += missing(homeless, folder.root, choices.missing) + tell_boxes(boxes, choices)
     numbers = sorted(names or used)
     return Source(images, [names.get(n, str(n)) for n in numbers], told, named=bool(names))
 
 
-def _names(content: Mapping[str, Any], folder: Folder, files: Sequence[Path]) -> dict[int, str]:
+def _names(content: Mapping[str, Any], folder: Folder) -> dict[int, str]:
     given = content.get("names")
     if given is None:
         lists = [path for path in folder.files if path.name in NAME_LISTS]
@@ -96,7 +102,7 @@ def _names(content: Mapping[str, Any], folder: Folder, files: Sequence[Path]) ->
     names: dict[int, str] = {}
     for key, name in pairs:
         if not str(key).isdigit() or not isinstance(name, str | int | float) or not str(name).strip():
-            raise UserError(f"{files[0]}: names: {key!r}: {name!r} must be a number and a name; correct it")
+            raise UserError(f"{folder.root}: names: {key!r}: {name!r} must be a number and a name; correct it")
         names[int(key)] = str(name).strip()
     return names
 
@@ -119,7 +125,7 @@ def _splits(
     absent: list[str] = []
     base = str(content.get("path") or "")
     for split, keys in SPLITS:
-        given = next((content[key] for key in keys if content.get(key)), [])
+        given: Any = next((content[key] for key in keys if content.get(key)), [])
         entries: dict[Path, None] = {}
         for entry in given if isinstance(given, list) else [given]:
             if not isinstance(entry, str):
@@ -157,32 +163,32 @@ def _place(given: str, base: Path, folder: Folder) -> Path | None:
 
 def _check(label: Path, choices: Choices, boxes: Counter[str]) -> Iterator[int]:
     """The class of each line, and how many boxes there are."""
-    for where, words in _lines(label):
-        if not words[0].isdigit() or len(words[0]) > 6:
-            raise UserError(f"{where}: {words[0]!r} is no number of a class; correct or remove it")
-        if len(words) == 5:
+    for where, entry in _lines(label):
+        if not entry[0].isdigit() or len(entry[0]) > 6:
+            raise UserError(f"{where}: {entry[0]!r} is no number of a class; correct or remove it")
+        if len(entry) == 5:
             boxes[choices.boxes] += 1
-        elif len(words) < 7 or len(words) % 2 == 0:
+        elif len(entry) < 7 or len(entry) % 2 == 0:
             raise UserError(
-                f"{where}: has {len(words)} numbers; a class and three or more pairs of x and y are expected; correct it"
+                f"{where}: has {len(entry)} numbers; a class and three or more pairs x y are expected; correct it"
             )
-        yield int(words[0])
+        yield int(entry[0])
 
 
 def _lines(label: Path) -> Iterator[tuple[str, list[str]]]:
     for number, line in enumerate(read_text(label, "label file").splitlines(), 1):
-        if words := line.split():
-            yield f"{label}:{number}", words
+        if entry := line.split():
+            yield f"{label}:{number}", entry
 
 
 def _drawn(label: Path, names: Mapping[int, str], choices: Choices, height: int, width: int) -> Iterator[Object]:
-    for where, words in _lines(label):
-        found = points(words[1:], where, 2)
+    for where, entry in _lines(label):
+        found = points(entry[1:], where, 2)
         if found.min() < LIMITS[0] or found.max() > LIMITS[1]:
             raise UserError(f"{where}: {found.max():g} is no share of the image's side; give 0..1, not pixels")
-        name = names.get(int(words[0]), words[0])
+        name = names.get(int(entry[0]), entry[0])
         found = found * np.array([width, height], np.float64)
-        if len(words) > 5:
+        if len(entry) > 5:
             yield Object(name, partial(raster.polygon, [found]))
         elif choices.boxes == "fill":
             middle, size = found

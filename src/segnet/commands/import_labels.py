@@ -23,7 +23,9 @@ def run(cfg: DictConfig) -> None:
     settings = OmegaConf.to_object(cfg)
     assert isinstance(settings, dict)
     wanted, ignore = settings["classes"], [str(label) for label in settings["ignore"]]
-    choices = Choices(cfg.boxes, cfg.line_width, cfg.missing, cfg.crowd, ignore, classes.named(wanted))
+    choices = Choices(
+        cfg.boxes, cfg.line_width, cfg.missing, cfg.crowd, ignore, classes.named(wanted), cfg.masks and str(cfg.masks)
+    )
     source, root, title = finding.read(given, Path(str(cfg.images)) if cfg.images else None, cfg.format, choices)
     chosen = classes.choose(source, wanted, ignore)
     told = [title, *source.told]

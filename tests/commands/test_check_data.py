@@ -12,7 +12,8 @@ from helpers import call_main
 from segnet.cli import CONF_DIR
 from segnet.commands.choices import settle_data
 from segnet.configuration import instantiate
-from segnet.reports.data_audit import difference_hash, guess
+from segnet.reports.duplicates import difference_hash
+from segnet.reports.mask_values import guess
 
 
 @pytest.fixture

@@ -98,6 +98,7 @@ def check_settings(cfg: DictConfig, name: str) -> None:
         "runs",
         "resume",
         "weights",
+        "teacher",
         "camvid",
         "magnetic_tile",
         "data.root",

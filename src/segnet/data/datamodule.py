@@ -1,7 +1,5 @@
 """One data module for every data set: patterns say where images and masks are, Lightning gets loaders."""
 
-import os
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,8 +13,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from segnet import settings
-from segnet.data import cache, division
-from segnet.data.dataset import Batch, EpochSampler, Loader, Samples, collate, epoch_of, processes
+from segnet.data import cache, division, loading
+from segnet.data.dataset import Batch, EpochSampler, Samples, collate, epoch_of
 from segnet.data.decoded import Decoded, size_of
 from segnet.data.masks import Encoding, check_classes
 from segnet.data.pairs import Layout, Pair, find
@@ -200,39 +198,19 @@ class SegmentationDataModule(LightningDataModule):
             UserError: the split has fewer images than there are processes.
         """
         self.require(split)
-        train, workers = split == "train", self._workers()
+        train, count = split == "train", len(self.indices[split])
+        rank, world = loading.ranks(self.trainer)
+        loading.check_ranks(split, count, world)
         kept = self._resident if resident and self._resident and split in self._resident.indices else None
-        if kept and self.num_workers == "auto":  # drawing takes 0.1 ms an image, which a GPU should not wait for
-            workers = min(2, workers) if train else 0
-            warnings.filterwarnings("ignore", "The '.*_dataloader' does not have many workers")
-        count = len(self.indices[split])
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if count < world:
-            raise UserError(
-                f"data.split gives {count} image(s) to {split}, fewer than the {world} processes; use fewer "
-                f"(trainer.devices, trainer.num_nodes)"
-            )
         samples = kept.draws(split, augment and train) if kept else self.samples(split, augment)
         positive = None
         if train and self.positive_share is not None:
-            positive = np.array([(self.load(index)[1] == 1).any() for index in self.indices["train"]], np.bool_)
+            positive = loading.shows(self.load, self.indices["train"])
         epoch = partial(epoch_of, self.trainer) if resident and self.trainer else None
         sampler = EpochSampler(count, self.seed, train, rank, world, positive, self.positive_share or 0.0, epoch)
-        return Loader(
-            samples,
-            batch_size=self.batch_size,
-            sampler=sampler,  # type: ignore[arg-type]
-            drop_last=train and self.drop_single,
-            collate_fn=None if kept else collate,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else every epoch would draw from the generator that dropout draws from
-            **processes(workers),
-        )
-
-    def _workers(self) -> int:
-        on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
-        auto = 0 if on_cpu else min(8, max(1, (os.cpu_count() or 1) - 1))
-        return auto if self.num_workers == "auto" else self.num_workers
+        workers = loading.workers(self.num_workers, self.trainer, kept is not None, train)
+        drop_last = train and self.drop_single
+        return loading.make(samples, sampler, self.batch_size, workers, None if kept else collate, drop_last)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """See `loader`."""

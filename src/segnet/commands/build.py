@@ -22,6 +22,9 @@ def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDat
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
     data = instantiate(cfg.data, "data")
+    if cfg.data.get("image_size") is None:  # the default, or the size of the crops; the model's is the same
+        height, width = data.image_size
+        cfg.data.image_size = height if height == width else [height, width]
     module = instantiate(cfg.model, "model")
     for name, callback in cfg.callbacks.items():
         if callback.get("monitor") is not None:

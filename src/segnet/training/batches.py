@@ -21,7 +21,7 @@ def settle_last_batch(net: nn.Module, data: SegmentationDataModule) -> None:
     """
     data.drop_single = False
     world = data.trainer.world_size if data.trainer else 1
-    images = len(data.indices["train"]) // world
+    images = data.epoch_length // world
     if (data.batch_size > 1 and images % data.batch_size != 1) or _can_train_on_one(net, data):
         return
     name = type(net).__name__
@@ -63,3 +63,8 @@ def loss_without_value(batch: dict[str, Tensor], data: SegmentationDataModule | 
         f"the network's output is finite, so the loss itself has no value for this batch; choose another one, such as "
         f"loss=cross_entropy, or look at the masks of {', '.join(files)}"
     )
+
+
+def check_is_due(device: torch.device, batch_idx: int, every: int, last: bool) -> bool:
+    """Whether to look after this step if the loss is finite: always on a CPU; a GPU would have to be waited for."""
+    return device.type == "cpu" or last or (batch_idx + 1) % every == 0

@@ -14,13 +14,14 @@ from segnet.configuration import call
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
 from segnet.settings import Above0, NotNegative, Rgb
-from segnet.training.batches import loss_without_value, settle_last_batch
+from segnet.training.batches import check_is_due, loss_without_value, settle_last_batch
 from segnet.training.graph import StepGraph
 from segnet.training.image_counts import ImageCounts
 from segnet.training.losses import set_class_weights
 from segnet.training.metrics import Counts, MeanLoss, names, scores, unseen
 from segnet.training.schedules import attach
 from segnet.training.segmenter import Segmenter
+from segnet.training.whole_images import evaluate
 
 Batch = dict[str, Tensor]
 STAGES = ("train", "val", "test")
@@ -37,7 +38,7 @@ class SegmentationModule(Segmenter):
             ``total_iters``) and was not given is the run's number of steps, and it then steps per batch,
             otherwise per epoch.
         classes: class names; one name is a binary task.
-        image_size: (height, width) that images have in training, and get in `forward`.
+        image_size: (height, width) that images have in training (or crops of them), and get in `forward`.
         mean: of the RGB channels in 0..1, for normalisation on the device.
         std: their standard deviations.
         class_weights: factors of the loss per class (binary: of the positive class), or
@@ -114,21 +115,26 @@ class SegmentationModule(Segmenter):
 
     def _results(self, batch: Batch, stage: str = "train") -> tuple[Tensor, Tensor, Tensor]:
         """Loss, confusion matrix and histogram of a batch; nothing here waits for a GPU."""
-        loss, logits = self._loss(batch, sampled=False)
+        loss, logits = self._loss(batch)
         return loss, *self._counts(stage).count(logits, batch["mask"])
 
-    def _loss(self, batch: Batch, sampled: bool) -> tuple[Tensor, Tensor]:
+    def _loss(self, batch: Batch, samples: int = 0) -> tuple[Tensor, Tensor]:
         image = batch["image"]
-        logits = self.mean_of_samples(image, self.mc_samples) if sampled else self.logits(image)
+        logits = self.mean_of_samples(image, samples) if samples else self.logits(image)
         with torch.autocast(logits.device.type, enabled=False):
             loss: Tensor = self.loss(logits, batch["mask"].long())
         return loss, logits.detach()
 
-    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
-        loss, logits = self._loss(batch, sampled=stage == "test" and self.mc_samples > 0)
-        return self._keep(stage, loss, self._counts(stage).count(logits, batch["mask"]), batch), logits
+    def _step(self, batch: Batch, stage: str, samples: int = 0) -> Batch:
+        """Loss and logits of a batch; of a network trained on crops, loss and confusion matrix of one whole image."""
+        if self.on_crops:
+            loss, *counted = evaluate(self, self.loss, self._counts(stage), batch["image"], batch["mask"], samples)
+            return {"loss": self._keep(stage, loss, counted, batch), "confusion": counted[0]}
+        loss, logits = self._loss(batch, samples)
+        counted = [*self._counts(stage).count(logits, batch["mask"])]
+        return {"loss": self._keep(stage, loss, counted, batch), "logits": logits}
 
-    def _keep(self, stage: str, loss: Tensor, counted: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
+    def _keep(self, stage: str, loss: Tensor, counted: Sequence[Tensor], batch: Batch) -> Tensor:
         self._counts(stage).update(*counted)
         getattr(self, f"{stage}_loss").update(loss.detach(), len(batch["image"]))
         return loss
@@ -144,7 +150,7 @@ class SegmentationModule(Segmenter):
         every = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
         if check_is_due(loss.device, batch_idx, every, last=self.trainer.is_last_batch):
             self._check_finite(batch if loss.device.type == "cpu" else None)
-        return self._keep("train", loss, (counted[0], counted[1]), batch)
+        return self._keep("train", loss, counted, batch)
 
     def _check_finite(self, batch: Batch | None = None) -> None:
         """Stop where a loss was not finite, that of this batch if one is given."""
@@ -177,12 +183,11 @@ class SegmentationModule(Segmenter):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One loss."""
-        return self._step(batch, "val")[0]
+        return self._step(batch, "val")["loss"]
 
     def test_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """One loss, and the logits for `ImageCounts`."""
-        loss, logits = self._step(batch, "test")
-        return {"loss": loss, "logits": logits}
+        """One loss, and what `ImageCounts` reads."""
+        return self._step(batch, "test", self.mc_samples)
 
     def on_train_epoch_start(self) -> None:
         """Draw dropout by seed, epoch and process, so that a resumed run draws what the whole one would have."""
@@ -243,8 +248,3 @@ class SegmentationModule(Segmenter):
         """
         self._check_finite()
         checkpoint["config"] = self.config
-
-
-def check_is_due(device: torch.device, batch_idx: int, every: int, last: bool) -> bool:
-    """Whether to look after this step if the loss is finite: always on a CPU; a GPU would have to be waited for."""
-    return device.type == "cpu" or last or (batch_idx + 1) % every == 0

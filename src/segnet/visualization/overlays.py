@@ -15,6 +15,7 @@ VOID = (90, 90, 90)
 MISSED = (255, 150, 0)
 FALSE_ALARM = (60, 140, 255)
 WRONG = (255, 60, 60)
+SIDE = 1024  # of a panel's images at most, where they are larger than the network's input
 STRIP = 2**20  # pixels drawn at a time, so that large images take little more than their own memory
 
 
@@ -68,6 +69,12 @@ def panel(
     shown = [image, *(overlay(image, mask, table, binary) for mask in (truth, prediction))]
     shown.append(errors(image, truth, prediction, binary))
     return np.concatenate([part for one in shown for part in (rule, one)][1:], axis=1)
+
+
+def drawn_at(size: Sequence[int]) -> tuple[int, int]:
+    """(height, width) that an image of this size is drawn at: no side above `SIDE`."""
+    height, width = (max(1, round(side * min(1, SIDE / max(size)))) for side in size)
+    return height, width
 
 
 def grid(panels: Sequence[Image]) -> Image:

@@ -258,7 +258,7 @@ def test_validation_gives_whole_images_one_by_one(folder):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"crop": 64, "image_size": 96}, r"data\.image_size=96 beside data\.crop=64: .*set data\.image_size=null"),
+        ({"crop": 64, "image_size": 96}, r"data\.image_size=96 beside data\.crop=64: .*leave data\.image_size out"),
         ({"crop": 16}, r"data\.crop=16: must be one side or"),
         ({"crop": None, "scale": 0.5}, r"data\.scale=0\.5 without data\.crop: add data\.crop=480"),
         ({"crop": None, "crops_per_epoch": 9}, r"data\.crops_per_epoch=9 without data\.crop"),

@@ -1,6 +1,7 @@
 """The objects of a training from its configuration."""
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
@@ -21,10 +22,8 @@ def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDat
     seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
+    settle_size(cfg.data)
     data = instantiate(cfg.data, "data")
-    if cfg.data.get("image_size") is None:  # the default, or the size of the crops; the model's is the same
-        height, width = data.image_size
-        cfg.data.image_size = height if height == width else [height, width]
     module = instantiate(cfg.model, "model")
     for name, callback in cfg.callbacks.items():
         if callback.get("monitor") is not None:
@@ -38,3 +37,14 @@ def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDat
         f"precision: {trainer.precision} on {environment.hardware(trainer.strategy.root_device)}; run: {cfg.output_dir}"
     )
     return trainer, module, data
+
+
+def settle_size(data: DictConfig) -> None:
+    """With ``crop``, the size of the network's input is the crop's, unless the command line names another one.
+
+    That stays, and the data refuse it; a default, or what an experiment has, gives way.
+    """
+    chosen = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    named = any(override.lstrip("+").startswith("data.image_size=") for override in chosen)
+    if data.get("crop") is not None and not (named and data.get("image_size") is not None):
+        data.image_size = data.crop

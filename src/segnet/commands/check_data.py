@@ -12,16 +12,19 @@ def run(cfg: DictConfig) -> None:
     import json
     from pathlib import Path
 
+    from segnet.commands.build import settle_size
     from segnet.configuration import instantiate
     from segnet.data.splits import SPLITS
-    from segnet.reports import data_audit
+    from segnet.reports import data_audit, shrinking
 
     cfg.data.cache_dir = None
+    settle_size(cfg.data)
     data = instantiate(cfg.data, "data")
     data.prepare_data()
     data.setup()
     print(data.used(*SPLITS))
     findings = data_audit.examine(data, int(cfg.near))
+    findings["warnings"] += shrinking.found(data)
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")

@@ -65,7 +65,7 @@ def plan(
     if image_size is not None and size_of(image_size) != size:
         raise UserError(
             f"data.image_size={image_size} beside data.crop={crop}: crops are not resized, so the network gets them as "
-            f"they are; set data.image_size=null"
+            f"they are; leave data.image_size out"
         )
     if not 0 < scale <= 4:
         raise UserError(f"data.scale={scale}: must lie above 0 and be at most 4")

@@ -78,9 +78,11 @@ def drawn_at(size: Sequence[int]) -> tuple[int, int]:
 
 
 def grid(panels: Sequence[Image]) -> Image:
-    """Panels of one size below each other with a white rule: (n H + (n - 1)·8, W, 3) uint8 RGB."""
-    rule = np.full((8, panels[0].shape[1], 3), 255, np.uint8)
-    return np.concatenate([part for one in panels for part in (rule, one)][1:])
+    """Panels below each other with a white rule, narrower ones filled up with white: uint8 RGB (H, W, 3)."""
+    width = max(panel.shape[1] for panel in panels)
+    rule = np.full((8, width, 3), 255, np.uint8)
+    wide = [np.pad(p, [(0, 0), (0, width - p.shape[1]), (0, 0)], constant_values=255) for p in panels]
+    return np.concatenate([part for one in wide for part in (rule, one)][1:])
 
 
 def save(path: Path, image: Image) -> None:

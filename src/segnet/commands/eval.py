@@ -63,6 +63,8 @@ def run(cfg: DictConfig) -> float | None:
     told = f"image size {sizes[0]}{', as trained' if sizes[0] == sizes[1] else f' (trained at {sizes[1]})'}"
     print(f"{f'whole images by windows of {data.plan}, as trained' if data.plan else told}; {data.mask}")
     print(data.used(cfg.split))
+    if cfg.split in ("train", "val") and (caveat := getattr(data.split, "caveat", None)):
+        print(caveat)
     trainer.test(module, loader, verbose=False)
     if not module.image_counts.found:
         raise UserError(f"trainer.limit_test_batches={cfg.trainer.limit_test_batches}: no image is evaluated; raise it")

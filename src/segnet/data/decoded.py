@@ -43,7 +43,7 @@ class Decoded:
 
     def _key(self, size: object) -> str:
         """Of the cache of these files at a size."""
-        files = [file for pair in self.pairs for file in (pair.image, pair.mask)]
+        files = [file for pair in self.pairs for file in (pair.image, pair.mask, *pair.more)]
         return cache.key_of(files, size, (self.encoding, {(pair.drawn, pair.bits) for pair in self.pairs}))
 
     def tell_absent(self, splits: dict[str, list[int]], classes: Sequence[str]) -> None:

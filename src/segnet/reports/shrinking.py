@@ -27,7 +27,7 @@ def width(mask: NDArray[np.bool_]) -> float | None:
         return None
     inside = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
     greatest = np.zeros(found, np.float32)
-    np.maximum.at(greatest, parts[mask], inside[mask])
+    np.maximum.at(greatest, parts[mask].astype(np.int64), inside[mask])
     return max(1.0, 2 * float(greatest[1:].min()) - 1)
 
 

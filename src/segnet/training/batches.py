@@ -1,4 +1,4 @@
-"""Batches on which a network cannot be trained: of a single image, or without a value of the loss."""
+"""Batches on which a network cannot be trained: of a single image, or without a value of the loss; when to look."""
 
 import copy
 

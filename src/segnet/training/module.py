@@ -82,6 +82,7 @@ class SegmentationModule(Segmenter):
         self.counts: dict[str, tuple[Tensor, Tensor]] = {}  # of the last epoch, by stage, for the reports
         self.image_counts = ImageCounts(len(self.classes))
         self.mc_samples = 0  # of dropout, averaged in a test
+        self.teacher: Callable[[Tensor, Tensor, Batch], Tensor] | None = None  # see `segnet.training.distillation`
         self.check_metric("monitor", monitor)
 
     def check_metric(self, key: str, name: str) -> None:
@@ -110,29 +111,28 @@ class SegmentationModule(Segmenter):
             self.net.compile(mode=self.compile_mode)  # in place: the names of the weights stay
 
     def _counts(self, stage: str) -> Counts:
-        counts: Counts = getattr(self, f"{stage}_counts")
-        return counts
+        return getattr(self, f"{stage}_counts")  # type: ignore[no-any-return]
 
-    def _results(self, batch: Batch, stage: str = "train") -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, confusion matrix and histogram of a batch; nothing here waits for a GPU."""
+    def _results(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, confusion matrix and histogram of a training batch; nothing here waits for a GPU."""
         loss, logits = self._loss(batch)
-        return loss, *self._counts(stage).count(logits, batch["mask"])
+        loss = loss if self.teacher is None else self.teacher(loss, logits, batch)
+        return loss, *self._counts("train").count(logits.detach(), batch["mask"])
 
     def _loss(self, batch: Batch, samples: int = 0) -> tuple[Tensor, Tensor]:
-        image = batch["image"]
-        logits = self.mean_of_samples(image, samples) if samples else self.logits(image)
+        logits = self.mean_of_samples(batch["image"], samples) if samples else self.logits(batch["image"])
         with torch.autocast(logits.device.type, enabled=False):
             loss: Tensor = self.loss(logits, batch["mask"].long())
-        return loss, logits.detach()
+        return loss, logits
 
     def _step(self, batch: Batch, stage: str, samples: int = 0) -> Batch:
-        """Loss and logits of a batch; of a network trained on crops, loss and confusion matrix of one whole image."""
+        """Loss and logits of a batch; trained on crops, loss and confusion matrix of a whole image."""
         if self.on_crops:
             loss, *counted = evaluate(self, self.loss, self._counts(stage), batch["image"], batch["mask"], samples)
             return {"loss": self._keep(stage, loss, counted, batch), "confusion": counted[0]}
         loss, logits = self._loss(batch, samples)
-        counted = [*self._counts(stage).count(logits, batch["mask"])]
-        return {"loss": self._keep(stage, loss, counted, batch), "logits": logits}
+        found = self._counts(stage).count(logits, batch["mask"])
+        return {"loss": self._keep(stage, loss, found, batch), "logits": logits}
 
     def _keep(self, stage: str, loss: Tensor, counted: Sequence[Tensor], batch: Batch) -> Tensor:
         self._counts(stage).update(*counted)

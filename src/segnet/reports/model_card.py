@@ -24,6 +24,14 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
     config: dict[str, Any] = module.config or {}
     model = config.get("model", {})
     height, width = data.image_size
+    at, resized = f"{height} × {width}", f"{height} × {width}, bilinear with antialiasing"
+    counted = f"at {at}, the size that the network gets images and masks at"
+    if data.plan:
+        at = f"whole images, scale {data.plan.scale:g}"
+        resized = f"by {data.plan.scale:g}, bilinear with antialiasing; trained on crops of {data.plan}"
+        if data.plan.scale == 1:
+            resized = f"none; trained on crops of {data.plan}"
+        counted = f"over {at}, by a sliding window of {height} × {width} as in `predict.py`; in training over crops"
     metrics = results["metrics"]
 
     def value(name: str) -> str:
@@ -63,7 +71,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 
 | | |
 |---|---|
-| resize | {height} × {width}, bilinear with antialiasing |
+| resize | {resized} |
 | normalise | mean {_list(module.mean)}, standard deviation {_list(module.std)} |
 | augmentation | {", ".join(augment) or "none"} |
 
@@ -87,13 +95,13 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 ## Results
 
 Training and validation figures are of the best epoch; training figures are taken while the weights change.
-They are counted at {height} × {width}, the size that the network gets images and masks at.
+They are counted {counted}.
 {"" if tested else "There was no test." + chr(10)}{_seen(results)}
 | metric | training | validation | test |
 |---|---:|---:|---:|
 {chr(10).join(lines)}
 
-| IoU of class | validation, {height} × {width} | test, {height} × {width} | test, images' own size |
+| IoU of class | validation, {at} | test, {at} | test, images' own size |
 |---|---:|---:|---:|
 {chr(10).join(ious)}
 

@@ -144,7 +144,7 @@ def _report(cfg: DictConfig) -> float | None:
 
     home = Path(cfg.output_dir)
     results = [json.loads((_folder(cfg, i) / "results.json").read_text(encoding="utf-8")) for i in range(cfg.folds)]
-    paths = [_folder(cfg, i) / "checkpoints" / str(found["checkpoint"]) for i, found in enumerate(results)]
+    paths = [_folder(cfg, i) / "checkpoints" / Path(str(found["checkpoint"])).name for i, found in enumerate(results)]
     module = ensemble(paths, cfg.trust)
     best = home / resume.LAST.with_name("best.ckpt")
     best.parent.mkdir(exist_ok=True)

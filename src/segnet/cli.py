@@ -93,6 +93,8 @@ def check_settings(cfg: DictConfig, name: str) -> None:
     for key in (
         "ckpt_path",
         "input",
+        "output",
+        "images",
         "runs",
         "resume",
         "weights",

@@ -17,6 +17,7 @@ Above0 = Annotated[float, Gt(0)]
 Text = Annotated[str, MinLen(1)]
 # Hydra reads the name of a folder such as 2024 as a number.
 PathText = Annotated[Text | int | float, "a path"]
+Label = Text | int  # Hydra reads 3 as a number
 Url = Annotated[
     Annotated[str, Field(pattern=r"^[a-z0-9+]+://")] | None,
     "the URL of a database, such as sqlite:///study.db, or null",
@@ -89,6 +90,14 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "compare": {
         "runs": PathText | Annotated[list[PathText], MinLen(1)], "baseline": PathText | None,
         "resamples": Annotated[int, Ge(100)],
+    },
+    "import_labels": {
+        "input": PathText, "output": PathText, "images": PathText | None, "masks": PathText | None,
+        "format": Literal["auto", "coco", "labelme", "cvat", "yolo", "voc", "masks"],
+        "classes": Annotated[list[Label], MinLen(1)] | dict[Label, Label | list[Label]] | None, "ignore": list[Label],
+        "unlabelled": Literal["error", "empty", "skip"], "missing": Literal["error", "skip"],
+        "boxes": Literal["error", "fill", "skip"], "line_width": NotNegative | None,
+        "crowd": Literal["ignore", "object"] | None, "drawn": Literal["upright", "stored"] | None,
     },
     "check_data": {"strict": bool, "near": Annotated[int, Interval(ge=0, le=64)], "contact": Count},
     "reproduce": {

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segnet.cli import check_entries, command
 from segnet.command_line import command_line, override
+from segnet.commands import choices
 from segnet.configuration import check_arguments
 from segnet.errors import UserError
 from segnet.files import check_output
@@ -33,6 +34,9 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     if resuming:
         cfg = resume.saved(cfg)
         check_output(cfg.output_dir, "data.root", cfg.data.root)
+        choices.settle_data(cfg)  # nothing is open, unless the run was killed before that was written
+    else:
+        cfg = choices.complete(cfg)
     check(cfg)
     # Imported here, so that --help and errors of composition answer at once.
     from segnet.commands import cross_validation

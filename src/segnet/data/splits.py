@@ -37,11 +37,14 @@ HEADERS |= {"file", "files", "filename", "filepath", "name", "path", "id"}
 
 @dataclass(frozen=True)
 class ByPattern:
-    """Each split is a glob on the relative path, such as ``train/*``, or null; a split may be named twice."""
+    """Each split is a glob on the relative path, such as ``train/*``, or null; a split may be named twice.
+
+    A number for ``val`` or ``test`` is a share of the images of ``train``, which are drawn as by `ByHash`.
+    """
 
     train: Text | None = None
-    val: Text | None = None
-    test: Text | None = None
+    val: Text | Share | None = None
+    test: Text | Share | None = None
     group: None = None  # stands in conf/data/default.yaml, for `ByHash`
 
     def __post_init__(self) -> None:
@@ -50,7 +53,11 @@ class ByPattern:
     def __call__(self, root: Path, images: Sequence[str]) -> Split:
         """Relative image paths by split."""
         patterns = {name: getattr(self, name) for name in SPLITS}
-        return {n: [i for i in images if fnmatchcase(i, p)] if p else [] for n, p in patterns.items()}
+        found = {n: [i for i in images if fnmatchcase(i, p)] if isinstance(p, str) else [] for n, p in patterns.items()}
+        if shares := {name: share for name, share in patterns.items() if isinstance(share, int | float)}:
+            drawn = ByHash(1 - sum(shares.values()), shares.get("val", 0), shares.get("test", 0))(root, found["train"])
+            found |= {name: drawn[name] for name in ("train", *shares)}
+        return found
 
 
 @dataclass(frozen=True)

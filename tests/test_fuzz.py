@@ -36,6 +36,8 @@ WRONG = {
 }
 TRAIN = {
     "seed": "count", "mode": "choice", "monitor": "text", "find": "choice", "resume": "path", "weights": "path",
+    "folds": ("abc", "0", "1", "27", "2.5", "[2]", "true"), "teacher": "path", "distill": ("abc", "5", "[a]", "null"),
+    "distill.weight": "share", "distill.temperature": "above 0",
     "data.root": "path", "data.images": "text", "data.masks": "text", "data.missing_mask": "choice",
     "data.defect_free": ("[a]", "{a:1}", "true"), "data.mask": "object", "data.mask.above": ("abc", "[1]", "true", "nan"),
     "data.classes": ("5", "{a:1}", "''", "[a,b]", "null"), "data.num_classes": "positive", "data.colors": ("5", "abc", "[[1,2]]", "[[a,b,c]]"),

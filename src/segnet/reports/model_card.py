@@ -9,6 +9,7 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.training.module import SegmentationModule
 
 PHOTOS = 4
+UNTESTED = "There was no test. The validation images chose the checkpoint, so their figures are optimistic.\n"
 
 
 def card(results: dict[str, Any], module: SegmentationModule, data: SegmentationDataModule, photos: int) -> str:
@@ -87,7 +88,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 | time | {results["seconds"]:.0f} s, {results["seconds_per_epoch"]} s an epoch, {rate} images/s |
 | hardware | {results["hardware"]}, precision {results["precision"]} |
 | seed | {results["seed"]} |
-{_teacher(results)}
+{teacher_row(results)}
 ```
 {command_line("train", results["overrides"])}
 ```
@@ -95,8 +96,13 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 ## Results
 
 Training and validation figures are of the best epoch; training figures are taken while the weights change.
+<<<<<<< HEAD
 They are counted {counted}.
 {"" if tested else "There was no test." + chr(10)}{_seen(results)}
+=======
+They are counted at {height} × {width}, the size that the network gets images and masks at.
+{"" if tested else UNTESTED}{seen_by_teacher(results)}
+>>>>>>> folds
 | metric | training | validation | test |
 |---|---:|---:|---:|
 {chr(10).join(lines)}
@@ -122,14 +128,14 @@ Image, truth, prediction, errors (orange missed, blue false alarm, red another c
 """
 
 
-def _teacher(results: dict[str, Any]) -> str:
+def teacher_row(results: dict[str, Any]) -> str:
     """A row of the table of the training, for a network that had a teacher."""
     given = results.get("teacher")
     told = given and f"`{given['path']}`, weight {given['weight']}, temperature {given['temperature']}"
     return f"| teacher | {told} |\n" if told else ""
 
 
-def _seen(results: dict[str, Any]) -> str:
+def seen_by_teacher(results: dict[str, Any]) -> str:
     """Which figures are optimistic because of the teacher."""
     seen = (results.get("teacher") or {}).get("seen")
     told = " and ".join(

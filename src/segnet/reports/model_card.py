@@ -96,13 +96,8 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 ## Results
 
 Training and validation figures are of the best epoch; training figures are taken while the weights change.
-<<<<<<< HEAD
 They are counted {counted}.
-{"" if tested else "There was no test." + chr(10)}{_seen(results)}
-=======
-They are counted at {height} × {width}, the size that the network gets images and masks at.
 {"" if tested else UNTESTED}{seen_by_teacher(results)}
->>>>>>> folds
 | metric | training | validation | test |
 |---|---:|---:|---:|
 {chr(10).join(lines)}

@@ -123,7 +123,6 @@ def teacher(given: Any, settings: Any, student: SegmentationModule, trusted: boo
             f"teacher={given}: it knows the classes [{','.join(module.classes)}], and this run has "
             f"[{','.join(student.classes)}]: number, names and order must agree; choose another teacher or data"
         )
-<<<<<<< HEAD
     if module.on_crops != student.on_crops:
         raise UserError(
             f"teacher={given}: it was trained {'on crops' if module.on_crops else 'on whole images'}, and this run is "
@@ -133,27 +132,6 @@ def teacher(given: Any, settings: Any, student: SegmentationModule, trusted: boo
     if module.on_crops:
         scale = [module.scale / student.scale] * 2
     return Teacher(path, module, settings.weight, settings.temperature, scale)
-=======
-    return Teacher(path, module, settings.weight, settings.temperature, _scale(given, module, student))
-
-
-def _scale(given: Any, module: SegmentationModule, student: SegmentationModule) -> Sequence[float]:
-    """How much larger the teacher wants images than the student, vertically and horizontally.
-
-    Raises:
-        UserError: one of them is trained on crops (``data.crop``), and the other on whole images.
-    """
-    its, own = (part.config.get("data", {}) for part in (module, student))
-    crops = [data.get("crop") is not None for data in (its, own)]
-    if crops[0] != crops[1]:
-        raise UserError(
-            f"teacher={given}: it was trained with data.crop={its.get('crop')}, and this run has "
-            f"data.crop={own.get('crop')}: whole images and crops have no common scale; train both on the same"
-        )
-    if crops[0]:
-        return [its.get("scale", 1.0) / own.get("scale", 1.0)] * 2
-    return [a / b for a, b in zip(module.image_size, student.image_size, strict=True)]
->>>>>>> folds
 
 
 class TellSeen(Callback):

@@ -102,7 +102,7 @@ def test_a_checkpoint_is_evaluated_on_a_folder_that_says_how_its_masks_are_encod
     figures = []
     for name in ("same", "other"):
         assert evaluated(run, tmp_path / f"of_{name}", "data=folder", f"data.root={tmp_path / name}", "split=all") == 0
-        figures.append(json.loads((tmp_path / f"of_{name}" / "e" / "results.json").read_text()))
+        figures.append(json.loads((tmp_path / f"of_{name}" / "e" / "results.json").read_text())["metrics"])
     assert figures[0] == figures[1]
 
 

@@ -14,6 +14,7 @@ from segnet.cli import check_entries, command
 from segnet.command_line import command_line, override
 from segnet.configuration import check_arguments
 from segnet.errors import UserError
+from segnet.commands import choices
 from segnet.files import check_output
 from segnet.runs import resume
 
@@ -38,6 +39,8 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     if resuming:
         cfg = resume.saved(cfg)
         check_output(cfg.output_dir, "data.root", cfg.data.root)
+    else:
+        cfg = choices.complete(cfg)
     check(cfg)
     # Imported here, so that --help and errors of composition answer at once.
     from tqdm.contrib.logging import logging_redirect_tqdm

@@ -1,0 +1,152 @@
+"""``experiment=auto``: look at the data, choose a recipe by rules, tell it, and train as if it had been typed."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_info
+from omegaconf import DictConfig, OmegaConf
+
+from segnet.command_line import command_line
+from segnet.errors import UserError
+from segnet.files import atomic_write
+from segnet.overrides import name_of
+from segnet.runs.record import CONFIG, OVERRIDES
+
+if TYPE_CHECKING:
+    from segnet.data.datamodule import SegmentationDataModule
+    from segnet.recipe.record import Recipe
+
+# What the rules set, as it stands in the configuration.
+KEYS = (
+    "data.image_size", "data.batch_size", "data.positive_share", "data.augment", "data.split.group", "model.loss",
+    "model.optimizer", "model.scheduler", "model.class_weights", "trainer.max_epochs", "trainer.gradient_clip_val",
+    "trainer.check_val_every_n_epoch", "trainer.limit_train_batches", "trainer.limit_val_batches",
+    "trainer.limit_test_batches", "trainer.max_time", "own_size",
+)  # fmt: skip
+AGAIN = 1.5  # times more or fewer pixels than were measured are measured once more
+SHORT = 180  # seconds, in which measuring twice would take too much
+
+
+def complete(cfg: DictConfig) -> DictConfig:
+    """The configuration with the recipe in it, which is told, and written to the run's folder; without
+    ``experiment=auto`` as it is.
+
+    Raises:
+        UserError: ``minutes`` without ``experiment=auto``, or with several processes.
+    """
+    if not cfg.get("auto"):
+        if cfg.get("minutes") is not None:
+            raise UserError(
+                f"minutes={cfg.minutes}: needs experiment=auto, which chooses size and epochs for the time; other "
+                f"recipes have their own, and trainer.max_time=00:00:20:00 would stop them in the midst of their schedule"
+            )
+        return cfg
+    hydra = HydraConfig.get()
+    given = list(hydra.overrides.task)
+    recipe = decide(cfg, given, time.monotonic())
+    settled = _composed([*recipe.overrides, *_others(given)], list(hydra.overrides.hydra))
+    settled.output_dir, settled.trust = cfg.output_dir, cfg.trust
+    for line in recipe.lines():
+        rank_zero_info(line)
+    folder = Path(cfg.output_dir)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        recipe.write(folder)
+        for name, content in ((CONFIG, settled), (OVERRIDES, [*recipe.overrides, *_others(given)])):
+            with atomic_write(folder / name) as part:
+                OmegaConf.save(OmegaConf.create(content), part)
+    return settled
+
+
+def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
+    """The recipe for ``cfg``.
+
+    Args:
+        cfg: as composed of the user's overrides.
+        given: these.
+        start: when the command began, by `time.monotonic`.
+    """
+    from segnet.commands import timing
+    from segnet.configuration import instantiate
+    from segnet.recipe import fingerprint, rules
+    from segnet.recipe.budget import Budget
+    from segnet.recipe.record import Recipe
+
+    named = named_in(cfg, given)
+    found = OmegaConf.merge(cfg.data, {"cache_dir": None})
+    data: SegmentationDataModule = instantiate(found, "data")
+    data.prepare_data()
+    data.setup()
+    data.require("train", "val")
+    seen = fingerprint.measure(data)
+    gpu = timing.device_of(cfg).type == "cuda"
+    case = rules.Case(seen, Budget(gpu), named, gpu)
+    choices, plan = rules.choose(case)
+    if cfg.minutes is None:
+        return Recipe(seen, choices, plan, named)
+    if cfg.trainer.devices not in (1, "1") or cfg.trainer.num_nodes != 1:
+        raise UserError(
+            f"minutes={cfg.minutes} with trainer.devices={cfg.trainer.devices}: the speed of one process is measured; "
+            f"leave minutes out, or add trainer.devices=1"
+        )
+    limit, measured, speed = 60 * float(cfg.minutes), 0, None
+    while speed is None or not measured / AGAIN < plan.pixels < measured * AGAIN:
+        if measured and limit < SHORT:
+            break
+        candidate = _composed([choice.override for choice in choices if choice.override] + _others(given), [])
+        speed = timing.measure(candidate, data, plan.size, plan.batch)
+        measured, again = plan.pixels, measured
+        budget = Budget(gpu, limit - (time.monotonic() - start), speed, os.cpu_count() or 1)
+        choices, plan = rules.choose(replace(case, budget=budget))
+        if again:
+            break
+    return Recipe(seen, choices, plan, named, speed, float(cfg.minutes), time.monotonic() - start)
+
+
+def expand(cfg: DictConfig, given: Sequence[str]) -> list[str]:
+    """Overrides with the recipe in place of ``experiment=auto``, for the trials of a search; told as for a run.
+
+    Raises:
+        UserError: ``minutes`` is set, which would be those of one training.
+    """
+    if cfg.get("minutes") is not None:
+        raise UserError(f"minutes={cfg.minutes}: is for one training, and a search has many; leave it out")
+    if not cfg.get("auto"):
+        return list(given)
+    recipe = decide(cfg, given, time.monotonic())
+    for line in recipe.lines():
+        rank_zero_info(line)
+    return [*recipe.overrides, *_others(given)]
+
+
+def named_in(cfg: DictConfig, given: Sequence[str]) -> dict[str, Any]:
+    """What the user has set of `KEYS`, by key: on the command line, or by a file that sets it otherwise than by default."""
+    typed = {name_of(override) for override in given}
+    typed |= {"data.augment"} if "augment" in typed else set()
+    typed |= {f"model.{group}" for group in ("loss", "optimizer", "scheduler") if group in typed}
+    default = _composed([], [])
+
+    def value(config: DictConfig, key: str) -> Any:
+        found = OmegaConf.select(config, key)
+        return OmegaConf.to_container(found, resolve=False) if OmegaConf.is_config(found) else found
+
+    return {key: value(cfg, key) for key in KEYS if key in typed or value(cfg, key) != value(default, key)}
+
+
+def _others(given: Sequence[str]) -> list[str]:
+    """The user's overrides that still say something behind a recipe."""
+    return [override for override in given if name_of(override) not in ("experiment", "minutes", "auto")]
+
+
+def _composed(overrides: Sequence[str], hydra: Sequence[str]) -> DictConfig:
+    """``conf/train.yaml`` with overrides, without Hydra's own part."""
+    config: DictConfig = compose("train", [*overrides, *hydra])
+    OmegaConf.set_struct(config, False)
+    config.pop("hydra", None)
+    config.output_dir = "unused"  # it would ask for Hydra's part
+    return config

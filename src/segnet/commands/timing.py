@@ -1,0 +1,70 @@
+"""How fast a recipe trains and validates on this machine: a few real steps on images of the data set."""
+
+import time
+from functools import partial
+
+import torch
+from omegaconf import DictConfig
+
+from segnet import environment
+from segnet.benchmark.steps import Step, seconds_of
+from segnet.configuration import instantiate
+from segnet.data.datamodule import SegmentationDataModule
+from segnet.data.dataset import Samples, collate
+from segnet.recipe.budget import Speed
+from segnet.training.graph import Batch, Results
+from segnet.training.module import SegmentationModule
+
+STEPS = 3
+
+
+def device_of(cfg: DictConfig) -> torch.device:
+    """Where ``trainer.accelerator`` trains."""
+    wanted = str(cfg.trainer.accelerator)
+    return torch.device("cuda" if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
+
+
+def measure(cfg: DictConfig, data: SegmentationDataModule, size: tuple[int, int], batch: int) -> Speed:
+    """Train some steps and validate a batch, on images of the training split.
+
+    Args:
+        cfg: of the training, with the choices that are to be measured.
+        data: after its ``setup``; its images are decoded here.
+        size: (height, width) of ``cfg.data.image_size``.
+        batch: images of a step.
+    """
+    environment.keep_freed_memory()
+    torch.manual_seed(0)
+    device = device_of(cfg)
+    precision = str(cfg.trainer.precision)
+    if precision == "auto":
+        precision = environment.fastest_precision(str(cfg.trainer.accelerator))
+    train = data.indices["train"]
+    loaded = [data.pairs[train[i * len(train) // 2]].load(data.mask, size) for i in range(min(2, len(train)))]
+    plain = Samples(lambda i: loaded[i % len(loaded)], range(batch))
+    drawn = Samples(plain.load, range(batch), instantiate(cfg.data.augment, "data.augment") or ())
+    made = [drawn[i] for i in range(batch)]
+    start = time.perf_counter()
+    made = [drawn[0, i, 1] for i in range(batch)]
+    transforms = time.perf_counter() - start
+    module: SegmentationModule = instantiate(cfg.model, "model").to(device)
+
+    def results(batch: Batch) -> Results:
+        with environment.autocast(device.type, precision):
+            return module.graph.step(batch)
+
+    shown = {name: value.to(device) for name, value in collate(made).items()}
+    step = Step(
+        results, module.optimizer(module.parameters()), shown,
+        captured=device.type == "cuda", deterministic=True, clip=cfg.trainer.gradient_clip_val,
+    )  # fmt: skip
+    step.warm_up()
+    whole = seconds_of(step, device, STEPS) + transforms
+    update = seconds_of(step.optimizer.step, device, STEPS)
+    module.eval()
+    whole_images = {name: value.to(device) for name, value in collate([plain[i] for i in range(batch)]).items()}
+    with torch.no_grad():
+        results(whole_images)
+        forward = seconds_of(partial(results, whole_images), device)
+    pixels = shown["mask"].numel()
+    return Speed((whole - update) / pixels, update, forward / (batch * size[0] * size[1]))

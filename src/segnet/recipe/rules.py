@@ -1,0 +1,296 @@
+"""The rules of ``experiment=auto``: what they look at, what they choose, and the measurement that made each of them.
+
+Every rule takes the `Case` and the `Plan` so far, puts what later rules need into the plan, and yields its choices. A
+setting that the user names holds: the plan takes its value, and the rule's own choice is dropped. docs/recipe.md has
+the measurements with their commands.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from segnet.recipe.budget import Budget, Length
+from segnet.recipe.fingerprint import Fingerprint
+
+GROUPS = {"loss": "model.loss", "optimizer": "model.optimizer", "scheduler": "model.scheduler", "augment": "data.augment"}
+
+
+class Choice(NamedTuple):
+    """An override and why it was chosen; ``override`` is empty where a default stays, which has a reason too."""
+
+    override: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a recipe is chosen for.
+
+    Attributes:
+        data: fingerprint of the data set.
+        budget: time and speed.
+        named: what the user sets, by its key, as composed.
+        gpu: whether a GPU trains.
+    """
+
+    data: Fingerprint
+    budget: Budget
+    named: Mapping[str, Any] = field(default_factory=dict)
+    gpu: bool = False
+
+    @property
+    def binary(self) -> bool:
+        """Whether there is one class beside the background."""
+        return len(self.data.classes) == 1
+
+
+@dataclass
+class Plan:
+    """What the rules have chosen so far, in figures.
+
+    Attributes:
+        size: (height, width) that images are resized to, and validated at.
+        crop: (height, width) of what is cut out of that in training; None: nothing is cut.
+        batch: images of a step.
+        views: images or crops that the training should show.
+        length: epochs and validations.
+    """
+
+    size: tuple[int, int] = (0, 0)
+    crop: tuple[int, int] | None = None
+    batch: int = 0
+    views: int = 0
+    length: Length | None = None
+
+    @property
+    def input(self) -> tuple[int, int]:
+        """What the network gets in training."""
+        return self.crop or self.size
+
+    @property
+    def pixels(self) -> int:
+        """Of a training step."""
+        return self.batch * self.input[0] * self.input[1]
+
+
+Rule = Callable[[Case, Plan], Iterator[Choice]]
+
+
+def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Pixels of the input, from how many pixels the time allows.
+
+    Both the size of an input and the number of inputs should grow with the time. 128×128 for 96 million pixels (CamVid,
+    16 epochs: 0.485), 384×384 for 5.9 billion (CamVid, 109 epochs on a GPU: 0.737), and the square root between them.
+    Never more than the image has. Lines of less than two pixels are lost: where shrinking would do that to half of the
+    classes or more, images keep the scale at which they are two and a half pixels wide, and training takes crops.
+    DRIVE and CrackForest at their own size with crops: vessels 0.61, cracks 0.5 (docs/recipe.md); shrunk to 480×480
+    for a minute 0.06 and 0.36.
+    """
+    data, area = case.data, case.budget.area()
+    plan.views = int(case.budget.pixels / area)
+    if "data.image_size" in case.named:
+        size = case.named["data.image_size"]
+        plan.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        return
+    shrink = math.sqrt(area / data.area)
+    thin = [data.thickness[i] for i in data.foreground() if not math.isnan(data.thickness[i])]
+    lost = sum(width * shrink < LINE for width in thin)
+    if shrink >= 0.8:
+        plan.size = (data.height, data.width)
+        yield Choice(_size(plan.size), f"the images' own size, {data.height}×{data.width}, fits the time")
+    elif thin and 2 * lost >= len(thin):
+        scale = min(1.0, 1.25 * LINE / sorted(thin)[(len(thin) - 1) // 2])
+        plan.size = _scaled(data, max(scale, shrink))
+        crop = _multiple(math.sqrt(area))
+        plan.crop = (min(crop, plan.size[0]), min(crop, plan.size[1]))
+        yield Choice(
+            _size(plan.size),
+            f"objects are {min(thin):.2g} pixels wide: at {_scaled(data, shrink)[0]}×{_scaled(data, shrink)[1]}, which "
+            f"the time allows, {lost} of {len(thin)} classes would be thinner than {LINE:g}; so training takes crops",
+        )
+    else:
+        plan.size = _scaled(data, shrink)
+        yield Choice(
+            _size(plan.size),
+            f"{plan.size[0] * plan.size[1] / 1e3:.0f} thousand pixels for {case.budget.pixels / 1e6:.0f} million in all",
+        )
+    plan.views = int(case.budget.pixels / (plan.input[0] * plan.input[1]))
+
+
+LINE = 2.0  # pixels
+
+
+def _scaled(data: Fingerprint, scale: float) -> tuple[int, int]:
+    if scale == 1:
+        return data.height, data.width
+    return _multiple(data.height * scale), _multiple(data.width * scale)
+
+
+def _multiple(side: float) -> int:
+    """The nearest multiple of 16, at least 32: five poolings halve it."""
+    return max(32, 16 * round(side / 16))
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"data.image_size={size[0]}" if size[0] == size[1] else f"data.image_size=[{size[0]},{size[1]}]"
+
+
+def batch_size(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Eight, as in every recipe that won (CamVid, tiles); fewer where a step would be most of a small split."""
+    if "data.batch_size" in case.named:
+        plan.batch = int(case.named["data.batch_size"])
+        return
+    train = case.data.images["train"]
+    plan.batch = max(1, min(8, math.ceil(train / 2)))
+    yield Choice(f"data.batch_size={plan.batch}", "eight" if plan.batch == 8 else f"half of {train} images")
+
+
+def rare_images(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Images with the defect come in eight of ten draws where fewer than seven of ten show it.
+
+    Tiles, 31 % of which show a defect, 12 epochs: null 0.00, share 0.5 0.25, share 0.8 0.46 (docs/experiments.md).
+    """
+    share = case.data.shown[1] if case.binary else 1.0
+    if case.binary and 0 < share < 0.7:
+        yield Choice("data.positive_share=0.8", f"{share:.0%} of the images show {case.data.classes[0]}")
+
+
+def loss(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Cross-entropy and Dice: CamVid 0.377, against 0.349 without Dice, 0.350 focal, 0.305 Lovász."""
+    yield Choice("loss=bce_dice", "cross-entropy and Dice: pixels and overlap")
+
+
+def class_weights(case: Case, plan: Plan) -> Iterator[Choice]:
+    """None: median-frequency weights cost CamVid 0.05 of mean IoU, their square roots 0.01; tiles 0.16 at share 0.8."""
+    yield Choice("", "no class weights (model.class_weights): they cost mean IoU wherever they were measured")
+
+
+def augmentation(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Crops, and mirror images and quarter turns where orientation carries nothing.
+
+    It carries something where classes lie steadily above or below the middle (CamVid: 14 deviations; DRIVE, NEU-seg,
+    tiles, CrackForest: none); a side must be much steadier to count, because streets have one too. Quarter turns need a
+    square input and borders in no steady direction. Crops of half to whole images cost CamVid 0.12 in 16 epochs and
+    bring most in 109. Jitter of colour and brightness brings 0.004 and costs nothing.
+    """
+    data, size = case.data, plan.input
+    if {"augment", "data.augment"} & set(case.named):
+        return
+    steps, why = [], []
+    rounds = plan.views / max(data.images["train"], 1)
+    upside, sides, turns = data.vertical < 0.7, data.horizontal < 1.5, data.lying < 0.35 and size[0] == size[1]
+    if plan.crop:
+        steps.append(f"{{_target_:albumentations.RandomCrop,height:{size[0]},width:{size[1]}}}")
+        why.append(f"crops of {size[0]}×{size[1]}")
+    if upside and sides and turns:
+        steps.append("{_target_:albumentations.SquareSymmetry,p:1.0}")
+        why.append("flips and quarter turns, because classes lie anywhere and run in every direction")
+    else:
+        for name, text, keep in (("Horizontal", "from left to right", sides), ("Vertical", "upside down", upside)):
+            steps += [f"{{_target_:albumentations.{name}Flip,p:0.5}}"] if keep else []
+            why.append(f"{'' if keep else 'not '}{text}")
+    if not plan.crop and rounds >= 80 and min(size) >= 96:
+        part = (_multiple(0.8 * size[0]), _multiple(0.8 * size[1]))
+        steps.append(f"{{_target_:albumentations.RandomResizedCrop,size:[{part[0]},{part[1]}],scale:[0.3,1.0]}}")
+        why.append(f"parts of three tenths to the whole, as every image comes {rounds:.0f} times")
+    if data.grey == 1:
+        steps.append(
+            "{_target_:albumentations.RandomBrightnessContrast,brightness_limit:0.15,contrast_limit:0.15,p:0.5}"
+        )
+        why.append("brightness and contrast of grey images")
+    else:
+        light = "brightness:[0.7,1.3],contrast:[0.7,1.3],saturation:[0.7,1.3],hue:[-0.05,0.05]"
+        steps.append(f"{{_target_:albumentations.ColorJitter,{light},p:0.5}}")
+        why.append("colours")
+    yield Choice(f"data.augment=[{','.join(steps)}]", "; ".join(why))
+
+
+def optimizer(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Muon: CamVid 0.487 and 0.509 against 0.430 with SGD, tiles 0.808 against 0.730; the largest gain of all."""
+    yield Choice("optimizer=muon", "learns most from each image")
+
+
+def schedule(case: Case, plan: Plan) -> Iterator[Choice]:
+    """OneCycle over the whole run, gradients clipped: what every recipe that won has; its end makes the figure.
+
+    On DRIVE the vessels have 0.09 after a fifth of the steps, 0.46 after half, 0.61 at the end.
+    """
+    yield Choice("scheduler=onecycle", "one warm-up and one descent over exactly this run")
+    yield Choice("trainer.gradient_clip_val=1.0", "goes with it")
+
+
+def epochs(case: Case, plan: Plan) -> Iterator[Choice]:
+    """As many as the time allows, or as show the pixels of the default budget; at most 400, whatever the time.
+
+    DRIVE: 120 epochs of 14 crops reach 0.615. An epoch of a large set is cut into parts, so that there are validations.
+    """
+    given = case.named.get("trainer.max_epochs")
+    plan.length = case.budget.length(case.data, plan.size, plan.input, plan.batch, given)
+    length = plan.length
+    if given is None:
+        yield Choice(f"trainer.max_epochs={length.epochs}", length.reason)
+    if length.steps is not None:
+        yield Choice(
+            f"trainer.limit_train_batches={length.steps}",
+            f"an epoch is {length.steps} steps, other images in each: all {case.data.images['train']} take too long",
+        )
+
+
+def validation(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Ten times a run, rarer where it would take more than an eighth of the time; OneCycle is best at its end anyway."""
+    assert plan.length is not None
+    every, count = plan.length.every, plan.length.validations
+    if every > 1:
+        yield Choice(f"trainer.check_val_every_n_epoch={every}", f"{count} validations in all")
+    if plan.length.validated is not None:
+        batches = plan.length.validated
+        yield Choice(
+            f"trainer.limit_val_batches={batches}", f"the first {batches * plan.batch} validation images; all take too long"
+        )
+    if plan.length.tested is not None:
+        batches = plan.length.tested
+        yield Choice(f"trainer.limit_test_batches={batches}", f"the first {batches * plan.batch} test images, likewise")
+        yield Choice("own_size=false", "a second pass over the test images takes too long")
+
+
+def end(case: Case, plan: Plan) -> Iterator[Choice]:
+    """No early end: OneCycle's best epochs are its last. With ``minutes`` a stop that only a misjudged time needs."""
+    assert plan.length is not None
+    if plan.length.stop is None:
+        yield Choice("", "no early end: the schedule is best at its end (callbacks=early_stopping would cut that off)")
+        return
+    minutes, seconds = divmod(plan.length.stop, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    yield Choice(
+        f"trainer.max_time={days:02d}:{hours:02d}:{minutes:02d}:{seconds:02d}",
+        "a stop in case that the machine becomes slower; the schedule should end before",
+    )
+
+
+def neighbours(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Images that follow each other look alike (CamVid 0.30, tiles 0.45, DRIVE and cables 1.0): said, not settled."""
+    if case.data.neighbours < 0.5 and "data.split.group" not in case.named:
+        yield Choice(
+            "",
+            f"images that follow each other by name differ {case.data.neighbours:.2g} times as much as others: if they show "
+            f"one object or scene, 'data.split.group=\"<regular expression>\"' keeps them in one split",
+        )
+
+
+RULES: Sequence[Rule] = (
+    input_size, batch_size, rare_images, loss, class_weights, augmentation, optimizer, schedule, epochs, validation, end,
+    neighbours,
+)  # fmt: skip
+
+
+def choose(case: Case) -> tuple[list[Choice], Plan]:
+    """What all rules choose, without what the user has named."""
+    plan = Plan()
+    choices = [choice for rule in RULES for choice in rule(case, plan)]
+    return [choice for choice in choices if not _is_named(choice.override.partition("=")[0], case.named)], plan
+
+
+def _is_named(key: str, named: Mapping[str, Any]) -> bool:
+    return key in named or GROUPS.get(key) in named or (key == "data.augment" and "augment" in named)

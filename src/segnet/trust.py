@@ -107,7 +107,7 @@ PREPARE = {
 _PLACES = {"default_root_dir", "dirpath", "path", "save_dir"}
 # Arguments that may be any text. Data are read below the root; the cache makes a folder of its own in cache_dir.
 _FREE = {
-    "segnet.data.datamodule.SegmentationDataModule": {"root", "cache_dir", "classes", "defect_free"},
+    "segnet.data.datamodule.SegmentationDataModule": {"root", "cache_dir", "classes", "defect_free", "match"},
     "segnet.data.splits.ByHash": {"group", "salt"},
     "segnet.training.module.SegmentationModule": {"classes"},
 }

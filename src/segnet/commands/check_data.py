@@ -5,6 +5,7 @@ import sys
 from omegaconf import DictConfig
 
 from segnet.cli import command
+from segnet.commands import choices
 
 
 def run(cfg: DictConfig) -> None:
@@ -16,6 +17,7 @@ def run(cfg: DictConfig) -> None:
     from segnet.data.splits import SPLITS
     from segnet.reports import data_audit
 
+    choices.settle_data(cfg)
     cfg.data.cache_dir = None
     data = instantiate(cfg.data, "data")
     data.prepare_data()

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segnet.cli import check_entries, command
 from segnet.command_line import command_line, override
+from segnet.commands import choices
 from segnet.configuration import check_arguments
 from segnet.errors import UserError
 from segnet.commands import choices

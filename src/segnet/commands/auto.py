@@ -12,7 +12,6 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
 
-from segnet.command_line import command_line
 from segnet.errors import UserError
 from segnet.files import atomic_write
 from segnet.overrides import name_of
@@ -43,15 +42,14 @@ def complete(cfg: DictConfig) -> DictConfig:
     if not cfg.get("auto"):
         if cfg.get("minutes") is not None:
             raise UserError(
-                f"minutes={cfg.minutes}: needs experiment=auto, which chooses size and epochs for the time; other "
-                f"recipes have their own, and trainer.max_time=00:00:20:00 would stop them in the midst of their schedule"
+                f"minutes={cfg.minutes}: needs experiment=auto, which chooses size and epochs for the time; add it, or "
+                f"leave minutes out (trainer.max_time=00:00:20:00 would stop another recipe in the midst of its schedule)"
             )
         return cfg
     hydra = HydraConfig.get()
     given = list(hydra.overrides.task)
     recipe = decide(cfg, given, time.monotonic())
-    settled = _composed([*recipe.overrides, *_others(given)], list(hydra.overrides.hydra))
-    settled.output_dir, settled.trust = cfg.output_dir, cfg.trust
+    settled = _composed([*recipe.overrides, *_others(given), *hydra.overrides.hydra], cfg)
     for line in recipe.lines():
         rank_zero_info(line)
     folder = Path(cfg.output_dir)
@@ -88,7 +86,7 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
     case = rules.Case(seen, Budget(gpu), named, gpu)
     choices, plan = rules.choose(case)
     if cfg.minutes is None:
-        return Recipe(seen, choices, plan, named)
+        return Recipe(seen, choices, plan, named, given=_others(given))
     if cfg.trainer.devices not in (1, "1") or cfg.trainer.num_nodes != 1:
         raise UserError(
             f"minutes={cfg.minutes} with trainer.devices={cfg.trainer.devices}: the speed of one process is measured; "
@@ -98,14 +96,14 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
     while speed is None or not measured / AGAIN < plan.pixels < measured * AGAIN:
         if measured and limit < SHORT:
             break
-        candidate = _composed([choice.override for choice in choices if choice.override] + _others(given), [])
+        candidate = _composed([*Recipe(seen, choices, plan, named).overrides, *_others(given)], cfg)
         speed = timing.measure(candidate, data, plan.size, plan.batch)
         measured, again = plan.pixels, measured
         budget = Budget(gpu, limit - (time.monotonic() - start), speed, os.cpu_count() or 1)
         choices, plan = rules.choose(replace(case, budget=budget))
         if again:
             break
-    return Recipe(seen, choices, plan, named, speed, float(cfg.minutes), time.monotonic() - start)
+    return Recipe(seen, choices, plan, named, speed, float(cfg.minutes), time.monotonic() - start, _others(given))
 
 
 def expand(cfg: DictConfig, given: Sequence[str]) -> list[str]:
@@ -125,11 +123,11 @@ def expand(cfg: DictConfig, given: Sequence[str]) -> list[str]:
 
 
 def named_in(cfg: DictConfig, given: Sequence[str]) -> dict[str, Any]:
-    """What the user has set of `KEYS`, by key: on the command line, or by a file that sets it otherwise than by default."""
+    """What the user has set of `KEYS`: on the command line, or by a file that sets it otherwise than by default."""
     typed = {name_of(override) for override in given}
     typed |= {"data.augment"} if "augment" in typed else set()
     typed |= {f"model.{group}" for group in ("loss", "optimizer", "scheduler") if group in typed}
-    default = _composed([], [])
+    default = _composed([], cfg)
 
     def value(config: DictConfig, key: str) -> Any:
         found = OmegaConf.select(config, key)
@@ -143,10 +141,13 @@ def _others(given: Sequence[str]) -> list[str]:
     return [override for override in given if name_of(override) not in ("experiment", "minutes", "auto")]
 
 
-def _composed(overrides: Sequence[str], hydra: Sequence[str]) -> DictConfig:
-    """``conf/train.yaml`` with overrides, without Hydra's own part."""
-    config: DictConfig = compose("train", [*overrides, *hydra])
+def _composed(overrides: Sequence[str], cfg: DictConfig) -> DictConfig:
+    """``conf/train.yaml`` with these overrides; where ``cfg`` runs, and with what was found of its data."""
+    config: DictConfig = compose("train", list(overrides))
     OmegaConf.set_struct(config, False)
     config.pop("hydra", None)
-    config.output_dir = "unused"  # it would ask for Hydra's part
+    config.output_dir, config.trust = cfg.output_dir, cfg.trust
+    for key in cfg.data:
+        if f"data.{key}" not in KEYS:
+            config.data[key] = cfg.data[key]
     return config

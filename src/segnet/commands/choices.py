@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from segnet.commands import auto
 from segnet.errors import UserError, printable
 from segnet.files import atomic_write
 from segnet.runs import record
@@ -16,7 +17,7 @@ def complete(cfg: DictConfig) -> DictConfig:
     """The configuration of a new training with everything settled; the record in its folder says the same."""
     if settle_data(cfg):
         write_record(cfg, "data")
-    return cfg
+    return auto.complete(cfg)
 
 
 def settle_data(cfg: DictConfig) -> bool:

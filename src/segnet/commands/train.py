@@ -15,7 +15,6 @@ from segnet.command_line import command_line, override
 from segnet.commands import choices
 from segnet.configuration import check_arguments
 from segnet.errors import UserError
-from segnet.commands import choices
 from segnet.files import check_output
 from segnet.runs import resume
 

@@ -108,7 +108,9 @@ class _Look:
     seconds: float
 
 
-def measure(data: SegmentationDataModule, progress: Callable[[int, int], None] = lambda done, count: None) -> Fingerprint:
+def measure(
+    data: SegmentationDataModule, progress: Callable[[int, int], None] = lambda done, count: None
+) -> Fingerprint:
     """Look at a sample of the training images, which is the same at every call.
 
     Args:
@@ -142,7 +144,9 @@ def measure(data: SegmentationDataModule, progress: Callable[[int, int], None] =
         shares=(pixels.sum(0) / max(int(pixels.sum()), 1)).tolist(),
         shown=present.mean(0).tolist(),
         empty=float((~present[:, 1:].any(1)).mean()),
-        thickness=[float(np.nanmedian(column)) if np.isfinite(column).any() else float("nan") for column in thickness.T],
+        thickness=[
+            float(np.nanmedian(column)) if np.isfinite(column).any() else float("nan") for column in thickness.T
+        ],
         objects=float(np.median([len(look.sides) for look in looks if look.sides] or [0])),
         object_side=[float(np.percentile(sides, q)) if sides else 0.0 for q in (10, 50, 90)],
         grey=float(np.mean([look.grey for look in looks])),

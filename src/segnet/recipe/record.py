@@ -27,6 +27,7 @@ class Recipe:
         speed: as measured; None without ``minutes``.
         minutes: that the whole command may take.
         spent: seconds until the decision.
+        given: the user's own overrides, which come behind those of the rules.
     """
 
     data: Fingerprint
@@ -36,6 +37,7 @@ class Recipe:
     speed: Speed | None = None
     minutes: float | None = None
     spent: float = 0.0
+    given: Sequence[str] = ()
 
     @property
     def overrides(self) -> list[str]:
@@ -50,7 +52,8 @@ class Recipe:
         widths = [data.thickness[i] for i in data.foreground() if data.thickness[i] == data.thickness[i]]
         thin = f", {min(widths):.2g} pixels wide at the thinnest class" if widths else ""
         empty = f", {data.empty:.0%} of the images empty" if len(data.classes) == 1 else ""
-        return f"{counts} images of {size}; {', '.join(data.classes[:4])}{' …' if len(data.classes) > 4 else ''}{thin}{empty}"
+        classes = f"{', '.join(data.classes[:4])}{' …' if len(data.classes) > 4 else ''}"
+        return f"{counts} images of {size}; {classes}{thin}{empty}"
 
     def lines(self) -> list[str]:
         """For the terminal."""
@@ -82,7 +85,7 @@ class Recipe:
     def markdown(self) -> str:
         """The page, with the command that trains the same without ``experiment=auto``."""
         rows = "\n".join(f"| {_code(choice.override)} | {choice.reason} |" for choice in self.choices)
-        command = command_line("train", self.overrides)
+        command = command_line("train", [*self.overrides, *self.given])
         return f"""# Recipe
 
 {self.summary()}.
@@ -91,7 +94,7 @@ class Recipe:
 |---|---|
 {rows}
 
-These overrides, with what was named beside them, train the same without `experiment=auto`:
+The same training without `experiment=auto`:
 
 ```
 {command}

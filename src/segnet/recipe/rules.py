@@ -13,7 +13,12 @@ from typing import Any, NamedTuple
 from segnet.recipe.budget import Budget, Length
 from segnet.recipe.fingerprint import Fingerprint
 
-GROUPS = {"loss": "model.loss", "optimizer": "model.optimizer", "scheduler": "model.scheduler", "augment": "data.augment"}
+GROUPS = {
+    "loss": "model.loss",
+    "optimizer": "model.optimizer",
+    "scheduler": "model.scheduler",
+    "augment": "data.augment",
+}
 
 
 class Choice(NamedTuple):
@@ -246,7 +251,8 @@ def validation(case: Case, plan: Plan) -> Iterator[Choice]:
     if plan.length.validated is not None:
         batches = plan.length.validated
         yield Choice(
-            f"trainer.limit_val_batches={batches}", f"the first {batches * plan.batch} validation images; all take too long"
+            f"trainer.limit_val_batches={batches}",
+            f"the first {batches * plan.batch} validation images; all take too long",
         )
     if plan.length.tested is not None:
         batches = plan.length.tested

@@ -43,7 +43,7 @@ def complete(cfg: DictConfig) -> DictConfig:
         if cfg.get("minutes") is not None:
             raise UserError(
                 f"minutes={cfg.minutes}: needs experiment=auto, which chooses size and epochs for the time; add it, or "
-                f"leave minutes out (trainer.max_time=00:00:20:00 would stop another recipe in the midst of its schedule)"
+                f"leave minutes out (trainer.max_time=00:00:20:00 would stop any other recipe, wherever it is)"
             )
         return cfg
     hydra = HydraConfig.get()

@@ -152,9 +152,7 @@ class Budget:
         stop = max(1, int(self.seconds - START - REPORT - cache - test - val))
         reason = f"{wanted} epochs of {whole:.1f} s and {wanted // every} validations of {val:.1f} s fit the time"
         if usable > MOST * whole and epochs is None:
-            reason = (
-                f"{MOST} rounds of {data.images['train']} images; more would repeat them, so the time is not used up"
-            )
+            reason = f"{MOST} rounds of {data.images['train']} images; more would repeat them: the time is not used up"
         return Length(wanted, every, wanted // every, part, validated, tested, stop, seconds, reason)
 
 

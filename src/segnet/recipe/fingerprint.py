@@ -1,7 +1,8 @@
 """What a data set is like, seen in a bounded sample of its training images: what the rules of a recipe look at."""
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -45,7 +46,7 @@ class Fingerprint:
         grey: share of images whose three channels are equal.
         neighbours: difference of images that follow each other by name over that of images at random, medians of
             small grey copies; about 1 for single images, less for frames of a video.
-        vertical: how steadily a class lies above or below the middle: greatest over the classes of |mean| / deviation of
+        vertical: how steadily a class lies above or below the middle: greatest over the classes of mean / deviation of
             the height of its pixels over the images, less twice its own error. Above 1 in street scenes.
         horizontal: the same from left to right.
         lying: how steadily the borders of a class run from left to right, or from top to bottom: greatest |mean| over
@@ -79,7 +80,7 @@ class Fingerprint:
         return self.height * self.width
 
     def foreground(self) -> list[int]:
-        """Indices of the classes that the sample shows, but the background of a binary task, or a first class so named."""
+        """Indices of the classes that the sample shows, without a background."""
         named = len(self.classes) > 1 and self.classes[0].lower() not in ("background", "bg", "_background_")
         return [i for i, share in enumerate(self.shown) if share > 0 and (i > 0 or named)]
 
@@ -108,14 +109,11 @@ class _Look:
     seconds: float
 
 
-def measure(
-    data: SegmentationDataModule, progress: Callable[[int, int], None] = lambda done, count: None
-) -> Fingerprint:
+def measure(data: SegmentationDataModule) -> Fingerprint:
     """Look at a sample of the training images, which is the same at every call.
 
     Args:
         data: after its ``setup``.
-        progress: called with how many images of the sample have been looked at, and how many there are.
 
     Raises:
         UserError: a file of the sample cannot be read, or image and mask do not fit.
@@ -126,7 +124,6 @@ def measure(
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(chosen), BLOCK):
             looks += pool.map(lambda pair: _look(data, pair, count), chosen[start : start + BLOCK])
-            progress(len(looks), len(chosen))
         neighbours = _neighbours(data, pool)
     pixels = np.stack([look.pixels for look in looks])
     present = pixels > 0
@@ -144,9 +141,7 @@ def measure(
         shares=(pixels.sum(0) / max(int(pixels.sum()), 1)).tolist(),
         shown=present.mean(0).tolist(),
         empty=float((~present[:, 1:].any(1)).mean()),
-        thickness=[
-            float(np.nanmedian(column)) if np.isfinite(column).any() else float("nan") for column in thickness.T
-        ],
+        thickness=[float(np.median(c[np.isfinite(c)])) if np.isfinite(c).any() else math.nan for c in thickness.T],
         objects=float(np.median([len(look.sides) for look in looks if look.sides] or [0])),
         object_side=[float(np.percentile(sides, q)) if sides else 0.0 for q in (10, 50, 90)],
         grey=float(np.mean([look.grey for look in looks])),
@@ -197,7 +192,7 @@ def _look(data: SegmentationDataModule, pair: Pair, count: int) -> _Look:
 
 def _lines(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(rows, 256) how many pixels of each value every row has."""
-    height, width = mask.shape
+    height = len(mask)
     found = np.bincount((mask + (np.arange(height, dtype=np.int64) * 256)[:, None]).ravel(), minlength=height * 256)
     return found.reshape(height, 256)
 

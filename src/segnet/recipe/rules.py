@@ -13,12 +13,7 @@ from typing import Any, NamedTuple
 from segnet.recipe.budget import Budget, Length
 from segnet.recipe.fingerprint import Fingerprint
 
-GROUPS = {
-    "loss": "model.loss",
-    "optimizer": "model.optimizer",
-    "scheduler": "model.scheduler",
-    "augment": "data.augment",
-}
+GROUPS = {"loss": "model.loss", "optimizer": "model.optimizer", "scheduler": "model.scheduler"}  # as they are named
 
 
 class Choice(NamedTuple):
@@ -118,7 +113,7 @@ def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
         plan.size = _scaled(data, shrink)
         yield Choice(
             _size(plan.size),
-            f"{plan.size[0] * plan.size[1] / 1e3:.0f} thousand pixels for {case.budget.pixels / 1e6:.0f} million in all",
+            f"{plan.size[0] * plan.size[1] / 1e3:.0f} thousand pixels each, of {case.budget.pixels / 1e6:.0f} million",
         )
     plan.views = int(case.budget.pixels / (plan.input[0] * plan.input[1]))
 
@@ -180,8 +175,6 @@ def augmentation(case: Case, plan: Plan) -> Iterator[Choice]:
     bring most in 109. Jitter of colour and brightness brings 0.004 and costs nothing.
     """
     data, size = case.data, plan.input
-    if {"augment", "data.augment"} & set(case.named):
-        return
     steps, why = [], []
     rounds = plan.views / max(data.images["train"], 1)
     upside, sides, turns = data.vertical < 0.7, data.horizontal < 1.5, data.lying < 0.35 and size[0] == size[1]
@@ -243,17 +236,15 @@ def epochs(case: Case, plan: Plan) -> Iterator[Choice]:
 
 
 def validation(case: Case, plan: Plan) -> Iterator[Choice]:
-    """Ten times a run, rarer where it would take more than an eighth of the time; OneCycle is best at its end anyway."""
+    """Ten times a run, rarer where that takes more than an eighth of the time: OneCycle is best at its end anyway."""
     assert plan.length is not None
     every, count = plan.length.every, plan.length.validations
     if every > 1:
         yield Choice(f"trainer.check_val_every_n_epoch={every}", f"{count} validations in all")
     if plan.length.validated is not None:
         batches = plan.length.validated
-        yield Choice(
-            f"trainer.limit_val_batches={batches}",
-            f"the first {batches * plan.batch} validation images; all take too long",
-        )
+        reason = f"the first {batches * plan.batch} validation images; all take too long"
+        yield Choice(f"trainer.limit_val_batches={batches}", reason)
     if plan.length.tested is not None:
         batches = plan.length.tested
         yield Choice(f"trainer.limit_test_batches={batches}", f"the first {batches * plan.batch} test images, likewise")
@@ -280,14 +271,14 @@ def neighbours(case: Case, plan: Plan) -> Iterator[Choice]:
     if case.data.neighbours < 0.5 and "data.split.group" not in case.named:
         yield Choice(
             "",
-            f"images that follow each other by name differ {case.data.neighbours:.2g} times as much as others: if they show "
-            f"one object or scene, 'data.split.group=\"<regular expression>\"' keeps them in one split",
+            f"images that follow each other by name differ {case.data.neighbours:.2g} times as much as others: if they "
+            f"show one object or scene, 'data.split.group=\"<regular expression>\"' keeps them in one split",
         )
 
 
 RULES: Sequence[Rule] = (
-    input_size, batch_size, rare_images, loss, class_weights, augmentation, optimizer, schedule, epochs, validation, end,
-    neighbours,
+    input_size, batch_size, rare_images, loss, class_weights, augmentation, optimizer, schedule, epochs, validation,
+    end, neighbours,
 )  # fmt: skip
 
 
@@ -299,4 +290,4 @@ def choose(case: Case) -> tuple[list[Choice], Plan]:
 
 
 def _is_named(key: str, named: Mapping[str, Any]) -> bool:
-    return key in named or GROUPS.get(key) in named or (key == "data.augment" and "augment" in named)
+    return GROUPS.get(key, key) in named

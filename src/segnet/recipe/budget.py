@@ -9,6 +9,7 @@ from segnet.recipe.fingerprint import Fingerprint
 PIXELS = {"cpu": 1.0e9, "gpu": 8.0e9}
 AREA, FOR = 128 * 128, 96e6  # see `segnet.recipe.rules.input_size`
 MOST = 400  # epochs
+SMALLEST = 64  # side of an input, of which five poolings leave two pixels
 SAFETY = 0.94  # of the time that is left for training
 REPORT, START = 7.0, 4.0  # seconds: of figures and card at the end; of the second set-up before the first step
 
@@ -83,7 +84,7 @@ class Budget:
 
     def area(self) -> int:
         """Pixels of an input, for `pixels` in all."""
-        return int(AREA * math.sqrt(self.pixels / FOR))
+        return max(SMALLEST * SMALLEST, int(AREA * math.sqrt(self.pixels / FOR)))
 
     def length(
         self, data: Fingerprint, size: tuple[int, int], shown: tuple[int, int], batch: int, epochs: int | None = None

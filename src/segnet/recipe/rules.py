@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from segnet.recipe.budget import Budget, Length
+from segnet.recipe.budget import MOST, Budget, Length
 from segnet.recipe.fingerprint import Fingerprint
 
 GROUPS = {"loss": "model.loss", "optimizer": "model.optimizer", "scheduler": "model.scheduler"}  # as they are named
@@ -82,12 +82,13 @@ def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
 
     Both the size of an input and the number of inputs should grow with the time. 128×128 for 96 million pixels (CamVid,
     16 epochs: 0.485), 384×384 for 5.9 billion (CamVid, 109 epochs on a GPU: 0.737), and the square root between them.
-    Never more than the image has. Lines of less than two pixels are lost: where shrinking would do that to half of the
+    Never more than the image has, and not less than shows every image 400 times. Lines of less than two pixels are lost: where shrinking would do that to half of the
     classes or more, images keep the scale at which they are two and a half pixels wide, and training takes crops.
     DRIVE and CrackForest at their own size with crops: vessels 0.61, cracks 0.5 (docs/recipe.md); shrunk to 480×480
     for a minute 0.06 and 0.36.
     """
-    data, area = case.data, case.budget.area()
+    data = case.data
+    area = max(case.budget.area(), int(case.budget.pixels / MOST / data.images["train"]))
     plan.views = int(case.budget.pixels / area)
     if "data.image_size" in case.named:
         size = case.named["data.image_size"]
@@ -102,7 +103,7 @@ def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
     elif thin and 2 * lost >= len(thin):
         scale = min(1.0, 1.25 * LINE / sorted(thin)[(len(thin) - 1) // 2])
         plan.size = _scaled(data, max(scale, shrink))
-        crop = _multiple(math.sqrt(area))
+        crop = max(128, _multiple(math.sqrt(area)))  # less shows too little around a line
         plan.crop = (min(crop, plan.size[0]), min(crop, plan.size[1]))
         yield Choice(
             _size(plan.size),
@@ -122,7 +123,7 @@ LINE = 2.0  # pixels
 
 
 def _scaled(data: Fingerprint, scale: float) -> tuple[int, int]:
-    if scale == 1:
+    if scale >= 0.9:
         return data.height, data.width
     return _multiple(data.height * scale), _multiple(data.width * scale)
 
@@ -188,9 +189,9 @@ def augmentation(case: Case, plan: Plan) -> Iterator[Choice]:
         for name, text, keep in (("Horizontal", "from left to right", sides), ("Vertical", "upside down", upside)):
             steps += [f"{{_target_:albumentations.{name}Flip,p:0.5}}"] if keep else []
             why.append(f"{'' if keep else 'not '}{text}")
-    if not plan.crop and rounds >= 80 and min(size) >= 96:
-        part = (_multiple(0.8 * size[0]), _multiple(0.8 * size[1]))
-        steps.append(f"{{_target_:albumentations.RandomResizedCrop,size:[{part[0]},{part[1]}],scale:[0.3,1.0]}}")
+    if not plan.crop and rounds >= 80 and min(size) >= 256:
+        height, width = plan.crop = (_multiple(0.8 * size[0]), _multiple(0.8 * size[1]))
+        steps.append(f"{{_target_:albumentations.RandomResizedCrop,size:[{height},{width}],scale:[0.3,1.0]}}")
         why.append(f"parts of three tenths to the whole, as every image comes {rounds:.0f} times")
     if data.grey == 1:
         steps.append(

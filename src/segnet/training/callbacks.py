@@ -54,10 +54,9 @@ class EpochTable(Callback):
     ) -> None:
         """Count images; validation that follows is not training time."""
         self._images += len(batch["image"]) * trainer.world_size
-        if trainer.is_last_batch:
-            if pl_module.device.type == "cuda":
-                torch.cuda.synchronize()
-            self._seconds = time.perf_counter() - self._start
+        if trainer.is_last_batch and pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        self._seconds = time.perf_counter() - self._start  # of every batch: trainer.max_time may make it the last
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning keeps the figures of an earlier validation; this epoch has its own."""

@@ -1,6 +1,7 @@
 """``experiment=auto``: look at the data, choose a recipe by rules, tell it, and train as if it had been typed."""
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
 
-from segnet.errors import UserError
+from segnet.errors import UserError, printable
 from segnet.files import atomic_write
 from segnet.overrides import name_of
 from segnet.runs.record import CONFIG, OVERRIDES
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # What the rules set, as it stands in the configuration.
 KEYS = (
-    "data.image_size", "data.batch_size", "data.positive_share", "data.augment", "data.split.group", "model.loss",
+    "data.image_size", "data.crop", "data.scale", "data.crops_per_epoch", "data.batch_size", "data.positive_share", "data.augment", "data.split.group", "model.loss",
     "model.optimizer", "model.scheduler", "model.class_weights", "trainer.max_epochs", "trainer.gradient_clip_val",
     "trainer.check_val_every_n_epoch", "trainer.limit_train_batches", "trainer.limit_val_batches",
     "trainer.limit_test_batches", "trainer.max_time", "own_size",
@@ -50,10 +50,9 @@ def complete(cfg: DictConfig) -> DictConfig:
     given = list(hydra.overrides.task)
     recipe = decide(cfg, given, time.monotonic())
     settled = _composed([*recipe.overrides, *_others(given), *hydra.overrides.hydra], cfg)
-    for line in recipe.lines():
-        rank_zero_info(line)
     folder = Path(cfg.output_dir)
     if os.environ.get("LOCAL_RANK", "0") == "0":
+        _tell(recipe)
         recipe.write(folder)
         for name, content in ((CONFIG, settled), (OVERRIDES, [*recipe.overrides, *_others(given)])):
             with atomic_write(folder / name) as part:
@@ -97,7 +96,7 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
         if measured and limit < SHORT:
             break
         candidate = _composed([*Recipe(seen, choices, plan, named).overrides, *_others(given)], cfg)
-        speed = timing.measure(candidate, data, plan.size, plan.batch)
+        speed = timing.measure(candidate, data, plan)
         measured, again = plan.pixels, measured
         budget = Budget(gpu, limit - (time.monotonic() - start), speed, os.cpu_count() or 1)
         choices, plan = rules.choose(replace(case, budget=budget))
@@ -117,9 +116,13 @@ def expand(cfg: DictConfig, given: Sequence[str]) -> list[str]:
     if not cfg.get("auto"):
         return list(given)
     recipe = decide(cfg, given, time.monotonic())
-    for line in recipe.lines():
-        rank_zero_info(line)
+    _tell(recipe)
     return [*recipe.overrides, *_others(given)]
+
+
+def _tell(recipe: "Recipe") -> None:
+    for line in recipe.lines():
+        print(printable(line), file=sys.stderr)
 
 
 def named_in(cfg: DictConfig, given: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import Samples, collate
 from segnet.recipe.budget import Speed
+from segnet.recipe.rules import Plan
 from segnet.training.graph import Batch, Results
 from segnet.training.module import SegmentationModule
 
@@ -24,14 +25,13 @@ def device_of(cfg: DictConfig) -> torch.device:
     return torch.device("cuda" if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
 
 
-def measure(cfg: DictConfig, data: SegmentationDataModule, size: tuple[int, int], batch: int) -> Speed:
+def measure(cfg: DictConfig, data: SegmentationDataModule, plan: Plan) -> Speed:
     """Train some steps and validate a batch, on images of the training split.
 
     Args:
         cfg: of the training, with the choices that are to be measured.
         data: after its ``setup``; its images are decoded here.
-        size: (height, width) of ``cfg.data.image_size``.
-        batch: images of a step.
+        plan: its figures.
     """
     environment.keep_freed_memory()
     torch.manual_seed(0)
@@ -40,7 +40,9 @@ def measure(cfg: DictConfig, data: SegmentationDataModule, size: tuple[int, int]
     if precision == "auto":
         precision = environment.fastest_precision(str(cfg.trainer.accelerator))
     train = data.indices["train"]
-    loaded = [data.pairs[train[i * len(train) // 2]].load(data.mask, size) for i in range(min(2, len(train)))]
+    batch, (height, width) = plan.batch, plan.crop or plan.size
+    pairs = [data.pairs[train[i * len(train) // 2]] for i in range(min(2, len(train)))]
+    loaded = [tuple(part[:height, :width] for part in pair.load(data.mask, plan.size)) for pair in pairs]
     plain = Samples(lambda i: loaded[i % len(loaded)], range(batch))
     drawn = Samples(plain.load, range(batch), instantiate(cfg.data.augment, "data.augment") or ())
     made = [drawn[i] for i in range(batch)]
@@ -67,4 +69,4 @@ def measure(cfg: DictConfig, data: SegmentationDataModule, size: tuple[int, int]
         results(whole_images)
         forward = seconds_of(partial(results, whole_images), device)
     pixels = shown["mask"].numel()
-    return Speed((whole - update) / pixels, update, forward / (batch * size[0] * size[1]))
+    return Speed((whole - update) / pixels, update, forward / (batch * height * width))

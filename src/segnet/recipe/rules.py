@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from segnet.recipe.budget import MOST, Budget, Length
+from segnet.recipe.budget import MOST, Budget, Length, Task
 from segnet.recipe.fingerprint import Fingerprint
 
 GROUPS = {"loss": "model.loss", "optimizer": "model.optimizer", "scheduler": "model.scheduler"}  # as they are named
@@ -50,23 +50,23 @@ class Plan:
     """What the rules have chosen so far, in figures.
 
     Attributes:
-        size: (height, width) that images are resized to, and validated at.
-        crop: (height, width) of what is cut out of that in training; None: nothing is cut.
-        batch: images of a step.
-        views: images or crops that the training should show.
+        size: (height, width) of the median image as training and validation see it, whole or in crops.
+        crop: (height, width) of crops; None: whole images.
+        part: (height, width) that a transform cuts out of whole images, or enlarges a part to; None: there is none.
+        batch: images or crops of a step.
         length: epochs and validations.
     """
 
     size: tuple[int, int] = (0, 0)
     crop: tuple[int, int] | None = None
+    part: tuple[int, int] | None = None
     batch: int = 0
-    views: int = 0
     length: Length | None = None
 
     @property
     def input(self) -> tuple[int, int]:
         """What the network gets in training."""
-        return self.crop or self.size
+        return self.crop or self.part or self.size
 
     @property
     def pixels(self) -> int:
@@ -82,49 +82,53 @@ def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
 
     Both the size of an input and the number of inputs should grow with the time. 128×128 for 96 million pixels (CamVid,
     16 epochs: 0.485), 384×384 for 5.9 billion (CamVid, 109 epochs on a GPU: 0.737), and the square root between them.
-    Never more than the image has, and not less than shows every image 400 times. Lines of less than two pixels are lost: where shrinking would do that to half of the
-    classes or more, images keep the scale at which they are two and a half pixels wide, and training takes crops.
-    DRIVE and CrackForest at their own size with crops: vessels 0.61, cracks 0.5 (docs/recipe.md); shrunk to 480×480
-    for a minute 0.06 and 0.36.
+    Never more than the image has, and not less than shows every image 400 times. Lines of less than two pixels are
+    lost: where shrinking would do that to half of the classes or more, images keep the scale at which these are two and
+    a half pixels wide, and training takes crops. DRIVE and CrackForest at their own size in crops of 256×256: vessels
+    0.61, cracks 0.57 in 110 and 170 million pixels; shrunk to 480×480 for a minute 0.06 and 0.36.
     """
-    data = case.data
-    area = max(case.budget.area(), int(case.budget.pixels / MOST / data.images["train"]))
-    plan.views = int(case.budget.pixels / area)
-    if "data.image_size" in case.named:
-        size = case.named["data.image_size"]
-        plan.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    data, named = case.data, case.named
+    if "data.crop" in named:
+        scale = float(named.get("data.scale") or 1)
+        plan.size, plan.crop = (round(data.height * scale), round(data.width * scale)), _pair(named["data.crop"])
         return
-    shrink = math.sqrt(area / data.area)
-    thin = [data.thickness[i] for i in data.foreground() if not math.isnan(data.thickness[i])]
-    lost = sum(width * shrink < LINE for width in thin)
+    if "data.image_size" in named:
+        plan.size = _pair(named["data.image_size"])
+        return
+    area = case.budget.area()
+    shrink = math.sqrt(max(area, case.budget.pixels / MOST / data.images["train"]) / data.area)
+    widths = sorted(data.thickness[i] for i in data.foreground() if not math.isnan(data.thickness[i]))
+    lost = sum(width * shrink < LINE for width in widths)
     if shrink >= 0.8:
         plan.size = (data.height, data.width)
-        yield Choice(_size(plan.size), f"the images' own size, {data.height}×{data.width}, fits the time")
-    elif thin and 2 * lost >= len(thin):
-        scale = min(1.0, 1.25 * LINE / sorted(thin)[(len(thin) - 1) // 2])
-        plan.size = _scaled(data, max(scale, shrink))
-        crop = max(128, _multiple(math.sqrt(area)))  # less shows too little around a line
-        plan.crop = (min(crop, plan.size[0]), min(crop, plan.size[1]))
+        yield Choice(_side("image_size", plan.size), f"the images' own size, {_shown(plan.size)}, fits the time")
+    elif widths and 2 * lost >= len(widths):
+        scale = max(min(1.0, 1.25 * LINE / widths[(len(widths) - 1) // 2]), shrink)
+        scale = 1.0 if scale > 0.9 else math.ceil(100 * scale) / 100
+        plan.size = (round(data.height * scale), round(data.width * scale))
+        side = max(128, _multiple(math.sqrt(area)))  # less shows too little around a line
+        plan.crop = (min(side, _floor(plan.size[0])), min(side, _floor(plan.size[1])))
         yield Choice(
-            _size(plan.size),
-            f"objects are {min(thin):.2g} pixels wide: at {_scaled(data, shrink)[0]}×{_scaled(data, shrink)[1]}, which "
-            f"the time allows, {lost} of {len(thin)} classes would be thinner than {LINE:g}; so training takes crops",
+            _side("crop", plan.crop),
+            f"objects are {widths[0]:.2g} pixels wide: whole images in the time would be {_shown(_scaled(data, shrink))}, "
+            f"where {lost} of {len(widths)} classes are thinner than {LINE:g}",
         )
+        if scale < 1:
+            yield Choice(f"data.scale={scale:g}", f"still {widths[0] * scale:.2g} pixels wide, and more in each crop")
     else:
         plan.size = _scaled(data, shrink)
-        yield Choice(
-            _size(plan.size),
-            f"{plan.size[0] * plan.size[1] / 1e3:.0f} thousand pixels each, of {case.budget.pixels / 1e6:.0f} million",
-        )
-    plan.views = int(case.budget.pixels / (plan.input[0] * plan.input[1]))
+        reason = f"{case.budget.pixels / 1e6:.0f} million pixels in all: as many more images as pixels an image"
+        yield Choice(_side("image_size", plan.size), reason)
 
 
 LINE = 2.0  # pixels
 
 
+def _pair(value: Any) -> tuple[int, int]:
+    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
 def _scaled(data: Fingerprint, scale: float) -> tuple[int, int]:
-    if scale >= 0.9:
-        return data.height, data.width
     return _multiple(data.height * scale), _multiple(data.width * scale)
 
 
@@ -133,8 +137,16 @@ def _multiple(side: float) -> int:
     return max(32, 16 * round(side / 16))
 
 
-def _size(size: tuple[int, int]) -> str:
-    return f"data.image_size={size[0]}" if size[0] == size[1] else f"data.image_size=[{size[0]},{size[1]}]"
+def _floor(side: int) -> int:
+    return max(32, side // 16 * 16)
+
+
+def _side(key: str, size: tuple[int, int]) -> str:
+    return f"data.{key}={size[0]}" if size[0] == size[1] else f"data.{key}=[{size[0]},{size[1]}]"
+
+
+def _shown(size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]}"
 
 
 def batch_size(case: Case, plan: Plan) -> Iterator[Choice]:
@@ -143,7 +155,7 @@ def batch_size(case: Case, plan: Plan) -> Iterator[Choice]:
         plan.batch = int(case.named["data.batch_size"])
         return
     train = case.data.images["train"]
-    plan.batch = max(1, min(8, math.ceil(train / 2)))
+    plan.batch = 8 if plan.crop else max(1, min(8, math.ceil(train / 2)))
     yield Choice(f"data.batch_size={plan.batch}", "eight" if plan.batch == 8 else f"half of {train} images")
 
 
@@ -153,7 +165,9 @@ def rare_images(case: Case, plan: Plan) -> Iterator[Choice]:
     Tiles, 31 % of which show a defect, 12 epochs: null 0.00, share 0.5 0.25, share 0.8 0.46 (docs/experiments.md).
     """
     share = case.data.shown[1] if case.binary else 1.0
-    if case.binary and 0 < share < 0.7:
+    if plan.crop:
+        yield Choice("", "half of the crops show a rare class (data.crop_share)")
+    elif case.binary and 0 < share < 0.7:
         yield Choice("data.positive_share=0.8", f"{share:.0%} of the images show {case.data.classes[0]}")
 
 
@@ -177,11 +191,8 @@ def augmentation(case: Case, plan: Plan) -> Iterator[Choice]:
     """
     data, size = case.data, plan.input
     steps, why = [], []
-    rounds = plan.views / max(data.images["train"], 1)
+    rounds = case.budget.pixels / (size[0] * size[1]) / data.images["train"]
     upside, sides, turns = data.vertical < 0.7, data.horizontal < 1.5, data.lying < 0.35 and size[0] == size[1]
-    if plan.crop:
-        steps.append(f"{{_target_:albumentations.RandomCrop,height:{size[0]},width:{size[1]}}}")
-        why.append(f"crops of {size[0]}×{size[1]}")
     if upside and sides and turns:
         steps.append("{_target_:albumentations.SquareSymmetry,p:1.0}")
         why.append("flips and quarter turns, because classes lie anywhere and run in every direction")
@@ -190,7 +201,7 @@ def augmentation(case: Case, plan: Plan) -> Iterator[Choice]:
             steps += [f"{{_target_:albumentations.{name}Flip,p:0.5}}"] if keep else []
             why.append(f"{'' if keep else 'not '}{text}")
     if not plan.crop and rounds >= 80 and min(size) >= 256:
-        height, width = plan.crop = (_multiple(0.8 * size[0]), _multiple(0.8 * size[1]))
+        height, width = plan.part = (_multiple(0.8 * size[0]), _multiple(0.8 * size[1]))
         steps.append(f"{{_target_:albumentations.RandomResizedCrop,size:[{height},{width}],scale:[0.3,1.0]}}")
         why.append(f"parts of three tenths to the whole, as every image comes {rounds:.0f} times")
     if data.grey == 1:
@@ -224,16 +235,26 @@ def epochs(case: Case, plan: Plan) -> Iterator[Choice]:
 
     DRIVE: 120 epochs of 14 crops reach 0.615. An epoch of a large set is cut into parts, so that there are validations.
     """
-    given = case.named.get("trainer.max_epochs")
-    plan.length = case.budget.length(case.data, plan.size, plan.input, plan.batch, given)
-    length = plan.length
+    named, train, (height, width) = case.named, case.data.images["train"], plan.input
+    given, views, most = named.get("trainer.max_epochs"), train, MOST
+    if plan.crop:
+        most = max(1, MOST * plan.size[0] * plan.size[1] // (height * width))  # a crop is a part of an image
+        total = min(case.budget.pixels / (height * width), most * train)
+        views = int(named.get("data.crops_per_epoch") or max(1, round(total / ROUNDS / plan.batch)) * plan.batch)
+        most = max(1, most * train // views)
+        yield Choice(f"data.crops_per_epoch={views}", f"crops of {train} images; some {ROUNDS} epochs")
+    task = Task(plan.size, plan.input, plan.crop is not None, plan.batch, views, most)
+    length = plan.length = case.budget.length(case.data, task, given)
     if given is None:
         yield Choice(f"trainer.max_epochs={length.epochs}", length.reason)
     if length.steps is not None:
         yield Choice(
             f"trainer.limit_train_batches={length.steps}",
-            f"an epoch is {length.steps} steps, other images in each: all {case.data.images['train']} take too long",
+            f"an epoch is {length.steps} steps, other images in each: all {train} take too long",
         )
+
+
+ROUNDS = 20
 
 
 def validation(case: Case, plan: Plan) -> Iterator[Choice]:
@@ -244,11 +265,12 @@ def validation(case: Case, plan: Plan) -> Iterator[Choice]:
         yield Choice(f"trainer.check_val_every_n_epoch={every}", f"{count} validations in all")
     if plan.length.validated is not None:
         batches = plan.length.validated
-        reason = f"the first {batches * plan.batch} validation images; all take too long"
+        reason = f"the first {batches * (1 if plan.crop else plan.batch)} validation images; all take too long"
         yield Choice(f"trainer.limit_val_batches={batches}", reason)
     if plan.length.tested is not None:
         batches = plan.length.tested
-        yield Choice(f"trainer.limit_test_batches={batches}", f"the first {batches * plan.batch} test images, likewise")
+        yield Choice(f"trainer.limit_test_batches={batches}", "so many batches of the test images, likewise")
+    if not plan.length.own_size:
         yield Choice("own_size=false", "a second pass over the test images takes too long")
 
 

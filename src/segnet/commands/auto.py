@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # What the rules set, as it stands in the configuration.
 KEYS = (
-    "data.image_size", "data.crop", "data.scale", "data.crops_per_epoch", "data.batch_size", "data.positive_share", "data.augment", "data.split.group", "model.loss",
+    "data.image_size", "data.crop", "data.scale", "data.crops_per_epoch",
+    "data.batch_size", "data.positive_share", "data.augment", "data.split.group", "model.loss",
     "model.optimizer", "model.scheduler", "model.class_weights", "trainer.max_epochs", "trainer.gradient_clip_val",
     "trainer.check_val_every_n_epoch", "trainer.limit_train_batches", "trainer.limit_val_batches",
     "trainer.limit_test_batches", "trainer.max_time", "own_size",

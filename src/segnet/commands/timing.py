@@ -42,7 +42,8 @@ def measure(cfg: DictConfig, data: SegmentationDataModule, plan: Plan) -> Speed:
     train = data.indices["train"]
     batch, (height, width) = plan.batch, plan.crop or plan.size
     pairs = [data.pairs[train[i * len(train) // 2]] for i in range(min(2, len(train)))]
-    loaded = [tuple(part[:height, :width] for part in pair.load(data.mask, plan.size)) for pair in pairs]
+    both = [pair.load(data.mask, plan.size) for pair in pairs]
+    loaded = [(image[:height, :width], mask[:height, :width]) for image, mask in both]
     plain = Samples(lambda i: loaded[i % len(loaded)], range(batch))
     drawn = Samples(plain.load, range(batch), instantiate(cfg.data.augment, "data.augment") or ())
     made = [drawn[i] for i in range(batch)]

@@ -104,13 +104,13 @@ def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
         yield Choice(_side("image_size", plan.size), f"the images' own size, {_shown(plan.size)}, fits the time")
     elif widths and 2 * lost >= len(widths):
         scale = max(min(1.0, 1.25 * LINE / widths[(len(widths) - 1) // 2]), shrink)
-        scale = 1.0 if scale > 0.9 else math.ceil(100 * scale) / 100
+        scale = 1.0 if scale > 0.7 else math.ceil(100 * scale) / 100
         plan.size = (round(data.height * scale), round(data.width * scale))
         side = max(128, _multiple(math.sqrt(area)))  # less shows too little around a line
         plan.crop = (min(side, _floor(plan.size[0])), min(side, _floor(plan.size[1])))
         yield Choice(
             _side("crop", plan.crop),
-            f"objects are {widths[0]:.2g} pixels wide: whole images in the time would be {_shown(_scaled(data, shrink))}, "
+            f"lines of {widths[0]:.2g} pixels: whole images would be {_shown(_scaled(data, shrink))} in the time, "
             f"where {lost} of {len(widths)} classes are thinner than {LINE:g}",
         )
         if scale < 1:

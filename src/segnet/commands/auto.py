@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,8 +106,13 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
     return Recipe(seen, choices, plan, named, speed, float(cfg.minutes), time.monotonic() - start, _others(given))
 
 
-def expand(cfg: DictConfig, given: Sequence[str]) -> list[str]:
+def expand(cfg: DictConfig, given: Sequence[str], varied: Collection[str]) -> list[str]:
     """Overrides with the recipe in place of ``experiment=auto``, for the trials of a search; told as for a run.
+
+    Args:
+        cfg: as composed of ``given``.
+        given: the user's overrides.
+        varied: what the search varies, which the recipe leaves alone.
 
     Raises:
         UserError: ``minutes`` is set, which would be those of one training.
@@ -118,7 +123,7 @@ def expand(cfg: DictConfig, given: Sequence[str]) -> list[str]:
         return list(given)
     recipe = decide(cfg, given, time.monotonic())
     _tell(recipe)
-    return [*recipe.overrides, *_others(given)]
+    return [*(o for o in recipe.overrides if name_of(o) not in varied), *_others(given)]
 
 
 def _tell(recipe: "Recipe") -> None:
@@ -135,6 +140,8 @@ def named_in(cfg: DictConfig, given: Sequence[str]) -> dict[str, Any]:
 
     def value(config: DictConfig, key: str) -> Any:
         found = OmegaConf.select(config, key)
+        if isinstance(found, DictConfig):  # a group: arguments of its choice may be named without the choice
+            return found.get("_target_")
         return OmegaConf.to_container(found, resolve=False) if OmegaConf.is_config(found) else found
 
     return {key: value(cfg, key) for key in KEYS if key in typed or value(cfg, key) != value(default, key)}

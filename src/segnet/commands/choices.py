@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ def complete(cfg: DictConfig) -> DictConfig:
     if settle_data(cfg):
         write_record(cfg, "data")
     return auto.complete(cfg)
+
+
+def for_trials(cfg: DictConfig, given: Sequence[str], varied: Collection[str]) -> list[str]:
+    """The overrides of all trials of a search, with a recipe in place of ``experiment=auto``; see `auto.expand`."""
+    if cfg.get("auto"):  # data are settled by every trial
+        settle_data(cfg)
+    return auto.expand(cfg, given, varied)
 
 
 def settle_data(cfg: DictConfig) -> bool:

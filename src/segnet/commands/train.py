@@ -48,6 +48,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     from segnet.commands.build import build
     from segnet.reports.run_report import RunReport
     from segnet.training import checkpoint
+    from segnet.training.callbacks import ValidateAtTheStop
     from segnet.training.data_record import DataRecord
     from segnet.training.preemption import Stopped
 
@@ -56,6 +57,8 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     if (weights := cfg.get("weights")) is not None and start is None:  # a resumed run may be older than this setting
         checkpoint.start_from(module, weights, cfg.trust)
     trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
+    if cfg.trainer.max_time is not None:
+        trainer.callbacks.append(ValidateAtTheStop())  # type: ignore[attr-defined]  # behind Lightning's timer
     if cfg.find is not None:
         from segnet.commands import batch_size
 

@@ -156,7 +156,9 @@ def batch_size(case: Case, plan: Plan) -> Iterator[Choice]:
         return
     train = case.data.images["train"]
     plan.batch = 8 if plan.crop else max(1, min(8, math.ceil(train / 2)))
-    yield Choice(f"data.batch_size={plan.batch}", "eight" if plan.batch == 8 else f"half of {train} images")
+    yield Choice(
+        f"data.batch_size={plan.batch}", "as in the recipes that won" if plan.batch == 8 else f"half of {train} images"
+    )
 
 
 def rare_images(case: Case, plan: Plan) -> Iterator[Choice]:

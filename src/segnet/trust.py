@@ -47,7 +47,11 @@ OWN = Rule(
     excluded=(
         "segnet.data.cache",
         "segnet.data.decoding",
+        "segnet.data.description",
+        "segnet.data.encodings",
+        "segnet.data.folder",
         "segnet.data.images",
+        "segnet.data.recognition",
         "segnet.training.callbacks",
         "segnet.training.checkpoint",
         "segnet.training.data_record",
@@ -168,7 +172,7 @@ class _Check:
             for i, entry in enumerate(value):
                 self.walk(entry, f"{key}.{i}")
         elif isinstance(value, dict):
-            if "_target_" in value:
+            if value.get("_target_") is not None:
                 self.call(value, key)
             for name, entry in value.items():
                 self.walk(name, key)

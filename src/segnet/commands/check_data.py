@@ -10,25 +10,22 @@ from segnet.commands import choices
 
 def run(cfg: DictConfig) -> None:
     """Write and print the report; exit code 1 if training would fail or be misled."""
-    import json
     from pathlib import Path
 
     from segnet.configuration import instantiate
     from segnet.data.splits import SPLITS
-    from segnet.reports import data_audit
+    from segnet.reports import audit_report, data_audit
 
-    choices.settle_data(cfg)
+    choices.settle_data(cfg, asking=False)
     cfg.data.cache_dir = None
     data = instantiate(cfg.data, "data")
     data.prepare_data()
     data.setup()
     print(data.used(*SPLITS))
-    findings = data_audit.examine(data, int(cfg.near))
+    findings, tiles = data_audit.examine(data, int(cfg.near), int(cfg.contact))
     folder = Path(cfg.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
-    data_audit.contact_sheet(data, findings, int(cfg.contact), folder / "contact.jpg")
-    print(data_audit.summary(findings))
+    audit_report.write(folder, findings, tiles)
+    print(audit_report.summary(findings))
     print(f"written to {folder}")
     if findings["errors"] or (cfg.strict and findings["warnings"]):
         sys.exit(1)

@@ -15,9 +15,8 @@ from segnet.runs import record
 
 
 def complete(cfg: DictConfig) -> DictConfig:
-    """The configuration of a new training with everything settled; the record in its folder says the same."""
-    if settle_data(cfg):
-        write_record(cfg, "data")
+    """The configuration of a new training, with everything settled that its command line leaves open."""
+    settle_data(cfg)
     return auto.complete(cfg)
 
 
@@ -28,11 +27,8 @@ def for_trials(cfg: DictConfig, given: Sequence[str], varied: Collection[str]) -
     return auto.expand(cfg, given, varied)
 
 
-def settle_data(cfg: DictConfig) -> bool:
-    """Fill in the null settings of ``cfg.data`` (see `segnet.data.folder`), and tell where they come from.
-
-    Returns:
-        whether anything was filled in.
+def settle_data(cfg: DictConfig, asking: bool = True) -> None:
+    """Fill in the null settings of ``cfg.data`` (see `segnet.data.folder`), in the run's record too, and tell them.
 
     Raises:
         UserError: more than one reading fits the data, or none.
@@ -43,9 +39,9 @@ def settle_data(cfg: DictConfig) -> bool:
     from segnet.data import folder  # torch comes with it
 
     if not folder.is_open(before):
-        return False
+        return
     assert cfg.data.root is not None  # OmegaConf says it where it is missing
-    after, lines = folder.settle(before)
+    after, lines = folder.settle(before, asking)
     with open_dict(cfg):
         for key in after:
             if key not in before or after[key] != before[key]:
@@ -53,7 +49,7 @@ def settle_data(cfg: DictConfig) -> bool:
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for line in lines:
             print(printable(line), file=sys.stderr)
-    return True
+    write_record(cfg, "data")
 
 
 def write_record(cfg: DictConfig, *keys: str) -> None:

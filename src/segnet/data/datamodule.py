@@ -35,8 +35,8 @@ class SegmentationDataModule(LightningDataModule):
         root: folder of the data set.
         images: glob or globs below ``root`` that find the images.
         masks: where an image's mask is, relative to ``root``; ``{stem}`` and ``{name}`` are the image's name without
-            and with suffix, ``{dir}`` its folder relative to the root, ``{parent}`` that folder's last part. A list
-            has alternatives. A mapping replaces parts of the image's path. Files that a wildcard finds are one mask.
+            and with suffix, ``{dir}`` its folder relative to the root, ``{parent}`` that folder's last part. A list has
+            alternatives, a mapping replaces parts of the image's path; files that a wildcard finds are one mask.
         match: regular expression searched in an image's path, whose groups ``masks`` may name: ``{1}``, ``{name}``.
         mask: encoding of the mask files, see `segnet.data.masks`.
         classes: class names in order (one name for a binary task).
@@ -97,15 +97,14 @@ class SegmentationDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.root = Path(str(root))
-        patterns = [images] if isinstance(images, str) else list(images)
-        self.layout = Layout(self.root, patterns, masks, missing_mask, defect_free, mask_drawn, bits, match)
+        globs = [images] if isinstance(images, str) else list(images)
+        self.layout = Layout(self.root, globs, masks, missing_mask, defect_free, mask_drawn, bits, match)
         self.mask, self.split = mask, split
         self.classes, self.num_classes = list(classes), num_classes
         self.image_size = size_of(image_size)
         self.augment, self.batch_size, self.seed = list(augment or ()), batch_size, seed
-        self.num_workers, self.positive_share = num_workers, positive_share
+        self.num_workers, self.positive_share, self.prepare, self.colors = num_workers, positive_share, prepare, colors
         self.cache_dir, self.cache_gb, self.device_cache = cache_dir, cache_gb, device_cache
-        self.prepare, self.colors = prepare, colors
         self._check()
         self.pairs, self.drop_single = list[Pair](), False
         self.indices: dict[str, list[int]] = {}

@@ -6,29 +6,24 @@ A setting that is null in the composed configuration is not named (conf/data/fol
 from pathlib import Path
 from typing import Any
 
-from segnet.data import description
-from segnet.data.description import Description, Division, MaskEncoding
+from segnet.data import description, encodings, layouts, looks
+from segnet.data.described import HERE, SHARES, TAKES, Data, describe, division, encoding, split_by
+from segnet.data.description import Description
+from segnet.data.pairs import Layout
 from segnet.errors import UserError
 
-HERE = "segnet.data"
-ENCODINGS = {"threshold": "Threshold", "values": "Values", "palette": "Palette"}
-SPLITTERS = {"hash": "ByHash", "pattern": "ByPattern", "list": "ByList"}
-TAKES = {
-    "Threshold": ("above",),
-    "Values": ("num_classes", "classes", "ignore"),
-    "Palette": ("colors", "ignore", "tolerance"),
-}
-SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 ASKED = ("images", "masks", "classes", "num_classes", "missing_mask")  # null in conf/data/folder.yaml, and needed
 OPTIONAL = ("match", "defect_free", "mask_drawn", "bits", "colors")  # of the description; null is a value, too
-Data = dict[str, Any]
 
 
-def settle(data: Data) -> tuple[Data, list[str]]:
+def settle(data: Data, asking: bool = True, decide: bool = False) -> tuple[Data, list[str]]:
     """Fill in what is null in a data configuration.
 
     Args:
         data: as composed, resolved, in plain containers.
+        asking: whether masks whose values could mean several things are an error; else that is a line, and they are
+            taken for black and white, so that an audit can show them.
+        decide: whether rare values beside black and white are ignored without a question.
 
     Returns:
         a copy that `SegmentationDataModule` can be made of, and lines for people: what was taken from where. Where
@@ -41,14 +36,99 @@ def settle(data: Data) -> tuple[Data, list[str]]:
     if not is_open(data):
         return data, []
     root = Path(str(data["root"]))
+    lines: list[str] = []
     found = description.read(root)
-    lines = []
-    if found is not None:
-        took = _describe(data, found)
+    if found is not None and (took := _describe(data, found)):
+        lines.append(f"data: {root / description.NAME} says {', '.join(took)}")
+    if root.is_dir():
+        took = _find_files(data, root, found is None, lines) + _find_encoding(data, root, asking, decide, lines)
         if took:
-            lines.append(f"data: {root / description.NAME} says {', '.join(took)}")
+            lines.insert(len(lines) - len(lines[found is not None :]), f"data: found {', '.join(took)}")
     _fill(data)
     return data, lines
+
+
+def propose(root: Path) -> tuple[Description, list[str]]:
+    """A description of a folder that has none, for a person to read; and the reasons in words.
+
+    Unlike `settle` it takes rare values beside black and white for slips, and has them ignored.
+
+    Raises:
+        UserError: more than one reading fits the files, or none.
+    """
+    names = ("images", "masks", "match", "missing_mask", "mask", "classes", "num_classes", "colors", "split")
+    data, lines = settle({"root": str(root), **dict.fromkeys(names)}, decide=True)
+    return describe(data), lines
+
+
+def _find_files(data: Data, root: Path, alone: bool, lines: list[str]) -> list[str]:
+    """Where images and masks are, and without a description the split that they show; what was found, in words."""
+    wanted = [key for key in ("images", "masks") if data.get(key) is None]
+    dividing = alone and _open(data.get("split")) and not _names(data.get("split"))
+    if not wanted and not dividing:
+        return []
+    found = layouts.find(root, data.get("images"), data.get("masks"), data.get("match"))
+    took = [f"{key} {_shown(getattr(found, key))}" for key in wanted]
+    data.update({key: getattr(found, key) for key in wanted})
+    if "masks" in wanted and found.match is not None:
+        data["match"] = found.match
+        took.append(f"match {found.match}")
+    if dividing and found.split is not None:
+        data["split"] = division(found.split)
+        named = {name: getattr(found.split, name) for name in SHARES if getattr(found.split, name) is not None}
+        took.append(f"split {', '.join(f'{name} {text}' for name, text in named.items())}")
+    lines += [f"data: {text}" for text in found.told]
+    return took
+
+
+def _find_encoding(data: Data, root: Path, asking: bool, decide: bool, lines: list[str]) -> list[str]:
+    """What the values of the masks mean; what was found, in words."""
+    mask, named = data.get("mask"), _names(data.get("mask"))
+    nameless = data.get("classes") is None and data.get("num_classes") is None
+    values = isinstance(mask, dict) and mask.get("_target_") == f"{HERE}.masks.Values" and mask.get("classes") is None
+    counting = nameless and values
+    if not counting and (not _open(mask) or {"above", "classes", "colors"} & named.keys()):
+        return []
+    try:
+        seen = looks.looks(looks.sample(_mask_files(data, root)))
+        if not seen:
+            return []
+        known = _class_names(data)
+        if counting:
+            data["classes"] = encodings.class_names(max(2, encodings.count(seen, named.get("ignore") or ())))
+            return []
+        found = encodings.recognise(seen, known, named.get("ignore") or (), decide)
+    except UserError as error:
+        if asking:
+            raise
+        lines.append(f"data: {error}")
+        return []
+    data["mask"] = _merged(encoding(found.mask), mask, "data.mask")
+    if found.colors is not None and data.get("colors") is None:
+        data["colors"] = found.colors
+    took = [f"masks by {found.mask.encoding} ({found.why})"]
+    if known is None:
+        data["classes"] = found.classes
+        took.append(f"{len(found.classes)} class{'es' * (len(found.classes) > 1)} {_shown(found.classes)}")
+    return took
+
+
+def _mask_files(data: Data, root: Path) -> list[Path]:
+    patterns = [data["images"]] if isinstance(data["images"], str) else data["images"]
+    layout = Layout(root, patterns, data["masks"], defect_free=data.get("defect_free"), match=data.get("match"))
+    try:
+        images = layout.list_images()
+    except UserError:  # the data module says it, with the way out
+        return []
+    return [mask for image in images for mask in layout.masks_of(image) if mask.is_file()]
+
+
+def _class_names(data: Data) -> list[str] | None:
+    """The names of the classes, or names for as many as there are, where that is named."""
+    classes, count = data.get("classes"), data.get("num_classes")
+    if isinstance(classes, list):
+        return classes
+    return names(count) if type(count) is int and count > 0 else None
 
 
 def is_open(data: Data) -> bool:
@@ -80,30 +160,6 @@ def _describe(data: Data, found: Description) -> list[str]:
     return took
 
 
-def encoding(mask: MaskEncoding) -> Data:
-    """A described encoding as a configuration; ``num_classes`` of values comes with the classes."""
-    kind = ENCODINGS[mask.encoding]
-    given = mask.model_dump(exclude_none=True, exclude={"encoding"})
-    if strange := [key for key in given if key not in TAKES[kind] and given[key]]:
-        raise UserError(
-            f"{description.NAME}: mask.{strange[0]} is nothing that encoding: {mask.encoding} takes; remove it, or "
-            f"correct the encoding"
-        )
-    return {"_target_": f"{HERE}.masks.{kind}", **{key: value for key, value in given.items() if key in TAKES[kind]}}
-
-
-def division(split: Division) -> Data:
-    """A described division as a configuration."""
-    named = split.model_dump(exclude_none=True, exclude={"by"})
-    return split_by(SPLITTERS[split.by], named)
-
-
-def split_by(kind: str, named: Data) -> Data:
-    """The configuration of a class of `segnet.data.splits`, shares and all."""
-    shares = SHARES if kind == "ByHash" else dict.fromkeys(SHARES)
-    return {"_target_": f"{HERE}.splits.{kind}", **shares, "group": None, **named}
-
-
 def _names(part: Any) -> Data:
     """What is named in a part of the configuration whose class is not."""
     return {k: v for k, v in part.items() if v is not None and k != "_target_"} if isinstance(part, dict) else {}
@@ -129,7 +185,7 @@ def _fill(data: Data) -> None:
     if _open(data.get("mask")):
         keys = _names(data.get("mask")).keys()
         kind = "Palette" if {"colors", "tolerance"} & keys else "Threshold"
-        kind = "Values" if {"classes", "ignore"} & keys and kind != "Palette" else kind
+        kind = "Values" if ({"classes", "ignore"} & keys or _several(data)) and kind != "Palette" else kind
         data["mask"] = _merged({"_target_": f"{HERE}.masks.{kind}"}, data.get("mask"), "data.mask")
     _count(data)
     mask = data["mask"]
@@ -140,6 +196,10 @@ def _fill(data: Data) -> None:
         data["split"] = split_by(_kind_of_split(Path(str(data["root"])), named), named)
     elif isinstance(split := data["split"], dict) and str(split.get("_target_")).endswith(".ByHash"):
         data["split"] = {**split, **{k: v for k, v in SHARES.items() if split.get(k) is None}}
+
+
+def _several(data: Data) -> bool:
+    return len(_class_names(data) or ()) > 1
 
 
 def _kind_of_split(root: Path, named: Data) -> str:

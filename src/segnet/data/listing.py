@@ -60,6 +60,16 @@ def neither(root: Path, patterns: Sequence[str], images: Sequence[str], masks: S
     return sorted(path.relative_to(root).as_posix() for path in found)
 
 
+def files_below(root: Path) -> list[str]:
+    """Every file below a folder that is not hidden, relative to it; what hidden folders hold is not looked at."""
+    found: list[str] = []
+    for where, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not is_hidden(PurePath(name))]
+        below = Path(where).relative_to(root)
+        found += [(below / name).as_posix() for name in names if not is_hidden(PurePath(name))]
+    return found
+
+
 def shared(images: Sequence[str], masks: Sequence[Sequence[Path]]) -> list[str]:
     """``a.jpg and a.png`` of each mask file that belongs to several images."""
     count = Counter(mask for files in masks for mask in files)

@@ -31,7 +31,9 @@ BETWEEN = 32  # of 255: how far a blended colour may lie from the line between t
 class Encoding(Protocol):
     """What a data module needs of a mask encoding."""
 
-    kind: ClassVar[MaskKind]
+    @property
+    def kind(self) -> MaskKind:
+        """How its files are read."""
 
     def __call__(self, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
         """Stored values (H, W), or colours (H, W, 3), to class indices."""

@@ -121,7 +121,7 @@ class Layout:
         return MaskPattern(self.root, self.masks, self.match)
 
     def list_images(self) -> list[str]:
-        """Every image by its path relative to the root, in order.
+        """Every image by its path relative to the root, in order; what is the mask of one of them is none.
 
         Raises:
             UserError: there is no such folder, or no image in it.
@@ -137,7 +137,9 @@ class Layout:
             raise UserError(
                 f"data.root={self.root}: nothing matches data.images={list(self.images)}; correct it{more}{told}"
             )
-        return [path.relative_to(self.root).as_posix() for path in found]
+        names = [path.relative_to(self.root).as_posix() for path in found]
+        masks = self.pattern.among(names)
+        return [name for name in names if name not in masks]
 
     def _matches(self) -> list[Path]:
         for pattern in self.images:

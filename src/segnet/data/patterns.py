@@ -64,6 +64,17 @@ class MaskPattern:
             )
         return found[0] if found else [self.root / names[0]]
 
+    def among(self, images: Sequence[str]) -> set[str]:
+        """Which of these are masks of others: of a.png and a_mask.png in one folder, the second."""
+        known, found = set(images), set()
+        for image in images:
+            try:
+                names = {PurePosixPath(name).as_posix() for name in self.names(image)}
+                found |= names & known - {image}
+            except UserError:  # told when its mask is asked for
+                continue
+        return found
+
     def folders(self, masks: Sequence[Path]) -> list[str]:
         """Patterns below whose folders the masks are looked for: those of the templates, or where masks were found."""
         if isinstance(self.masks, Mapping):

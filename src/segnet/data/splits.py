@@ -37,11 +37,14 @@ HEADERS |= {"file", "files", "filename", "filepath", "name", "path", "id"}
 
 @dataclass(frozen=True)
 class ByPattern:
-    """Each split is a glob on the relative path, such as ``train/*``, or null; a split may be named twice."""
+    """Each split is a glob on the relative path, such as ``train/*``, or null; a split may be named twice.
+
+    A number for ``val`` or ``test`` is a share of the images of ``train``, which are drawn as by `ByHash`.
+    """
 
     train: Text | None = None
-    val: Text | None = None
-    test: Text | None = None
+    val: Text | Share | None = None
+    test: Text | Share | None = None
     group: None = None  # stands in conf/data/default.yaml, for `ByHash`
 
     def __post_init__(self) -> None:
@@ -50,7 +53,11 @@ class ByPattern:
     def __call__(self, root: Path, images: Sequence[str]) -> Split:
         """Relative image paths by split."""
         patterns = {name: getattr(self, name) for name in SPLITS}
-        return {n: [i for i in images if fnmatchcase(i, p)] if p else [] for n, p in patterns.items()}
+        found = {n: [i for i in images if fnmatchcase(i, p)] if isinstance(p, str) else [] for n, p in patterns.items()}
+        if shares := {name: share for name, share in patterns.items() if isinstance(share, int | float)}:
+            drawn = ByHash(1 - sum(shares.values()), shares.get("val", 0), shares.get("test", 0))(root, found["train"])
+            found |= {name: drawn[name] for name in ("train", *shares)}
+        return found
 
 
 @dataclass(frozen=True)
@@ -178,8 +185,8 @@ class ByHash:
     def __call__(self, root: Path, images: Sequence[str]) -> Split:
         """Relative image paths by split."""
         shares = self._shares()
-        keys = [self._key(image) for image in images]
-        draws = {key: self._draw(key) for key in keys}
+        keys = [self.key(image) for image in images]
+        draws = {key: draw(key, self.salt) for key in keys}
         if len(draws) > SMALL:
             ends = [shares[0], shares[0] + shares[1] if shares[2] else 2.0]  # a draw may be 1 after rounding
             homes = {key: SPLITS[sum(draw >= end for end in ends)] for key, draw in draws.items()}
@@ -201,17 +208,24 @@ class ByHash:
             )
         return shares if abs(total - 1) <= 1e-6 else [share / total for share in shares]
 
-    def _draw(self, key: str) -> float:
-        digest = hashlib.sha256((self.salt + key).encode(errors="surrogateescape")).digest()
-        return int.from_bytes(digest[:8], "big") / 2**64
+    def key(self, image: str) -> str:
+        """What stays together: the group of an image, without groups its path.
 
-    def _key(self, image: str) -> str:
+        Raises:
+            UserError: the pattern does not match it.
+        """
         if self.group is None:
             return image
         match = re.search(self.group, image)
         if match is None or match.group(1 if match.re.groups else 0) is None:
             raise UserError(f"data.split.group={self.group!r} does not match {image!r}; correct the pattern")
         return match.group(1 if match.re.groups else 0)
+
+
+def draw(text: str, salt: str = "") -> float:
+    """A number in 0..1 that depends on the two texts alone."""
+    digest = hashlib.sha256((salt + text).encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _exact(shares: Sequence[float], count: int) -> list[int]:

@@ -1,0 +1,53 @@
+"""What a data audit leaves behind: report.json, a contact sheet, and lines for people."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from segnet.data.splits import SPLITS
+from segnet.errors import printable
+from segnet.files import atomic_write
+from segnet.reports.data_audit import Findings
+from segnet.reports.looks import Tile
+from segnet.visualization.overlays import save
+
+COLUMNS = 6
+RULE = 2  # pixels of white around a thumbnail
+
+
+def write(folder: Path, findings: Findings, tiles: Sequence[Tile]) -> None:
+    """``report.json``, and the thumbnails as ``contact.jpg`` if there are any."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / "report.json") as part, part.open("w", encoding="utf-8") as file:
+        json.dump(findings, file, indent=2)  # piece by piece
+        file.write("\n")
+    if tiles:
+        save(folder / "contact.jpg", contact_sheet(tiles))
+
+
+def contact_sheet(tiles: Sequence[Tile]) -> Tile:
+    """Thumbnails (S, S, 3) in rows of `COLUMNS`, with a white rule."""
+    framed = [np.pad(tile, ((RULE, RULE), (RULE, RULE), (0, 0)), constant_values=255) for tile in tiles]
+    columns = min(COLUMNS, len(framed))
+    framed += [np.full_like(framed[0], 255)] * (-len(framed) % columns)
+    return np.concatenate([np.concatenate(framed[i : i + columns], 1) for i in range(0, len(framed), columns)], 0)
+
+
+def summary(findings: Findings) -> str:
+    """The report for people; long lists are cut."""
+    lines = [f"images {findings['images']}, masks with only the first class {findings['empty_masks']}"]
+    lines += [f"sizes {dict(list(findings['sizes'].items())[:5])}"]
+    names = list(findings["class_shares"]["train"])
+    lines += [f"{'share of pixels':20s}" + "".join(f"{split:>10s}" for split in SPLITS)]
+    for name in names:
+        shares = "".join(f"{findings['class_shares'][split][name]:>10.3%}" for split in SPLITS)
+        lines.append(f"{name:20s}{shares}")
+    for kind in ("errors", "warnings"):
+        found = findings[kind]
+        lines += [f"{kind[:-1]}: {text}" for text in found[:20]]
+        lines += [f"… and {len(found) - 20} more {kind}, see report.json"] if len(found) > 20 else []
+    return "\n".join(
+        [*map(printable, lines), f"{len(findings['errors'])} errors, {len(findings['warnings'])} warnings"]
+    )

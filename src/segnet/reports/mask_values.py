@@ -1,0 +1,104 @@
+"""The values or colours that mask files hold, and what they may mean."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segnet.data.images import MaskKind
+from segnet.data.masks import IGNORE_INDEX, Encoding
+
+MOST = 32  # different values of a file that are told
+
+
+class Noting:
+    """An encoding that notes what the stored arrays hold on their way, so that no file is decoded twice.
+
+    Attributes:
+        values: the least `MOST` of the different values (or colours, as lists); None before a mask has been read.
+        greatest: the greatest value; 0 of colours.
+    """
+
+    def __init__(self, encoding: Encoding) -> None:
+        self.encoding = encoding
+        self.kind: MaskKind = encoding.kind
+        self.values: list[Any] | None = None
+        self.greatest: float = 0
+
+    def __call__(self, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+        """What the encoding makes of the stored values."""
+        found = distinct(raw)
+        self.values = found[:MOST].tolist()
+        self.greatest = float(found[-1]) if found.ndim == 1 and len(found) else 0
+        return self.encoding(raw, path)
+
+
+class ValueTable:
+    """The values of each image's mask by its index, each list of values kept once."""
+
+    def __init__(self, count: int) -> None:
+        self._lists: list[list[Any]] = []
+        self._places: dict[str, int] = {}
+        self._of = np.full(count, -1, np.int32)
+
+    def put(self, index: int, values: list[Any] | None) -> None:
+        """Keep what the mask of an image holds; None: it has none, or cannot be read."""
+        if values is None:
+            return
+        place = self._places.setdefault(str(values), len(self._lists))
+        if place == len(self._lists):
+            self._lists.append(values)
+        self._of[index] = place
+
+    def __getitem__(self, index: int) -> list[Any] | None:
+        place = int(self._of[index])
+        return None if place < 0 else self._lists[place]
+
+    def everywhere(self) -> dict[str, int]:
+        """The `MOST` most frequent values, as text, and in how many masks each occurs."""
+        counts: Counter[str] = Counter()
+        files = np.bincount(self._of[self._of >= 0], minlength=len(self._lists))
+        for values, count in zip(self._lists, files.tolist(), strict=True):
+            for value in values:
+                counts[str(value)] += count
+        return dict(counts.most_common(MOST))
+
+
+def distinct(raw: NDArray[Any]) -> NDArray[Any]:
+    """The different values (n,) of an array (H, W), or the colours (n, 3) of uint8 (H, W, 3), in ascending order.
+
+    Masks are areas: only pixels that differ from the one before them are sorted.
+    """
+    if raw.ndim == 3:
+        parts = raw.reshape(-1, 3).astype(np.int32)
+        found = _distinct(parts[:, 0] << 16 | parts[:, 1] << 8 | parts[:, 2])
+        return np.stack([found >> 16, found >> 8 & 255, found & 255], 1).astype(raw.dtype)
+    return _distinct(raw.ravel())
+
+
+def _distinct(values: NDArray[Any]) -> NDArray[Any]:
+    return np.unique(np.concatenate([values[:1], values[1:][values[1:] != values[:-1]]]))
+
+
+def guess(values: Sequence[Any] | None) -> str:
+    """What a mask with these values may be, as a hint behind an error."""
+    if not values:
+        return ""
+    if isinstance(values[0], list):
+        return f" (it holds {len(values)} colours: data/mask=palette with data.mask.colors={values[:12]})"
+    if set(values) <= {0, 255}:
+        return " (it holds 0 and 255: data/mask=threshold)"
+    if set(values) <= {0, 1}:
+        return " (it holds 0 and 1: data/mask=threshold or data/mask=values, or data.mask.above=0)"
+    labels = sorted(set(values) - {IGNORE_INDEX})
+    if len(values) < 32 and labels == list(range(len(labels))):
+        return f" (it holds {values}: data/mask=values with data.num_classes={len(labels)})"
+    if len(values) < 32 and max(values) <= IGNORE_INDEX:
+        shown = str(list(values)).replace(" ", "")
+        return (
+            f" (it holds {values}: data/mask=values with 'data.mask.classes={shown}', data.num_classes={len(values)})"
+        )
+    return " (it holds many grey values: a soft or JPEG-compressed mask? data/mask=threshold takes those)"

@@ -1,5 +1,6 @@
 """``experiment=auto``: look at the data, choose a recipe by rules, tell it, and train as if it had been typed."""
 
+import math
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from segnet.runs.record import CONFIG, OVERRIDES
 
 if TYPE_CHECKING:
     from segnet.data.datamodule import SegmentationDataModule
+    from segnet.recipe.fingerprint import Fingerprint
     from segnet.recipe.record import Recipe
 
 # What the rules set, as it stands in the configuration.
@@ -87,11 +89,14 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
     choices, plan = rules.choose(case)
     if cfg.minutes is None:
         return Recipe(seen, choices, plan, named, given=_others(given))
-    if cfg.trainer.devices not in (1, "1") or cfg.trainer.num_nodes != 1:
+    if cfg.trainer.devices not in (1, "1", "auto") or cfg.trainer.num_nodes != 1:
         raise UserError(
             f"minutes={cfg.minutes} with trainer.devices={cfg.trainer.devices}: the speed of one process is measured; "
             f"leave minutes out, or add trainer.devices=1"
         )
+    folds = cfg.get("folds") or 1
+    case = replace(case, data=_of_a_fold(seen, folds))
+    choices, plan = rules.choose(case)
     limit, measured, speed = 60 * float(cfg.minutes), 0, None
     while speed is None or not measured / AGAIN < plan.pixels < measured * AGAIN:
         if measured and limit < SHORT:
@@ -99,11 +104,20 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
         candidate = _composed([*Recipe(seen, choices, plan, named).overrides, *_others(given)], cfg)
         speed = timing.measure(candidate, data, plan)
         measured, again = plan.pixels, measured
-        budget = Budget(gpu, limit - (time.monotonic() - start), speed, os.cpu_count() or 1)
+        budget = Budget(gpu, (limit - (time.monotonic() - start)) / folds, speed, os.cpu_count() or 1)
         choices, plan = rules.choose(replace(case, budget=budget))
         if again:
             break
     return Recipe(seen, choices, plan, named, speed, float(cfg.minutes), time.monotonic() - start, _others(given))
+
+
+def _of_a_fold(seen: "Fingerprint", folds: int) -> "Fingerprint":
+    """The data set as one of ``folds`` trainings has it, which predicts its part of the images afterwards."""
+    if folds == 1:
+        return seen
+    count = sum(seen.images.values())
+    part = math.ceil(count / folds)
+    return replace(seen, images={"train": count - part, "val": part, "test": part})
 
 
 def expand(cfg: DictConfig, given: Sequence[str], varied: Collection[str]) -> list[str]:

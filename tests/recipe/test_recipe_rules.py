@@ -8,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from segnet.recipe import rules
 from segnet.recipe.budget import MOST, Budget, Speed
 from segnet.recipe.fingerprint import Fingerprint
+from segnet.recipe.plan import Case
 
 TEXTURE = Fingerprint(
     images={"train": 700, "val": 150, "test": 150}, looked=160, height=300, width=300, one_size=True, largest=90_000,
@@ -25,7 +26,7 @@ SLOW = Speed(0.75e-6, 0.1, 0.25e-6)  # two cores
 
 def chosen(data, budget=None, named=None):
     """Overrides by key, and the plan."""
-    choices, plan = rules.choose(rules.Case(data, budget or Budget(), named or {}))
+    choices, plan = rules.choose(Case(data, budget or Budget(), named or {}))
     assert all(choice.reason for choice in choices)
     overrides = [choice.override for choice in choices if choice.override]
     OverridesParser.create().parse_overrides(overrides)
@@ -117,6 +118,6 @@ def test_a_set_that_is_too_large_is_shown_in_parts():
 
 
 def test_frames_are_told():
-    told = [choice.reason for choice in rules.choose(rules.Case(STREETS, Budget()))[0]]
+    told = [choice.reason for choice in rules.choose(Case(STREETS, Budget()))[0]]
     assert any("data.split.group" in reason for reason in told)
-    assert not any("data.split.group" in choice.reason for choice in rules.choose(rules.Case(TEXTURE, Budget()))[0])
+    assert not any("data.split.group" in choice.reason for choice in rules.choose(Case(TEXTURE, Budget()))[0])

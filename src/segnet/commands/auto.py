@@ -75,6 +75,7 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
     from segnet.configuration import instantiate
     from segnet.recipe import fingerprint, rules
     from segnet.recipe.budget import Budget
+    from segnet.recipe.plan import Case
     from segnet.recipe.record import Recipe
 
     named = named_in(cfg, given)
@@ -85,11 +86,11 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
     data.require("train", "val")
     seen = fingerprint.measure(data)
     gpu = timing.device_of(cfg).type == "cuda"
-    case = rules.Case(seen, Budget(gpu), named, gpu)
+    case = Case(seen, Budget(gpu), named, gpu)
     choices, plan = rules.choose(case)
     if cfg.minutes is None:
         return Recipe(seen, choices, plan, named, given=_others(given))
-    if cfg.trainer.devices not in (1, "1", "auto") or cfg.trainer.num_nodes != 1:
+    if cfg.trainer.devices not in (1, "1") or cfg.trainer.num_nodes != 1:
         raise UserError(
             f"minutes={cfg.minutes} with trainer.devices={cfg.trainer.devices}: the speed of one process is measured; "
             f"leave minutes out, or add trainer.devices=1"

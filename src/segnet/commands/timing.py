@@ -12,7 +12,7 @@ from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import Samples, collate
 from segnet.recipe.budget import Speed
-from segnet.recipe.rules import Plan
+from segnet.recipe.plan import Plan
 from segnet.training.graph import Batch, Results
 from segnet.training.module import SegmentationModule
 

@@ -3,6 +3,7 @@
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.recipe import fingerprint, rules
 from segnet.recipe.budget import Budget
+from segnet.recipe.plan import Case
 from segnet.recipe.record import Recipe
 
 __all__ = ["Recipe", "propose"]
@@ -16,5 +17,5 @@ def propose(data: SegmentationDataModule, gpu: bool = False) -> Recipe:
         gpu: whether a GPU is to train.
     """
     seen = fingerprint.measure(data)
-    choices, plan = rules.choose(rules.Case(seen, Budget(gpu), gpu=gpu))
+    choices, plan = rules.choose(Case(seen, Budget(gpu), gpu=gpu))
     return Recipe(seen, choices, plan, {})

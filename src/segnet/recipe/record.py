@@ -10,7 +10,7 @@ from segnet.command_line import command_line
 from segnet.files import atomic_write
 from segnet.recipe.budget import Speed
 from segnet.recipe.fingerprint import Fingerprint
-from segnet.recipe.rules import Choice, Plan
+from segnet.recipe.plan import Choice, Plan
 
 NAME = "recipe.json"
 

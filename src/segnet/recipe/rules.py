@@ -7,73 +7,16 @@ the measurements with their commands.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from segnet.recipe.budget import MOST, Budget, Length, Task
-from segnet.recipe.fingerprint import Fingerprint
+from segnet.recipe.budget import MOST, Task
+from segnet.recipe.plan import Case, Choice, Plan, floor, multiple, pair, scaled, shown, sides
 
 GROUPS = {"loss": "model.loss", "optimizer": "model.optimizer", "scheduler": "model.scheduler"}  # as they are named
 
 
-class Choice(NamedTuple):
-    """An override and why it was chosen; ``override`` is empty where a default stays, which has a reason too."""
-
-    override: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a recipe is chosen for.
-
-    Attributes:
-        data: fingerprint of the data set.
-        budget: time and speed.
-        named: what the user sets, by its key, as composed.
-        gpu: whether a GPU trains.
-    """
-
-    data: Fingerprint
-    budget: Budget
-    named: Mapping[str, Any] = field(default_factory=dict)
-    gpu: bool = False
-
-    @property
-    def binary(self) -> bool:
-        """Whether there is one class beside the background."""
-        return len(self.data.classes) == 1
-
-
-@dataclass
-class Plan:
-    """What the rules have chosen so far, in figures.
-
-    Attributes:
-        size: (height, width) of the median image as training and validation see it, whole or in crops.
-        crop: (height, width) of crops; None: whole images.
-        part: (height, width) that a transform cuts out of whole images, or enlarges a part to; None: there is none.
-        batch: images or crops of a step.
-        length: epochs and validations.
-    """
-
-    size: tuple[int, int] = (0, 0)
-    crop: tuple[int, int] | None = None
-    part: tuple[int, int] | None = None
-    batch: int = 0
-    length: Length | None = None
-
-    @property
-    def input(self) -> tuple[int, int]:
-        """What the network gets in training."""
-        return self.crop or self.part or self.size
-
-    @property
-    def pixels(self) -> int:
-        """Of a training step."""
-        return self.batch * self.input[0] * self.input[1]
-
-
+LINE = 2.0  # pixels
+ROUNDS = 20  # epochs of crops
 Rule = Callable[[Case, Plan], Iterator[Choice]]
 
 
@@ -90,10 +33,10 @@ def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
     data, named = case.data, case.named
     if "data.crop" in named:
         scale = float(named.get("data.scale") or 1)
-        plan.size, plan.crop = (round(data.height * scale), round(data.width * scale)), _pair(named["data.crop"])
+        plan.size, plan.crop = (round(data.height * scale), round(data.width * scale)), pair(named["data.crop"])
         return
     if "data.image_size" in named:
-        plan.size = _pair(named["data.image_size"])
+        plan.size = pair(named["data.image_size"])
         return
     area = case.budget.area()
     shrink = math.sqrt(max(area, case.budget.pixels / MOST / data.images["train"]) / data.area)
@@ -101,52 +44,24 @@ def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
     lost = sum(width * shrink < LINE for width in widths)
     if shrink >= 0.8:
         plan.size = (data.height, data.width)
-        yield Choice(_side("image_size", plan.size), f"the images' own size, {_shown(plan.size)}, fits the time")
+        yield Choice(sides("image_size", plan.size), f"the images' own size, {shown(plan.size)}, fits the time")
     elif widths and 2 * lost >= len(widths):
         scale = max(min(1.0, 1.25 * LINE / widths[(len(widths) - 1) // 2]), shrink)
         scale = 1.0 if scale > 0.7 else math.ceil(100 * scale) / 100
         plan.size = (round(data.height * scale), round(data.width * scale))
-        side = max(128, _multiple(math.sqrt(area)))  # less shows too little around a line
-        plan.crop = (min(side, _floor(plan.size[0])), min(side, _floor(plan.size[1])))
+        side = max(128, multiple(math.sqrt(area)))  # less shows too little around a line
+        plan.crop = (min(side, floor(plan.size[0])), min(side, floor(plan.size[1])))
         yield Choice(
-            _side("crop", plan.crop),
-            f"lines of {widths[0]:.2g} pixels: whole images would be {_shown(_scaled(data, shrink))} in the time, "
+            sides("crop", plan.crop),
+            f"lines of {widths[0]:.2g} pixels: whole images would be {shown(scaled(data, shrink))} in the time, "
             f"where {lost} of {len(widths)} classes are thinner than {LINE:g}",
         )
         if scale < 1:
             yield Choice(f"data.scale={scale:g}", f"still {widths[0] * scale:.2g} pixels wide, and more in each crop")
     else:
-        plan.size = _scaled(data, shrink)
+        plan.size = scaled(data, shrink)
         reason = f"{case.budget.pixels / 1e6:.0f} million pixels in all: as many more images as pixels an image"
-        yield Choice(_side("image_size", plan.size), reason)
-
-
-LINE = 2.0  # pixels
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
-
-
-def _scaled(data: Fingerprint, scale: float) -> tuple[int, int]:
-    return _multiple(data.height * scale), _multiple(data.width * scale)
-
-
-def _multiple(side: float) -> int:
-    """The nearest multiple of 16, at least 32: five poolings halve it."""
-    return max(32, 16 * round(side / 16))
-
-
-def _floor(side: int) -> int:
-    return max(32, side // 16 * 16)
-
-
-def _side(key: str, size: tuple[int, int]) -> str:
-    return f"data.{key}={size[0]}" if size[0] == size[1] else f"data.{key}=[{size[0]},{size[1]}]"
-
-
-def _shown(size: tuple[int, int]) -> str:
-    return f"{size[0]}×{size[1]}"
+        yield Choice(sides("image_size", plan.size), reason)
 
 
 def batch_size(case: Case, plan: Plan) -> Iterator[Choice]:
@@ -203,7 +118,7 @@ def augmentation(case: Case, plan: Plan) -> Iterator[Choice]:
             steps += [f"{{_target_:albumentations.{name}Flip,p:0.5}}"] if keep else []
             why.append(f"{'' if keep else 'not '}{text}")
     if not plan.crop and rounds >= 80 and min(size) >= 256:
-        height, width = plan.part = (_multiple(0.8 * size[0]), _multiple(0.8 * size[1]))
+        height, width = plan.part = (multiple(0.8 * size[0]), multiple(0.8 * size[1]))
         steps.append(f"{{_target_:albumentations.RandomResizedCrop,size:[{height},{width}],scale:[0.3,1.0]}}")
         why.append(f"parts of three tenths to the whole, as every image comes {rounds:.0f} times")
     if data.grey == 1:
@@ -254,9 +169,6 @@ def epochs(case: Case, plan: Plan) -> Iterator[Choice]:
             f"trainer.limit_train_batches={length.steps}",
             f"an epoch is {length.steps} steps, other images in each: all {train} take too long",
         )
-
-
-ROUNDS = 20
 
 
 def validation(case: Case, plan: Plan) -> Iterator[Choice]:

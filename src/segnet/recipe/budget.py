@@ -177,10 +177,10 @@ class Budget:
 def _rhythm(epochs: int, count: int, given: bool) -> tuple[int, int]:
     """Epochs, and how many of them lie between at most ``count`` validations, the last of which is at the end.
 
-    Where the number of epochs is not given, it is rounded down.
+    Where the number of epochs is not given, it may become up to a twentieth smaller.
     """
     if given:
         every = next(d for d in range(1, epochs + 1) if epochs % d == 0 and epochs // d <= count)
         return epochs, every
-    every = math.ceil(epochs / count)
-    return epochs // every * every, every
+    validations = next(v for v in range(min(count, epochs), 0, -1) if epochs % v <= 0.05 * epochs)
+    return epochs - epochs % validations, epochs // validations

@@ -1,6 +1,7 @@
 """``experiment=auto``: what is chosen stands in the run as if it had been typed, and what is typed holds."""
 
 import json
+import shlex
 import time
 
 import pytest
@@ -104,6 +105,15 @@ def test_a_stop_in_the_midst_of_an_epoch_leaves_a_validated_best(cable, cache, t
     assert call_main("train", *QUICK, "~callbacks.panels", *words, f"output_dir={tmp_path}") == 0
     assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
     assert json.loads((tmp_path / "results.json").read_text())["metrics"]["val/iou"] is not None
+
+
+def test_check_data_proposes_a_recipe_that_runs(cable, cache, tmp_path, capfd):
+    assert call_main("check_data", "data=folder", f"data.root={cable}", f"output_dir={tmp_path / 'check'}") == 0
+    (line,) = [line for line in capfd.readouterr().out.splitlines() if line.startswith("python src/train.py ")]
+    words = shlex.split(line)[2:]
+    assert {"optimizer=muon", "data.image_size=64", "data=folder", f"data.root={cable}"} <= set(words)
+    small = ["trainer.fast_dev_run=true", f"data.cache_dir={cache}", f"output_dir={tmp_path / 'run'}"]
+    assert call_main("train", *QUICK, "~callbacks.panels", *words, *small) == 0
 
 
 @pytest.mark.parametrize(

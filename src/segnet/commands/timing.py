@@ -13,6 +13,7 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import Samples, collate
 from segnet.recipe.budget import Speed
 from segnet.recipe.plan import Plan
+from segnet.training import distillation
 from segnet.training.graph import Batch, Results
 from segnet.training.module import SegmentationModule
 
@@ -50,7 +51,10 @@ def measure(cfg: DictConfig, data: SegmentationDataModule, plan: Plan) -> Speed:
     start = time.perf_counter()
     made = [drawn[0, i, 1] for i in range(batch)]
     transforms = time.perf_counter() - start
-    module: SegmentationModule = instantiate(cfg.model, "model").to(device)
+    module: SegmentationModule = instantiate(cfg.model, "model")
+    if cfg.get("teacher") is not None:
+        module.teacher = distillation.teacher(cfg.teacher, cfg.distill, module, cfg.trust)
+    module.to(device)
 
     def results(batch: Batch) -> Results:
         with environment.autocast(device.type, precision):

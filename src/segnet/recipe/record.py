@@ -70,6 +70,11 @@ class Recipe:
             told.append(f"recipe: named, so it holds: {', '.join(self.named)}")
         return told
 
+    @property
+    def command(self) -> str:
+        """What trains by this recipe without ``experiment=auto``, to be pasted."""
+        return command_line("train", [*self.overrides, *self.given])
+
     def write(self, folder: Path) -> None:
         """``recipe.json`` and ``recipe.md`` in a folder."""
         content = {
@@ -85,7 +90,6 @@ class Recipe:
     def markdown(self) -> str:
         """The page, with the command that trains the same without ``experiment=auto``."""
         rows = "\n".join(f"| {_code(choice.override)} | {choice.reason} |" for choice in self.choices)
-        command = command_line("train", [*self.overrides, *self.given])
         return f"""# Recipe
 
 {self.summary()}.
@@ -97,7 +101,7 @@ class Recipe:
 The same training without `experiment=auto`:
 
 ```
-{command}
+{self.command}
 ```
 """
 

@@ -43,6 +43,7 @@ def chosen(data, budget=None, named=None):
         (replace(HAIRLINES, thickness=[900.0, 25.0]), {"data.crop": "224", "data.scale": "0.1"}),
         (replace(HAIRLINES, thickness=[900.0, 250.0]), {"data.image_size": "[192,272]", "data.crop": None}),
         (STREETS, {"data.image_size": "[192,272]", "data.crop": None}),  # one class of three is lost
+        (replace(TEXTURE, height=20, width=90), {"data.image_size": "[32,90]"}),
         (TEN, {"data.batch_size": "4", "data.image_size": "300"}),
     ],
 )

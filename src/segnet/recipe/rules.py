@@ -43,8 +43,11 @@ def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
     widths = sorted(data.thickness[i] for i in data.foreground() if not math.isnan(data.thickness[i]))
     lost = sum(width * shrink < LINE for width in widths)
     if shrink >= 0.8:
-        plan.size = (data.height, data.width)
-        yield Choice(sides("image_size", plan.size), f"the images' own size, {shown(plan.size)}, fits the time")
+        plan.size = (max(32, data.height), max(32, data.width))
+        own = "own size" if data.one_size else "median size"
+        yield Choice(
+            sides("image_size", plan.size), f"the images' {own}, {shown((data.height, data.width))}, fits the time"
+        )
     elif widths and 2 * lost >= len(widths):
         scale = max(min(1.0, 1.25 * LINE / widths[(len(widths) - 1) // 2]), shrink)
         scale = 1.0 if scale > 0.7 else math.ceil(100 * scale) / 100

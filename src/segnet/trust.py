@@ -112,6 +112,7 @@ PREPARE = {
 }
 # Arguments that name where a run writes: in its own folder.
 _PLACES = {"default_root_dir", "dirpath", "path", "save_dir"}
+_FOUND = {"data.mask", "data.split"}  # null in a record whose run was killed before its data was settled
 # Arguments that may be any text. Data are read below the root; the cache makes a folder of its own in cache_dir.
 _FREE = {
     "segnet.data.datamodule.SegmentationDataModule": {"root", "cache_dir", "classes", "defect_free", "match"},
@@ -175,7 +176,7 @@ class _Check:
             for i, entry in enumerate(value):
                 self.walk(entry, f"{key}.{i}")
         elif isinstance(value, dict):
-            if value.get("_target_") is not None:
+            if "_target_" in value and not (key in _FOUND and value["_target_"] is None):
                 self.call(value, key)
             for name, entry in value.items():
                 self.walk(name, key)

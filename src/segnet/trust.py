@@ -45,16 +45,8 @@ OWN = Rule(
     ("segnet.networks", "segnet.data", "segnet.training"),
     text=re.compile(r"(?![/~])([^\\{\x00-\x1f]|\{\w*\})*"),  # patterns below the data's root are among them
     excluded=(
-        "segnet.data.cache",
-        "segnet.data.decoding",
-        "segnet.data.description",
-        "segnet.data.encodings",
-        "segnet.data.folder",
-        "segnet.data.images",
-        "segnet.data.layouts",
-        "segnet.data.list_files",
-        "segnet.data.looks",
-        "segnet.data.recognition",
+        *(f"segnet.data.{name}" for name in ("cache", "decoding", "description", "encodings", "flat_cache", "folder")),
+        *(f"segnet.data.{name}" for name in ("images", "layouts", "list_files", "looks", "recognition")),
         "segnet.training.callbacks",
         "segnet.training.checkpoint",
         "segnet.training.data_record",

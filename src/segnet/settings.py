@@ -88,7 +88,10 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "runs": PathText | Annotated[list[PathText], MinLen(1)], "baseline": PathText | None,
         "resamples": Annotated[int, Ge(100)],
     },
-    "check_data": {"strict": bool, "near": Annotated[int, Interval(ge=0, le=64)], "contact": Count},
+    "check_data": {
+        "strict": bool, "near": Annotated[int, Interval(ge=0, le=64)], "contact": Count, "labels": PathText | None,
+        "worst": Count, "write": bool, "overwrite": bool,
+    },
     "reproduce": {
         "camvid": PathText, "magnetic_tile": PathText, "only": Text, "seeds": Annotated[list[Seed], MinLen(1)],
         "minutes": Above0 | None, "extra": str,

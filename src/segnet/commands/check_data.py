@@ -13,16 +13,24 @@ def run(cfg: DictConfig) -> None:
 
     from segnet.configuration import instantiate
     from segnet.data.splits import SPLITS
-    from segnet.reports import audit_report, data_audit
+    from segnet.reports import audit_report, data_audit, label_ranking, out_of_fold
 
     cfg.data.cache_dir = None
     data = instantiate(cfg.data, "data")
     data.prepare_data()
     data.setup()
+    named = cfg.labels is not None
+    predictions = out_of_fold.find(Path(str(cfg.labels)), data.root, data.num_classes) if named else None
     print(data.used(*SPLITS))
     findings, tiles = data_audit.examine(data, int(cfg.near), int(cfg.contact))
     folder = Path(cfg.output_dir)
+    if predictions:
+        ranking = label_ranking.rank(data, predictions)
+        findings["label_errors"], more = label_ranking.findings(ranking)
+        findings["warnings"] += more
     audit_report.write(folder, findings, tiles)
+    if predictions:
+        label_ranking.write(folder, data, predictions, ranking, int(cfg.worst))
     print(audit_report.summary(findings))
     print(f"written to {folder}")
     if findings["errors"] or (cfg.strict and findings["warnings"]):

@@ -93,9 +93,12 @@ def check_settings(cfg: DictConfig, name: str) -> None:
     for key in (
         "ckpt_path",
         "input",
+        "output",
+        "images",
         "runs",
         "resume",
         "weights",
+        "teacher",
         "camvid",
         "magnetic_tile",
         "data.root",

@@ -34,20 +34,21 @@ def atomic_write(path: Path, shared: bool = False) -> Iterator[Path]:
         raise
 
 
-def check_output(output_dir: str | Path, key: str, source: str | Path) -> None:
+def check_output(output_dir: str | Path, key: str, source: str | Path, name: str = "output_dir") -> None:
     """Refuse to write into a folder that is read, or below it: results would lie among the originals, or replace them.
 
     Args:
         output_dir: where a command writes; links are followed.
         key: what names the folder that is read, such as ``data.root``.
         source: that folder.
+        name: of the key that says where to write.
 
     Raises:
         UserError: naming both.
     """
     out, home = Path(output_dir).resolve(), Path(source).resolve()
     if out.is_relative_to(home):
-        raise UserError(f"output_dir={output_dir}: is {key}={source}, or lies in it; choose a folder outside of it")
+        raise UserError(f"{name}={output_dir}: is {key}={source}, or lies in it; choose a folder outside of it")
 
 
 def cells(row: Iterable[Any]) -> list[Any]:

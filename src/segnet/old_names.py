@@ -51,7 +51,7 @@ def update_targets(config: Any) -> None:
             OmegaConf.is_interpolation(config, key) or OmegaConf.is_missing(config, key)
         ):
             continue
-        if key == "_target_":
+        if key == "_target_" and config[key] is not None:
             config[key] = current(str(config[key]))
             renamed = ARGUMENTS.get(config[key], {})
         else:

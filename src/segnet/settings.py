@@ -17,6 +17,7 @@ Above0 = Annotated[float, Gt(0)]
 Text = Annotated[str, MinLen(1)]
 # Hydra reads the name of a folder such as 2024 as a number.
 PathText = Annotated[Text | int | float, "a path"]
+Label = Text | int  # Hydra reads 3 as a number
 Url = Annotated[
     Annotated[str, Field(pattern=r"^[a-z0-9+]+://")] | None,
     "the URL of a database, such as sqlite:///study.db, or null",
@@ -34,6 +35,7 @@ Batches = Annotated[
 Parts = Literal["ceiling", "training", "loop", "index", "memory", "data", "inference", "program"]
 Side = Annotated[int, Ge(32)]  # pixels; four or five poolings leave less of a smaller image
 Tile = Side | None
+Folds = Annotated[int, Interval(ge=2, le=26)]
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 Scale = Annotated[float, Interval(gt=0, le=10)]  # of the training size; memory grows with its square
 # Of the five stages of VGG16.
@@ -52,6 +54,7 @@ Rgb = tuple[float, float, float]
 Epochs = Annotated[int, Ge(-1)]
 _TRAIN: dict[str, Any] = {
     "monitor": Text, "mode": Mode, "weights": PathText | list[PathText] | None, "own_size": bool,
+    "teacher": PathText | None, "distill.weight": Share, "distill.temperature": Above0,
     "trainer.max_epochs": Epochs, "trainer.limit_train_batches": Batches, "trainer.limit_val_batches": Batches,
     "trainer.check_val_every_n_epoch": Positive | None,
 }  # fmt: skip
@@ -59,10 +62,10 @@ _TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative}
 
 # Of each command beside `output_dir`, `seed` and `trust`, which all share; groups that make objects are not among them.
 COMMANDS: dict[str, dict[str, Any]] = {
-    "train": {**_TRAIN, "resume": PathText | None, "find": Find, "resume_changed_data": bool},
+    "train": {**_TRAIN, "resume": PathText | None, "find": Find, "folds": Folds | None, "resume_changed_data": bool},
     "tune": {
-        **_TRAIN, "resume": PathText | None, "find": None, "trials": Positive, "storage": Url, "study": Text,
-        "prune.startup_trials": Count, "prune.warmup_epochs": Count,
+        **_TRAIN, "resume": PathText | None, "find": None, "folds": None, "trials": Positive, "storage": Url,
+        "study": Text, "prune.startup_trials": Count, "prune.warmup_epochs": Count,
     },
     "eval": {
         "ckpt_path": PathText, "split": Text, "mc_samples": Count, "own_size": bool, "worst": Count, "grid": Count,
@@ -87,6 +90,14 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "compare": {
         "runs": PathText | Annotated[list[PathText], MinLen(1)], "baseline": PathText | None,
         "resamples": Annotated[int, Ge(100)],
+    },
+    "import_labels": {
+        "input": PathText, "output": PathText, "images": PathText | None, "masks": PathText | None,
+        "format": Literal["auto", "coco", "labelme", "cvat", "yolo", "voc", "masks"],
+        "classes": Annotated[list[Label], MinLen(1)] | dict[Label, Label | list[Label]] | None, "ignore": list[Label],
+        "unlabelled": Literal["error", "empty", "skip"], "missing": Literal["error", "skip"],
+        "boxes": Literal["error", "fill", "skip"], "line_width": NotNegative | None,
+        "crowd": Literal["ignore", "object"] | None, "drawn": Literal["upright", "stored"] | None,
     },
     "check_data": {
         "strict": bool, "near": Annotated[int, Interval(ge=0, le=64)], "contact": Count, "labels": PathText | None,

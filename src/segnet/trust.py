@@ -47,7 +47,14 @@ OWN = Rule(
     excluded=(
         "segnet.data.cache",
         "segnet.data.decoding",
+        "segnet.data.description",
+        "segnet.data.encodings",
+        "segnet.data.folder",
         "segnet.data.images",
+        "segnet.data.layouts",
+        "segnet.data.list_files",
+        "segnet.data.looks",
+        "segnet.data.recognition",
         "segnet.training.callbacks",
         "segnet.training.checkpoint",
         "segnet.training.data_record",
@@ -107,7 +114,7 @@ PREPARE = {
 _PLACES = {"default_root_dir", "dirpath", "path", "save_dir"}
 # Arguments that may be any text. Data are read below the root; the cache makes a folder of its own in cache_dir.
 _FREE = {
-    "segnet.data.datamodule.SegmentationDataModule": {"root", "cache_dir", "classes", "defect_free"},
+    "segnet.data.datamodule.SegmentationDataModule": {"root", "cache_dir", "classes", "defect_free", "match"},
     "segnet.data.splits.ByHash": {"group", "salt"},
     "segnet.training.module.SegmentationModule": {"classes"},
 }
@@ -168,7 +175,7 @@ class _Check:
             for i, entry in enumerate(value):
                 self.walk(entry, f"{key}.{i}")
         elif isinstance(value, dict):
-            if "_target_" in value:
+            if value.get("_target_") is not None:
                 self.call(value, key)
             for name, entry in value.items():
                 self.walk(name, key)

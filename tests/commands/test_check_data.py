@@ -10,6 +10,7 @@ from PIL import Image
 
 from helpers import call_main
 from segnet.cli import CONF_DIR
+from segnet.commands.choices import settle_data
 from segnet.configuration import instantiate
 from segnet.reports.duplicates import difference_hash
 from segnet.reports.mask_values import guess
@@ -209,6 +210,8 @@ def test_every_data_set_takes_every_mask_encoding():
             given = [f"data={name}", f"data/mask={mask}", "data.root=x", "data.num_classes=2", "data.classes=[a,b]"]
             colours = ["data.mask.colors=[[0,0,0],[1,1,1]]"] if mask == "palette" else []
             cfg = compose("check_data", [*given, *colours])
+            if mask == "auto":
+                settle_data(cfg)
             found = instantiate(cfg.data.mask, "data.mask")
             assert getattr(found, "num_classes", 2) == 2
             alone = OmegaConf.create(OmegaConf.to_container(cfg.data))  # as a command may hand the section on

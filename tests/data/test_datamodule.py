@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageOps
 
 from segnet.cli import CONF_DIR
+from segnet.commands.choices import settle_data
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import EpochSampler, Samples
 from segnet.data.masks import IGNORE_INDEX, Palette, Threshold, Values
@@ -24,6 +25,7 @@ def configured(name, root, tmp_path, *overrides):
     overrides = [f"data={name}", f"data.root={root}", f"output_dir={tmp_path}", *overrides]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg = compose("train", overrides=[*overrides, f"data.cache_dir={tmp_path / 'cache'}"])
+    settle_data(cfg)
     return instantiate(cfg.data, _convert_="all")
 
 

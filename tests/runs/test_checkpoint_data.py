@@ -22,6 +22,7 @@ TRAINED = {
     "_target_": "segnet.data.datamodule.SegmentationDataModule",
     "root": "/trained/here",
     "images": "*/*.png",
+    "match": None,
     "masks": "m/{stem}.png",
     "missing_mask": "error",
     "defect_free": None,

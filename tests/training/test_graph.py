@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader
 
 from segnet.networks.segnet import SegNet
 from segnet.training import module as module_file
+from segnet.training.batches import check_is_due
 from segnet.training.graph import WARM_UP, StepGraph, _Captured
 from segnet.training.losses import CrossEntropy, lovasz
-from segnet.training.module import SegmentationModule, check_is_due
+from segnet.training.module import SegmentationModule
 from segnet.training.optimizers import Muon
 
 GPU = torch.device("cuda")
@@ -126,6 +127,13 @@ def test_the_usual_run_has_no_obstacle(precision, options, caplog):
         model.graph.begin(trainer(precision=precision, accumulate_grad_batches=2, gradient_clip_val=1.0), model)
     assert model.graph.declined is None
     assert not [record for record in caplog.records if "CUDA graph" in record.message]
+
+
+def test_with_a_teacher_there_is_no_graph():
+    model = module(OnGPU)
+    model.teacher = lambda loss, logits, batch: loss
+    model.graph.begin(trainer(), model)
+    assert model.graph.declined == "a teacher takes part in the step, which has not been tried in a graph"
 
 
 def test_false_asks_nothing_and_says_nothing(caplog):

@@ -9,6 +9,7 @@ from segnet import environment
 from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
+from segnet.training import distillation
 from segnet.training.module import SegmentationModule
 
 
@@ -31,6 +32,9 @@ def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDat
     trainer = instantiate(cfg.trainer, "trainer")
     if cfg.trainer.sync_batchnorm and trainer.strategy.root_device.type == "cpu":
         raise UserError("trainer.sync_batchnorm=true on a CPU: it needs GPUs; add trainer.sync_batchnorm=false")
+    if (teacher := cfg.get("teacher")) is not None:  # a resumed run may be older than this setting
+        module.teacher = distillation.teacher(teacher, cfg.distill, module, cfg.trust)
+        trainer.callbacks.append(distillation.TellSeen())
     rank_zero_info(
         f"precision: {trainer.precision} on {environment.hardware(trainer.strategy.root_device)}; run: {cfg.output_dir}"
     )

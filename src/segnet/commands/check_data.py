@@ -5,6 +5,7 @@ import sys
 from omegaconf import DictConfig
 
 from segnet.cli import command
+from segnet.commands import choices
 
 
 def run(cfg: DictConfig) -> None:
@@ -13,14 +14,15 @@ def run(cfg: DictConfig) -> None:
 
     from segnet.configuration import instantiate
     from segnet.data.splits import SPLITS
-    from segnet.reports import audit_report, data_audit, label_ranking, out_of_fold
+    from segnet.reports import audit_report, data_audit, held_out, label_ranking
 
+    choices.settle_data(cfg, asking=False)
     cfg.data.cache_dir = None
     data = instantiate(cfg.data, "data")
     data.prepare_data()
     data.setup()
     named = cfg.labels is not None
-    predictions = out_of_fold.find(Path(str(cfg.labels)), data.root, data.num_classes) if named else None
+    predictions = held_out.find(Path(str(cfg.labels)), data.root, data.num_classes) if named else None
     print(data.used(*SPLITS))
     findings, tiles = data_audit.examine(data, int(cfg.near), int(cfg.contact))
     folder = Path(cfg.output_dir)

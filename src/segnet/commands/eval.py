@@ -58,6 +58,8 @@ def run(cfg: DictConfig) -> float | None:
         f"image size {sizes[0]}{', as trained' if sizes[0] == sizes[1] else f' (trained at {sizes[1]})'}; {data.mask}"
     )
     print(data.used(cfg.split))
+    if cfg.split in ("train", "val") and (caveat := getattr(data.split, "caveat", None)):
+        print(caveat)
     trainer.test(module, loader, verbose=False)
     if not module.image_counts.found:
         raise UserError(f"trainer.limit_test_batches={cfg.trainer.limit_test_batches}: no image is evaluated; raise it")

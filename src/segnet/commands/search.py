@@ -126,7 +126,7 @@ def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[s
         config.trust = cfg.trust
         if source is not None:
             record.check(config, source)
-        _record(config, overrides, folder)
+        record.write(config, overrides, folder)
         try:
             value = train.run(config, [Prune(trial, cfg.monitor)])
         except Exception as error:
@@ -155,13 +155,6 @@ def _overrides(values: Mapping[str, Any]) -> list[str]:
     """As on the command line; groups first, so that they do not undo the keys below them."""
     groups = [f"{key}={value}" for key, value in values.items() if "." not in key]
     return groups + [f"{key}={value}" for key, value in values.items() if "." in key]
-
-
-def _record(config: DictConfig, overrides: Sequence[str], folder: Path) -> None:
-    """What Hydra leaves in a run folder, so that a trial can be compared and resumed like any run."""
-    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
-    OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra" / "overrides.yaml")
 
 
 def report(study: optuna.Study, folder: Path, given: Sequence[str], source: str | None = None) -> FrozenTrial:

@@ -1,7 +1,5 @@
-"""Build, fit, test the best checkpoint; the value that a sweep optimises comes back."""
+"""Train: one network or one a fold, a new run or one to resume; the value that a sweep optimises comes back."""
 
-import logging
-import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,17 +10,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segnet.cli import check_entries, command
 from segnet.command_line import command_line, override
+from segnet.commands import choices
 from segnet.configuration import check_arguments
 from segnet.errors import UserError
 from segnet.files import check_output
 from segnet.runs import resume
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback, Trainer
-
-    from segnet.data.datamodule import SegmentationDataModule
-    from segnet.reports.run_report import RunReport
-    from segnet.training.module import SegmentationModule
+    from lightning.pytorch import Callback
 
 SAFE_IN_SWEEPS = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # these start no second command line
 
@@ -31,70 +26,31 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     """Train as configured, or resume the run that ``resume`` names; with callbacks beside the configured ones.
 
     Returns:
-        The best value of ``monitor``; None where no checkpoint was made (debug runs), or ``monitor`` was never defined.
+        The best value of ``monitor``, of several folds its mean; None where no checkpoint was made (debug runs), or
+        ``monitor`` was never defined.
     """
     resuming = cfg.resume is not None
     changed_data = bool(cfg.get("resume_changed_data"))
     if resuming:
         cfg = resume.saved(cfg)
         check_output(cfg.output_dir, "data.root", cfg.data.root)
+        choices.record_data(cfg)  # nothing is open, unless the run was killed before that was written
+    else:
+        cfg = choices.complete(cfg)
     check(cfg)
     # Imported here, so that --help and errors of composition answer at once.
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
-    from segnet.commands.build import build
-    from segnet.reports.run_report import RunReport
-    from segnet.training import checkpoint
-    from segnet.training.data_record import DataRecord
+    from segnet.commands import cross_validation
+    from segnet.commands.fit import fit
     from segnet.training.preemption import Stopped
 
-    start = resume.checkpoint(cfg) if resuming else None
-    trainer, module, data = build(cfg)
-    if (weights := cfg.get("weights")) is not None and start is None:  # a resumed run may be older than this setting
-        checkpoint.start_from(module, weights, cfg.trust)
-    trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
-    if cfg.find is not None:
-        from segnet.commands import batch_size
-
-        batch_size.find(cfg, trainer, data)
-        return None
-    report = RunReport(cfg)
-    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        trainer.callbacks += [DataRecord(cfg.output_dir, changed_data), report]  # type: ignore[attr-defined]
     try:
-        with logging_redirect_tqdm([logging.getLogger("lightning.pytorch")]):  # lines of their own beside the bar
-            trainer.fit(module, data, ckpt_path=start, weights_only=True)
-        return None if trainer.fast_dev_run else test(trainer, module, data, report)  # type: ignore[attr-defined]
+        if cfg.get("folds") is not None and cfg.find is None:  # a resumed run may be older than this setting
+            return cross_validation.run(cfg, changed_data)
+        return fit(cfg, resuming, changed_data, callbacks)
     except Stopped as stop:
         again = command_line("train", [override("resume", cfg.output_dir)])
         print(f"stopped by {stop}; resume with: {again}", file=sys.stderr)
         sys.exit(128 + stop.number)
-
-
-def test(
-    trainer: "Trainer", module: "SegmentationModule", data: "SegmentationDataModule", report: "RunReport"
-) -> float | None:
-    """Test the best checkpoint, without one the weights as they are; the best value of its monitor.
-
-    Without test images there is the report alone.
-    """
-    import torch
-    from lightning.pytorch.callbacks import WeightAveraging
-
-    kept = trainer.checkpoint_callback
-    best: str = kept.best_model_path if kept else ""  # type: ignore[attr-defined]
-    if best:
-        module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
-    # It would replace the averaged weights, which the checkpoint holds, by those trained last.
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    trainer.callbacks = [part for part in callbacks if not isinstance(part, WeightAveraging)]  # type: ignore[attr-defined]
-    if data.indices["test"] and trainer.limit_test_batches != 0:  # type: ignore[attr-defined]
-        trainer.test(module, data, verbose=False)
-    else:
-        report.write(trainer, module.eval())
-    score = kept.best_model_score if best else None  # type: ignore[attr-defined, union-attr]
-    # Infinite where it was undefined in every epoch.
-    return float(score) if score is not None and math.isfinite(score) else None
 
 
 def check(cfg: DictConfig) -> None:

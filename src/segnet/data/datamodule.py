@@ -5,10 +5,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import MinLen
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
@@ -34,7 +35,9 @@ class SegmentationDataModule(LightningDataModule):
         root: folder of the data set.
         images: glob or globs below ``root`` that find the images.
         masks: where an image's mask is, relative to ``root``; ``{stem}`` and ``{name}`` are the image's name without
-            and with suffix, ``{dir}`` its folder relative to the root, ``{parent}`` that folder's last part.
+            and with suffix, ``{dir}`` its folder relative to the root, ``{parent}`` that folder's last part. A list has
+            alternatives, a mapping replaces parts of the image's path; files that a wildcard finds are one mask.
+        match: regular expression searched in an image's path, whose groups ``masks`` may name: ``{1}``, ``{name}``.
         mask: encoding of the mask files, see `segnet.data.masks`.
         classes: class names in order (one name for a binary task).
         num_classes: how many; 1 is a binary task with one logit.
@@ -70,7 +73,7 @@ class SegmentationDataModule(LightningDataModule):
         self,
         root: settings.PathText,
         images: settings.Text | Sequence[settings.Text],
-        masks: settings.Text,
+        masks: settings.Text | Annotated[list[settings.Text], MinLen(1)] | dict[settings.Text, str],
         mask: Encoding,
         classes: Sequence[settings.Text],
         num_classes: settings.NumClasses,
@@ -79,6 +82,7 @@ class SegmentationDataModule(LightningDataModule):
         defect_free: settings.Text | None = None,
         mask_drawn: Literal["upright", "stored"] | None = None,
         bits: settings.Bits | None = None,
+        match: settings.Text | None = None,
         image_size: settings.ImageSize = 480,
         augment: Sequence[Callable[..., Any]] | None = (),
         positive_share: settings.BetweenZeroAndOne | None = None,
@@ -93,15 +97,14 @@ class SegmentationDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.root = Path(str(root))
-        patterns = [images] if isinstance(images, str) else list(images)
-        self.layout = Layout(self.root, patterns, masks, missing_mask, defect_free, mask_drawn, bits)
+        globs = [images] if isinstance(images, str) else list(images)
+        self.layout = Layout(self.root, globs, masks, missing_mask, defect_free, mask_drawn, bits, match)
         self.mask, self.split = mask, split
         self.classes, self.num_classes = list(classes), num_classes
         self.image_size = size_of(image_size)
         self.augment, self.batch_size, self.seed = list(augment or ()), batch_size, seed
-        self.num_workers, self.positive_share = num_workers, positive_share
+        self.num_workers, self.positive_share, self.prepare, self.colors = num_workers, positive_share, prepare, colors
         self.cache_dir, self.cache_gb, self.device_cache = cache_dir, cache_gb, device_cache
-        self.prepare, self.colors = prepare, colors
         self._check()
         self.pairs, self.drop_single = list[Pair](), False
         self.indices: dict[str, list[int]] = {}

@@ -33,7 +33,7 @@ class Decoded:
 
     def use_cache(self, folder: Path, limit_gb: float) -> None:
         """Map the cache of these files, building it first where it is missing."""
-        files = [file for pair in self.pairs for file in (pair.image, pair.mask)]
+        files = [file for pair in self.pairs for file in (pair.image, pair.mask, *pair.more)]
         key = cache.key_of(files, self.size, (self.encoding, {(pair.drawn, pair.bits) for pair in self.pairs}))
         self.cached = cache.open_or_build(folder, key, self._decode, len(self.pairs), self.size, limit_gb)
         if self.cached is None:

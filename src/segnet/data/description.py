@@ -83,6 +83,11 @@ class Description(_Part):
     source: str | None = None
 
 
+def has(root: object) -> bool:
+    """Whether a folder describes itself."""
+    return (Path(str(root)) / NAME).is_file()
+
+
 def read(root: Path) -> Description | None:
     """The description in a folder; None where there is none.
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from segnet.data.pairs import Pair
+from segnet.data.patterns import Masks, shown
 from segnet.errors import UserError
 
 NEEDED = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}  # splits, by Lightning's stage
@@ -31,10 +32,10 @@ def empty(indices: Indices) -> tuple[list[str], list[str]]:
     return errors, [] if indices["test"] else ["no image in test: a run ends without a test"]
 
 
-def require_masks(pairs: Sequence[Pair], pattern: str) -> None:
+def require_masks(pairs: Sequence[Pair], pattern: Masks) -> None:
     """Refuse to train where no image has a mask: the pattern ``data.masks`` is wrong, or there is nothing to learn."""
     if all(pair.mask is None for pair in pairs):
-        raise UserError(f"data.masks={pattern!r}: none of {len(pairs)} images has a mask; correct the pattern")
+        raise UserError(f"data.masks={shown(pattern)}: none of {len(pairs)} images has a mask; correct the pattern")
 
 
 def told(names: Sequence[str], pairs: Sequence[Pair], indices: Indices, found: int) -> str:

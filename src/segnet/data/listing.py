@@ -60,13 +60,24 @@ def neither(root: Path, patterns: Sequence[str], images: Sequence[str], masks: S
     return sorted(path.relative_to(root).as_posix() for path in found)
 
 
-def shared(images: Sequence[str], masks: Sequence[Path | None]) -> list[str]:
-    """``a.jpg and a.png`` of each mask that belongs to several images."""
-    count = Counter(mask for mask in masks if mask is not None)
+def files_below(root: Path) -> list[str]:
+    """Every file below a folder that is not hidden, relative to it; what hidden folders hold is not looked at."""
+    found: list[str] = []
+    for where, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not is_hidden(PurePath(name))]
+        below = Path(where).relative_to(root)
+        found += [(below / name).as_posix() for name in names if not is_hidden(PurePath(name))]
+    return found
+
+
+def shared(images: Sequence[str], masks: Sequence[Sequence[Path]]) -> list[str]:
+    """``a.jpg and a.png`` of each mask file that belongs to several images."""
+    count = Counter(mask for files in masks for mask in files)
     owners: dict[Path, list[str]] = defaultdict(list)
-    for image, mask in zip(images, masks, strict=True):
-        if mask is not None and count[mask] > 1:
-            owners[mask].append(image)
+    for image, files in zip(images, masks, strict=True):
+        for mask in files:
+            if count[mask] > 1:
+                owners[mask].append(image)
     return [" and ".join(names) for names in owners.values()]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from segnet.data import cache, listing
 from segnet.data.decoding import header, turned
 from segnet.data.images import read_raw_mask, read_rgb, resize_pair
-from segnet.data.masks import Encoding
+from segnet.data.masks import IGNORE_INDEX, Encoding
+from segnet.data.patterns import MaskPattern, Masks
 from segnet.data.splits import SPLITS, Split
 from segnet.errors import UserError, printable
 
@@ -24,13 +26,19 @@ class Pair:
 
     Where the image states an EXIF rotation and the mask does not, the mask's size says whether it was drawn on the
     ``upright`` image or on the pixels as ``stored``; ``drawn`` says so where the size cannot. ``bits`` of 16 are in
-    use in the image; None decides by its values.
+    use in the image; None decides by its values. ``more`` are further files of the mask, each a part of it.
     """
 
     image: Path
     mask: Path | None
     drawn: Literal["upright", "stored"] | None = None
     bits: int | None = None
+    more: tuple[Path, ...] = ()
+
+    @property
+    def masks(self) -> list[Path]:
+        """Every file of the mask; none where all is background."""
+        return [] if self.mask is None else [self.mask, *self.more]
 
     def load(self, encoding: Encoding, size: tuple[int, int] | None) -> cache.Pair:
         """Decode to uint8 RGB (H, W, 3) and class indices (H, W), at ``size`` or at the image's own."""
@@ -39,17 +47,26 @@ class Pair:
         return (image, indices) if size is None else resize_pair(image, indices, size)
 
     def indices(self, encoding: Encoding, size: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
-        """Class indices (H, W), which is the ``size`` of the upright image; None reads it from the image's header."""
+        """Class indices (H, W), which is the ``size`` of the upright image; None reads it from the image's header.
+
+        Of several files, a class lies over what is ignored, and that over the first class, the background; where two
+        files show a class, the later one does, in the order of their names.
+        """
         if size is None:
             size = header(self.image)[:2]
-        if self.mask is None:
-            return np.zeros(size, np.uint8)
-        raw = self._upright(self.mask, read_raw_mask(self.mask, encoding.kind), size)
-        indices = encoding(raw, self.mask)
+        out = np.zeros(size, np.uint8)
+        for file in self.masks:
+            part = self._part(file, encoding, size)
+            out = part if file == self.mask else _over(out, part)
+        return out
+
+    def _part(self, file: Path, encoding: Encoding, size: tuple[int, ...]) -> NDArray[np.uint8]:
+        raw = self._upright(file, read_raw_mask(file, encoding.kind), size)
+        indices = encoding(raw, file)
         if indices.shape != size:
             sizes = ["×".join(str(side) for side in shape[::-1]) for shape in (indices.shape, size)]
             raise UserError(
-                f"{self.mask}: mask is {sizes[0]}, its image {self.image} is {sizes[1]}; both must have the same size: "
+                f"{file}: mask is {sizes[0]}, its image {self.image} is {sizes[1]}; both must have the same size: "
                 f"correct data.masks, or scale the mask"
             )
         return indices
@@ -70,17 +87,24 @@ class Pair:
         return turn if self.drawn == "stored" or (self.drawn is None and raw.shape[:2] == stored != size) else raw
 
 
+def _over(under: NDArray[np.uint8], part: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A mask with a further part of it laid over."""
+    counts = (part != 0) & ((part != IGNORE_INDEX) | (under == 0))
+    return np.where(counts, part, under)
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where images and masks lie below a folder; the arguments are those of `SegmentationDataModule`."""
 
     root: Path
     images: Sequence[str]
-    masks: str
+    masks: Masks
     missing_mask: Literal["error", "empty"] = "error"
     defect_free: str | None = None
     mask_drawn: Literal["upright", "stored"] | None = None
     bits: int | None = None
+    match: str | None = None
 
     def __post_init__(self) -> None:
         if self.mask_drawn not in (None, "upright", "stored"):
@@ -89,9 +113,15 @@ class Layout:
             raise UserError(f"data.bits={self.bits}: must be null or an integer in 8..16")
         if self.missing_mask not in ("error", "empty"):
             raise UserError(f"data.missing_mask={self.missing_mask}: must be 'error' or 'empty'")
+        _ = self.pattern
+
+    @cached_property
+    def pattern(self) -> MaskPattern:
+        """What ``masks`` and ``match`` say."""
+        return MaskPattern(self.root, self.masks, self.match)
 
     def list_images(self) -> list[str]:
-        """Every image by its path relative to the root, in order.
+        """Every image by its path relative to the root, in order; what is the mask of one of them is none.
 
         Raises:
             UserError: there is no such folder, or no image in it.
@@ -107,7 +137,9 @@ class Layout:
             raise UserError(
                 f"data.root={self.root}: nothing matches data.images={list(self.images)}; correct it{more}{told}"
             )
-        return [path.relative_to(self.root).as_posix() for path in found]
+        names = [path.relative_to(self.root).as_posix() for path in found]
+        masks = self.pattern.among(names)
+        return [name for name in names if name not in masks]
 
     def _matches(self) -> list[Path]:
         for pattern in self.images:
@@ -118,12 +150,12 @@ class Layout:
     def passed_over(self) -> list[str]:
         """What lies among the images and is not used, and masks of several images: texts with numbers, for people."""
         images = self.list_images()
-        masks = [self.mask_of(image) for image in images]
-        there = [mask for mask in masks if mask is not None and mask.is_file()]
+        masks = [self.masks_of(image) for image in images]
+        there = [mask for files in masks for mask in files if mask.is_file()]
         others = listing.split_off(self._matches(), self.root)[1]
         told = [f"passed over {', '.join(others)}"] if others else []
         told += [f"no file for data.images={p!r}" for p in self.images if not any(self.root.glob(p))]
-        if rest := listing.neither(self.root, [*self.images, self.masks], images, there):
+        if rest := listing.neither(self.root, [*self.images, *self.pattern.folders(there)], images, there):
             told.append(
                 f"passed over {listing.counted(rest, 'image file')}, neither in data.images nor a mask of these"
             )
@@ -141,35 +173,25 @@ class Layout:
         """An image of `list_images` with its mask.
 
         Raises:
-            UserError: it should have a mask and has none.
-            ValueError: the pattern of the masks has a placeholder that does not exist.
+            UserError: it should have a mask and has none, or has several; or the pattern of the masks is wrong.
         """
-        mask = self.mask_of(image)
-        if mask is None:
+        files = self.masks_of(image)
+        if not files:
             return Pair(self.root / image, None, bits=self.bits)
-        if mask.exists() or mask.is_symlink():
-            return Pair(self.root / image, mask, self.mask_drawn, self.bits)
+        if files[0].exists() or files[0].is_symlink():
+            return Pair(self.root / image, files[0], self.mask_drawn, self.bits, tuple(files[1:]))
         if self.missing_mask == "error":
             raise UserError(
-                f"{self.root / image}: its mask {mask} is missing; add it, or set data.missing_mask=empty "
+                f"{self.root / image}: its mask {files[0]} is missing; add it, or set data.missing_mask=empty "
                 f"(no mask means no defect) or data.defect_free=<pattern>"
             )
         return Pair(self.root / image, None, bits=self.bits)
 
-    def mask_of(self, image: str) -> Path | None:
-        """Where the mask of an image of `list_images` should be; None if it has none by design."""
+    def masks_of(self, image: str) -> list[Path]:
+        """The files of the mask of an image of `list_images`, or where it should be; none if it has none by design."""
         if self.defect_free is not None and fnmatchcase(image, self.defect_free):
-            return None
-        path = Path(image)
-        try:
-            name = self.masks.format(
-                stem=path.stem, name=path.name, dir=path.parent.as_posix(), parent=path.parent.name
-            )
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"data.masks={self.masks!r}: wrong placeholder ({error}); use {{stem}}, {{name}}, {{dir}}, {{parent}}"
-            ) from error
-        return self.root / name
+            return []
+        return self.pattern.find(image)
 
 
 def find(layout: Layout, split: Callable[[Path, Sequence[str]], Split]) -> tuple[list[Pair], dict[str, list[int]], int]:

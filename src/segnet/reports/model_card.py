@@ -79,7 +79,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 | time | {results["seconds"]:.0f} s, {results["seconds_per_epoch"]} s an epoch, {rate} images/s |
 | hardware | {results["hardware"]}, precision {results["precision"]} |
 | seed | {results["seed"]} |
-
+{_teacher(results)}
 ```
 {command_line("train", results["overrides"])}
 ```
@@ -88,7 +88,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 
 Training and validation figures are of the best epoch; training figures are taken while the weights change.
 They are counted at {height} × {width}, the size that the network gets images and masks at.
-{"" if tested else "There was no test." + chr(10)}
+{"" if tested else "There was no test." + chr(10)}{_seen(results)}
 | metric | training | validation | test |
 |---|---:|---:|---:|
 {chr(10).join(lines)}
@@ -112,6 +112,22 @@ Image, truth, prediction, errors (orange missed, blue false alarm, red another c
 
 {", ".join(f"{k} {v}" for k, v in results["versions"].items())}; commit {results["commit"]}
 """
+
+
+def _teacher(results: dict[str, Any]) -> str:
+    """A row of the table of the training, for a network that had a teacher."""
+    given = results.get("teacher")
+    told = given and f"`{given['path']}`, weight {given['weight']}, temperature {given['temperature']}"
+    return f"| teacher | {told} |\n" if told else ""
+
+
+def _seen(results: dict[str, Any]) -> str:
+    """Which figures are optimistic because of the teacher."""
+    seen = (results.get("teacher") or {}).get("seen")
+    told = " and ".join(
+        f"{count} of {results['images'][split]} {split} images" for split, count in (seen or {}).items()
+    )
+    return f"The teacher has seen {told}, so figures of these splits are optimistic.\n" if told else ""
 
 
 def _short(model: dict[str, Any], part: str) -> str:

@@ -1,68 +1,93 @@
-"""The out-of-fold predictions that a training with ``folds=k`` leaves behind, by networks that never saw the image.
+"""What each image is taken for by the network of a cross-validation that has not seen it: masks and a table."""
 
-``<run>/out_of_fold/masks/<image, suffix .png>`` holds class indices at the image's own size and ``confidence/`` beside
-it, in 0..255, the probability of the class decided for; of a binary task, that of the defect.
-"""
-
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+import csv
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
-from segnet.command_line import command_line, override
-from segnet.data.images import read_raw_mask
+from segnet.data.masks import Encoding
+from segnet.data.pairs import Pair
+from segnet.deployment.measures import grey
 from segnet.errors import UserError
-from segnet.runs.record import configuration
+from segnet.files import atomic_write, cells
+from segnet.reports import tested
+from segnet.reports.evaluation import image_iou
+from segnet.training.module import SegmentationModule
+from segnet.visualization.overlays import save
 
 FOLDER = "out_of_fold"
 
 
-@dataclass(frozen=True)
-class OutOfFold:
-    """The predictions of a run; they come from `find`."""
+class Judged(NamedTuple):
+    """An image by its path relative to the data's root, its fold, and its confusion matrix at its own size."""
 
-    folder: Path
-
-    def has(self, image: str) -> bool:
-        """Whether there is a prediction of an image, by its path relative to the root."""
-        return all(path.is_file() for path in self._files(image))
-
-    def load(self, image: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Class indices (H, W), and in 0..1 the confidence (H, W) in them; of a binary task, in the defect.
-
-        Raises:
-            UserError: unreadable.
-        """
-        mask, confidence = (read_raw_mask(path, "index") for path in self._files(image))
-        return mask.astype(np.uint8), (confidence / 255).astype(np.float32)
-
-    def _files(self, image: str) -> tuple[Path, Path]:
-        name = PurePosixPath(image).with_suffix(".png")
-        return self.folder / "masks" / name, self.folder / "confidence" / name
+    image: str
+    fold: int
+    confusion: NDArray[np.int64]
 
 
-def find(run: Path, root: Path, num_classes: int) -> OutOfFold:
-    """The predictions in a run's folder.
-
-    Args:
-        run: its folder.
-        root: of the data set that is audited.
-        num_classes: of the data set.
+def check_names(images: Iterable[str]) -> None:
+    """Refuse images of which one's mask would replace another's, on any file system.
 
     Raises:
-        UserError: it is no run, has no out-of-fold predictions, or other classes.
+        UserError: naming two.
     """
-    folder = run / FOLDER
-    if not (folder / "masks").is_dir():
-        again = command_line("train", ["experiment=auto", "data=folder", override("data.root", str(root)), "folds=5"])
-        what = "holds no out-of-fold predictions" if run.is_dir() else "no such folder"
-        raise UserError(f"labels={run}: {what}; a training with folds makes them: {again}")
-    trained = OmegaConf.select(configuration(run), "data.num_classes")
-    if trained is not None and trained != num_classes:
-        raise UserError(
-            f"labels={run}: was trained with data.num_classes={trained}, but the data have data.num_classes="
-            f"{num_classes}; name the same classes and data.mask as in the training"
-        )
-    return OutOfFold(folder)
+    owners: dict[str, str] = {}
+    for image in images:
+        name = Path(image).with_suffix(".png").as_posix()
+        other = owners.setdefault(unicodedata.normalize("NFC", name).casefold(), image)
+        if other != image:
+            raise UserError(f"folds: {other} and {image} would both become {FOLDER}/masks/{name}; rename one of them")
+
+
+def predict(
+    folder: Path,
+    fold: int,
+    module: SegmentationModule,
+    device: torch.device,
+    pairs: dict[str, Pair],
+    encoding: Encoding,
+) -> list[Judged]:
+    """Predict a fold's own images as ``predict.py`` does by default, and write what is found.
+
+    ``masks/<image>.png`` holds class indices (0 and 1 of a binary task), ``confidence/<image>.png`` the probability of
+    the class decided for (of a binary task the defect's) as 0..255; both have the image's own size.
+
+    Args:
+        folder: the run's.
+        fold: which one.
+        module: that was trained without these images.
+        device: that predicts.
+        pairs: by the path relative to the data's root.
+        encoding: of the masks.
+    """
+    size = max(len(module.classes), 2)
+    found = []
+    for image, (mask, prediction) in zip(
+        pairs, tested.predicted(module, device, pairs.values(), encoding), strict=True
+    ):
+        name, guess = Path(image).with_suffix(".png"), prediction.mask()
+        for kind, content in (("masks", guess), ("confidence", grey(prediction.confidence()))):
+            path = folder / FOLDER / kind / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(path, content)
+        found.append(Judged(image, fold, tested.confusion(mask, guess, size)))
+    return found
+
+
+def write_table(path: Path, judged: Sequence[Judged], classes: Sequence[str], confusions: bool = False) -> None:
+    """A row an image in the order of names: fold, IoU; with ``confusions`` what `segnet.runs.comparison` reads."""
+    size = max(len(classes), 2)
+    pairs = [f"{i}>{j}" for i in range(size) for j in range(size)]
+    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "iou", *pairs] if confusions else ["image", "fold", "iou"])
+        for image, fold, confusion in sorted(judged, key=lambda one: one.image):
+            iou = image_iou(torch.from_numpy(confusion), classes)
+            told = "" if np.isnan(iou) else f"{iou:.6f}"
+            writer.writerow(cells([image, told, *confusion.ravel().tolist()] if confusions else [image, fold, told]))

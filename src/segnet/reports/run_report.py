@@ -19,6 +19,7 @@ from segnet.reports.evaluation import sizes, write_images
 from segnet.reports.model_card import PHOTOS, card
 from segnet.runs.record import recorded
 from segnet.training.callbacks import EpochTable, draw_panels
+from segnet.training.distillation import Teacher
 from segnet.training.module import SegmentationModule
 from segnet.visualization.figures import loss_figure
 from segnet.visualization.overlays import save
@@ -131,6 +132,7 @@ def collect(
         "images": {name: len(indices) for name, indices in data.indices.items()},
         "overrides": recorded(Path(cfg.output_dir)),
         "seed": cfg.seed,
+        "teacher": module.teacher.described() if isinstance(module.teacher, Teacher) else None,
         **surroundings_of(trainer),
     }
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from segnet.data.cache import Pair as Arrays
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.decoding import header
-from segnet.data.masks import IGNORE_INDEX
+from segnet.data.masks import IGNORE_INDEX, Encoding
 from segnet.data.pairs import Pair
 from segnet.deployment.pipeline import ahead, threads
-from segnet.deployment.predictor import Predictor
+from segnet.deployment.predictor import Prediction, Predictor
 from segnet.deployment.writer import READ_AHEAD, THREADS, TOGETHER
 from segnet.training.metrics import scores
 from segnet.training.module import SegmentationModule
@@ -72,20 +72,26 @@ def own_size(trainer: Trainer, module: SegmentationModule, data: SegmentationDat
     """
     size = max(len(module.classes), 2)
     pairs = [data.pairs[data.indices[split][index]] for index, _ in module.image_counts.found]
-    found: Confusions = []
+    found = predicted(module, trainer.strategy.root_device, pairs, data.mask)
+    return [confusion(mask, prediction.mask(), size) for mask, prediction in found]
+
+
+def predicted(
+    module: SegmentationModule, device: torch.device, pairs: Iterable[Pair], encoding: Encoding
+) -> Iterator[tuple[NDArray[np.uint8], Prediction]]:
+    """Mask (H, W) of class indices and prediction of each image, both at its own size, as `own_size` says."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")  # training and evaluation allow less
     try:
         with torch.inference_mode(False), threads(THREADS) as pool:  # Lightning may have switched it on
-            model = module.to(trainer.strategy.root_device).float().eval()
+            model = module.to(device).float().eval()
             predictor = Predictor(model, mc_samples=module.mc_samples, batch_size=BATCH)
-            tasks = ((_bytes(pair), partial(pair.load, data.mask, None)) for pair in pairs)
+            tasks = ((_bytes(pair), partial(pair.load, encoding, None)) for pair in pairs)
             for batch in _batches(ahead(pool, tasks, 2 * BATCH, READ_AHEAD)):
                 predictions = predictor([image for image, _ in batch])
-                found += [confusion(m, p.mask(), size) for (_, m), p in zip(batch, predictions, strict=True)]
+                yield from zip((mask for _, mask in batch), predictions, strict=True)
     finally:
         torch.set_float32_matmul_precision(precision)
-    return found
 
 
 def _bytes(pair: Pair) -> int:

@@ -8,12 +8,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from segnet.errors import UserError
+from segnet.data import description, folder
+from segnet.errors import UserError, printable
 
 CHECKPOINT = "checkpoint"  # the option of the group ``data`` that names nothing
-FOLDER = "folder"  # the option whose classes stand for those of any images
+FOLDER = "folder"  # the option whose settings are found
 # What a data group says: where the files are. How they are read is a matter of the network.
-WHERE = ("root", "images", "masks", "missing_mask", "defect_free", "mask_drawn", "split", "prepare")
+WHERE = ("root", "images", "masks", "match", "missing_mask", "defect_free", "mask_drawn", "split", "prepare")
 
 
 def settings(trained: dict[str, Any], cfg: DictConfig, whole: bool = False) -> dict[str, Any]:
@@ -41,6 +42,8 @@ def settings(trained: dict[str, Any], cfg: DictConfig, whole: bool = False) -> d
     data = {**deepcopy(trained["data"]), "cache_dir": None}
     if group != CHECKPOINT:
         data |= {key: given[key] for key in WHERE if key in given}
+    if group == FOLDER and description.has(given["root"]):  # it says how its masks are encoded
+        data |= {key: given[key] for key in ("mask", "classes", "num_classes")}
     for key in named:
         if key.startswith("data."):
             _copy(given, data, key.split(".")[1:])
@@ -51,6 +54,9 @@ def settings(trained: dict[str, Any], cfg: DictConfig, whole: bool = False) -> d
     # Interpolations are resolved among the settings that hold, not among those of the group.
     composed = OmegaConf.create({**OmegaConf.to_container(cfg, resolve=False), "data": data})  # type: ignore[dict-item]
     found: dict[str, Any] = OmegaConf.to_container(composed.data, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    found, lines = folder.settle(found)
+    for line in lines:
+        print(printable(line))
     if group not in (CHECKPOINT, FOLDER) and "data.classes" not in named:
         _check_classes(list(cfg.data.classes), trained["model"]["classes"], f"data={group} has the classes")
     _check_classes(found["classes"], trained["model"]["classes"], "data.classes is")

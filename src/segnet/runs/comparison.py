@@ -89,7 +89,7 @@ def find(given: Sequence[str]) -> list[Run]:
             raise UserError(
                 f"runs={part}: no finished training run there; give the folder of a run or sweep, with results.json"
             )
-        folders |= here
+        folders |= {folder for folder in here if here.isdisjoint(folder.parents)}  # not the folds of one
     shared = Path(*_common([folder.parent.parts for folder in folders]))
     runs = [Run(folder, folder.relative_to(shared).as_posix()) for folder in sorted(folders)]
     return sorted(runs, key=lambda run: -_or(run.sign * run.metric(run.monitor), -math.inf))
@@ -178,7 +178,8 @@ def iou(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
 def differing(runs: Sequence[Run]) -> list[str]:
     """Keys of the configuration that are not alike in all runs."""
     keys = dict.fromkeys(key for run in runs for key in run.config)
-    return [key for key in keys if key != "output_dir" and len({run.config.get(key) for run in runs}) > 1]
+    left = ("output_dir", "data.split.assignment")  # a letter an image
+    return [key for key in keys if key not in left and len({run.config.get(key) for run in runs}) > 1]
 
 
 def short(keys: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 
 from segnet import rules, trust
 from segnet.errors import UserError
+from segnet.files import atomic_write
 from segnet.settings import COMMANDS, SHARED, PathText
 
 CONFIG = Path(".hydra") / "config.yaml"
@@ -62,6 +63,13 @@ def configuration(folder: Path) -> DictConfig:
     if not isinstance(content, DictConfig):
         raise UserError(f"{folder / CONFIG}: not the configuration that a run records")
     return content
+
+
+def write(config: DictConfig, overrides: Sequence[str], folder: Path) -> None:
+    """What Hydra leaves in a run folder, so that one which another command makes is compared and resumed like any."""
+    for path, content in ((CONFIG, config), (OVERRIDES, OmegaConf.create(list(overrides)))):
+        with atomic_write(folder / path) as part:
+            OmegaConf.save(content, part)
 
 
 def check(config: DictConfig, source: str) -> None:

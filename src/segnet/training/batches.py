@@ -1,4 +1,4 @@
-"""Batches on which a network cannot be trained: of a single image, or without a value of the loss."""
+"""Batches on which a network cannot be trained: of a single image, or without a value of the loss; when to look."""
 
 import copy
 
@@ -63,3 +63,8 @@ def loss_without_value(batch: dict[str, Tensor], data: SegmentationDataModule | 
         f"the network's output is finite, so the loss itself has no value for this batch; choose another one, such as "
         f"loss=cross_entropy, or look at the masks of {', '.join(files)}"
     )
+
+
+def check_is_due(device: torch.device, batch_idx: int, every: int, last: bool) -> bool:
+    """Whether to look after this step if the loss is finite: always on a CPU; a GPU would have to be waited for."""
+    return device.type == "cpu" or last or (batch_idx + 1) % every == 0

@@ -39,6 +39,14 @@ class EpochTable(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue the table of a resumed run."""
+        self._read(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have it for the report too where the run was stopped after its last epoch, and there was nothing to train."""
+        if not self.rows:
+            self._read(trainer)
+
+    def _read(self, trainer: Trainer) -> None:
         if self.path.is_file():
             with self.path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))

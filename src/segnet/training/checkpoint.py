@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from pkgutil import resolve_name
 from textwrap import shorten
@@ -16,6 +17,8 @@ from segnet.configuration import instantiate
 from segnet.errors import UserError
 from segnet.old_names import update_targets
 from segnet.training.module import SegmentationModule
+
+ENSEMBLE = "segnet.networks.ensemble.Ensemble"
 
 
 def read(path: str | Path, argument: str = "ckpt_path", trusted: bool = False) -> dict[str, Any]:
@@ -56,17 +59,35 @@ def read(path: str | Path, argument: str = "ckpt_path", trusted: bool = False) -
     return content
 
 
-def load_module(path: str | Path, trusted: bool = False) -> SegmentationModule:
-    """The trained module, in evaluation mode, with the configuration it was trained with as ``config``."""
-    content = read(path, trusted=trusted)
+def load_module(path: str | Path, trusted: bool = False, argument: str = "ckpt_path") -> SegmentationModule:
+    """The trained module, in evaluation mode, with the configuration it was trained with as ``config``; see `read`."""
+    content = read(path, argument, trusted)
     config = content["config"]
     module = instantiate(config["model"], "model")
     if not isinstance(module, SegmentationModule):
-        raise UserError(f"ckpt_path={path}: not a checkpoint written by segnet (its model is {type(module).__name__})")
+        raise UserError(f"{argument}={path}: not a checkpoint written by segnet (its model is {type(module).__name__})")
     try:
         module.load_state_dict(content["state_dict"])
     except RuntimeError as error:
-        raise UserError(f"ckpt_path={path}: weights do not fit its network ({error})") from error
+        raise UserError(f"{argument}={path}: weights do not fit its network ({error})") from error
+    module.config = config
+    return module.eval()
+
+
+def ensemble(paths: Sequence[Path], trusted: bool = False) -> SegmentationModule:
+    """The networks of several folds' checkpoints as one (`Ensemble`), in evaluation mode; its ``config`` rebuilds it.
+
+    Everything else, such as counted class weights, which only the loss of a test depends on, is the first one's.
+    """
+    members = [load_module(path, trusted) for path in paths]
+    config = deepcopy(members[0].config)
+    nets = [member.config["model"]["net"] for member in members]
+    config["model"]["net"] = {"_target_": ENSEMBLE, "nets": nets}
+    config["data"]["split"]["fold"] = None
+    module: SegmentationModule = instantiate(config["model"], "model")
+    module.load_state_dict(members[0].state_dict(), strict=False)  # the loss's; its network has other names here
+    for net, member in zip(module.net.nets, members, strict=True):  # type: ignore[arg-type]
+        net.load_state_dict(member.net.state_dict())
     module.config = config
     return module.eval()
 
@@ -105,10 +126,11 @@ def _start_from_one(module: SegmentationModule, path: str | Path, trusted: bool)
         module.net.load_state_dict(given | {name: own[name] for name in fresh})
     except RuntimeError as error:
         reason = shorten(str(error).splitlines()[1], 150)  # torch lists every entry
+        told = f"weights={path}: it belongs to another network than this run's ({reason})"
         net = content["config"]["model"]["net"]
-        raise UserError(
-            f"weights={path}: it belongs to another network than this run's ({reason}); choose the same model: {net}"
-        ) from error
+        if net["_target_"] == ENSEMBLE:
+            raise UserError(f"{told}; an ensemble can teach one network: teacher={path}") from error
+        raise UserError(f"{told}; choose the same model: {net}") from error
     if fresh:
         print(f"weights: {before} class(es) there, {now} here; not loaded: {', '.join(sorted(fresh))}", file=sys.stderr)
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -62,18 +63,23 @@ class DataRecord(Callback):
 def rows(data: SegmentationDataModule) -> list[Row]:
     """A row for every image of a split, in the order of training: names, sizes in bytes, times of change in ns."""
     return [
-        {"split": split} | _file("image", data.pairs[i].image, data.root) | _file("mask", data.pairs[i].mask, data.root)
+        {"split": split}
+        | _files("image", [data.pairs[i].image], data.root)
+        | _files("mask", data.pairs[i].masks, data.root)
         for split, indices in data.indices.items()
         for i in indices
     ]
 
 
-def _file(kind: str, path: Path | None, root: Path) -> Row:
-    if path is None:
-        return {kind: "", f"{kind}_bytes": "", f"{kind}_modified": ""}
-    stat = path.stat()
-    name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-    return {kind: name, f"{kind}_bytes": str(stat.st_size), f"{kind}_modified": str(stat.st_mtime_ns)}
+def _files(kind: str, paths: Sequence[Path], root: Path) -> Row:
+    """Name, bytes and time of change; those of several files one after the other."""
+    stats = [path.stat() for path in paths]
+    names = [str(path.relative_to(root)) if path.is_relative_to(root) else str(path) for path in paths]
+    return {
+        kind: " ".join(names),
+        f"{kind}_bytes": " ".join(str(stat.st_size) for stat in stats),
+        f"{kind}_modified": " ".join(str(stat.st_mtime_ns) for stat in stats),
+    }
 
 
 def changes(before: list[Row], now: list[Row]) -> str:

@@ -182,6 +182,8 @@ def _obstacle(trainer: Trainer, module: LightningModule) -> str | None:
         return f"{type(trainer.strategy).__name__} exchanges gradients between processes while backward runs"
     if isinstance(trainer.precision_plugin, MixedPrecision) and trainer.precision_plugin.scaler is not None:
         return f"trainer.precision={trainer.precision} scales the loss anew in every step"
+    if getattr(module, "teacher", None) is not None:
+        return "a teacher takes part in the step, which has not been tried in a graph"
     if torch.is_anomaly_enabled():
         return "trainer.detect_anomaly=true reads every gradient"
     if getattr(module, "compile_mode", None) in ("reduce-overhead", "max-autotune"):

@@ -14,7 +14,7 @@ from segnet.configuration import call
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
 from segnet.settings import Above0, NotNegative, Rgb
-from segnet.training.batches import loss_without_value, settle_last_batch
+from segnet.training.batches import check_is_due, loss_without_value, settle_last_batch
 from segnet.training.graph import StepGraph
 from segnet.training.image_counts import ImageCounts
 from segnet.training.losses import set_class_weights
@@ -81,6 +81,7 @@ class SegmentationModule(Segmenter):
         self.counts: dict[str, tuple[Tensor, Tensor]] = {}  # of the last epoch, by stage, for the reports
         self.image_counts = ImageCounts(len(self.classes))
         self.mc_samples = 0  # of dropout, averaged in a test
+        self.teacher: Callable[[Tensor, Tensor, Batch], Tensor] | None = None  # see `segnet.training.distillation`
         self.check_metric("monitor", monitor)
 
     def check_metric(self, key: str, name: str) -> None:
@@ -112,17 +113,18 @@ class SegmentationModule(Segmenter):
         counts: Counts = getattr(self, f"{stage}_counts")
         return counts
 
-    def _results(self, batch: Batch, stage: str = "train") -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, confusion matrix and histogram of a batch; nothing here waits for a GPU."""
+    def _results(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, confusion matrix and histogram of a training batch; nothing here waits for a GPU."""
         loss, logits = self._loss(batch, sampled=False)
-        return loss, *self._counts(stage).count(logits, batch["mask"])
+        if self.teacher is not None:
+            loss = self.teacher(loss, logits, batch)
+        return loss, *self._counts("train").count(logits.detach(), batch["mask"])
 
     def _loss(self, batch: Batch, sampled: bool) -> tuple[Tensor, Tensor]:
-        image = batch["image"]
-        logits = self.mean_of_samples(image, self.mc_samples) if sampled else self.logits(image)
+        logits = self.mean_of_samples(batch["image"], self.mc_samples) if sampled else self.logits(batch["image"])
         with torch.autocast(logits.device.type, enabled=False):
             loss: Tensor = self.loss(logits, batch["mask"].long())
-        return loss, logits.detach()
+        return loss, logits
 
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
         loss, logits = self._loss(batch, sampled=stage == "test" and self.mc_samples > 0)
@@ -243,8 +245,3 @@ class SegmentationModule(Segmenter):
         """
         self._check_finite()
         checkpoint["config"] = self.config
-
-
-def check_is_due(device: torch.device, batch_idx: int, every: int, last: bool) -> bool:
-    """Whether to look after this step if the loss is finite: always on a CPU; a GPU would have to be waited for."""
-    return device.type == "cpu" or last or (batch_idx + 1) % every == 0

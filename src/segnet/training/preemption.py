@@ -1,6 +1,8 @@
 """What lets a run survive being stopped: checkpoints that are whole or not there, and an orderly end on a signal."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from types import FrameType
@@ -48,6 +50,21 @@ class Stopped(BaseException):
         self.number = number
 
 
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Raise `Stopped` at once on the signals of `StopOnSignal`: for work between trainings, which is done anew."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in StopOnSignal.SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class StopOnSignal(Callback):
     """Ends training, or the test, after the batch in hand on SIGTERM, SIGUSR1 (a scheduler's warning) or Ctrl-C.
 
@@ -77,18 +94,19 @@ class StopOnSignal(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Stop here."""
-        self._stop()
+        self.stop()
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Stop here."""
-        self._stop()
+        self.stop()
 
     on_test_batch_end = on_validation_batch_end
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Stop if a signal has come, such as one after the last batch."""
         if self.received is not None:
             raise Stopped(self.received)
 

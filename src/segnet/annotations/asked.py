@@ -1,0 +1,60 @@
+"""What a format leaves open and nobody may guess: asked about in an error, or told with its number."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from segnet.annotations.records import Choices
+from segnet.data.listing import counted
+from segnet.errors import UserError
+
+
+def missing(names: Sequence[str], where: Path, choice: str) -> list[str]:
+    """What is said of images that are named and not there.
+
+    Raises:
+        UserError: there are some, and nobody said to skip them.
+    """
+    if not names:
+        return []
+    if choice == "error":
+        raise UserError(
+            f"{where}: {len(names)} of its images cannot be found below it, such as {names[0]!r}; add them, name their "
+            f"folder with images=<folder>, or leave them out with missing=skip"
+        )
+    return [f"left out {counted(names, 'image')}, named but not there (missing=skip)"]
+
+
+def tell_boxes(boxes: Counter[str], choices: Choices) -> list[str]:
+    """What is said of objects that have a box and no outline.
+
+    Raises:
+        UserError: there are some, and nobody said what they are.
+    """
+    if boxes["error"]:
+        raise UserError(
+            f"{boxes['error']} objects have a box and no outline, as for detection; boxes=fill takes the whole box as "
+            f"the object, boxes=skip leaves them out"
+        )
+    told = [f"left out {boxes['skip']} objects with a box and no outline (boxes=skip)"] if boxes["skip"] else []
+    told += [f"{boxes['fill']} boxes without an outline are filled (boxes=fill)"] if boxes["fill"] else []
+    return told + ([f"left out {boxes['nothing']} objects with neither outline nor box"] if boxes["nothing"] else [])
+
+
+def ask_line_width(lines: Counter[str], choices: Choices) -> list[str]:
+    """What is said of lines, which have no width of their own; ``lines`` counts them by file.
+
+    Raises:
+        UserError: there are some, and nobody said how wide they are.
+    """
+    if not lines.total():
+        return []
+    if choices.line_width is None:
+        name = next(name for name, count in lines.items() if count)
+        raise UserError(
+            f"{lines.total()} objects are lines, such as in {name}, and lines have no width: line_width=<pixels> draws "
+            f"them so wide, such as line_width=3; line_width=0 leaves them out"
+        )
+    if choices.line_width == 0:
+        return [f"left out {lines.total()} lines (line_width=0)"]
+    return [f"{lines.total()} lines are {choices.line_width:g} pixels wide"]

@@ -1,0 +1,196 @@
+"""Mask files under any name: one for an image, one for an object, or one for a class, as images or ``.npy``.
+
+Images and masks are told apart by words in their names, paired by what their names have in common, and what the values
+of the masks mean is found out from all of them together. What can be read in two ways is asked about.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from segnet.annotations import raster, words
+from segnet.annotations.asked import missing
+from segnet.annotations.folder import Folder
+from segnet.annotations.records import IGNORE, Annotated, Choices, Object, Source
+from segnet.annotations.stored import Kind, labels_of, read_values, size_of
+from segnet.data.decoding import EXTENSIONS
+from segnet.errors import UserError
+
+YES = "1"  # label of the class of masks that say only yes and no
+
+
+class Mask(NamedTuple):
+    """A mask file, its image, and its class where a folder says it."""
+
+    path: Path
+    image: Path
+    label: str | None
+
+
+class Key(NamedTuple):
+    """What a mask's and an image's name have in common, and whether the mask's folder stands for its image."""
+
+    mask: Callable[[Path], str]
+    image: Callable[[Path], str]
+    folder: bool = False
+
+
+def _one_of_many(path: Path) -> str:
+    """A name without the number behind it: ``a`` of ``a_0`` and ``a_mask_0``."""
+    return re.sub(r"[_\-. ]?(mask|object|obj|instance|inst)?[_\-. ]?\d+$", "", path.stem)
+
+
+def _numbers(name: str) -> str:
+    return "_".join(str(int(number)) for number in re.findall(r"\d+", words.bare(name)))
+
+
+KEYS = (
+    Key(lambda mask: mask.stem, lambda image: image.stem),
+    Key(lambda mask: words.bare(mask.stem), lambda image: words.bare(image.stem)),
+    Key(lambda mask: mask.parent.name, lambda image: image.stem, True),
+    Key(lambda mask: words.bare(mask.parent.name), lambda image: words.bare(image.stem), True),
+    Key(_one_of_many, lambda image: image.stem),
+    Key(lambda mask: words.bare(_one_of_many(mask)), lambda image: words.bare(image.stem)),
+    Key(lambda mask: _numbers(mask.stem), lambda image: _numbers(image.stem)),
+)
+
+
+def fits(folder: Folder) -> list[Path]:
+    """The files that are masks by their names."""
+    return _apart(folder, None)[1]
+
+
+def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
+    """The images below the folder and their masks, in the order of the masks' names."""
+    images, masks = _apart(folder, choices.masks)
+    told: list[str] = []
+    found, lost = _pair(folder, images, masks)
+    told += missing([path.relative_to(folder.root).as_posix() for path in lost], folder.root, choices.missing)
+    of: dict[Path, list[Mask]] = defaultdict(list)
+    for mask in found:
+        of[mask.image].append(mask)
+    labels = [label for label in dict.fromkeys(mask.label for mask in found) if label is not None]
+    bare = next((mask.path for mask in found if mask.label is None), None)
+    if labels and bare is not None:
+        raise UserError(f"{bare}: lies beside folders of classes ({', '.join(labels)}); move it into one of them")
+    if labels:
+        kind, form = Kind("yes"), "one for a class"
+    elif max(map(len, of.values()), default=0) > 1:
+        kind, form, labels = Kind("yes"), "one for an object", [YES]
+    else:
+        form = "one for an image"
+        kind, labels = labels_of([mask.path for mask in found], choices, told)
+    told.append(f"{len(found)} masks, {form}, {kind.said}")
+    read_to = [
+        Annotated(
+            image, partial(_drawn, of[image], kind) if image in of else None,
+            size_of(of[image][0].path) if image in of else None,
+            words.split_of_folders(image.relative_to(folder.image_root)),
+        )
+        for image in images
+    ]  # fmt: skip
+    return Source(read_to, labels, told, named=form == "one for a class")
+
+
+def _drawn(masks: Sequence[Mask], kind: Kind, height: int, width: int) -> Iterator[Object]:
+    for mask in masks:
+        values = read_values(mask.path, kind)
+        if values.shape != (height, width):
+            raise UserError(
+                f"{mask.path}: is {values.shape[1]}×{values.shape[0]} (width×height), its image {mask.image} "
+                f"{width}×{height}; both must have the same size"
+            )
+        for value in np.unique(values).tolist():
+            if value:
+                label = mask.label or (IGNORE if value == kind.ignored else kind.label(value))
+                yield Object(label, partial(raster.stored, values == value, 0, 0))
+
+
+def _apart(folder: Folder, given: str | None) -> tuple[list[Path], list[Path]]:
+    """Images and masks; ``given`` is the folder of the masks, below the root."""
+    arrays = folder.with_suffix(".npy")
+    files = folder.with_suffix(*EXTENSIONS)
+    if given is not None:
+        place = folder.root / given
+        masks = [path for path in [*files, *arrays] if path.is_relative_to(place)]
+        if not masks or ".." in Path(given).parts:
+            raise UserError(f"masks={given}: there is no mask in this folder below {folder.root}; correct it")
+        images = [path for path in folder.images if not words.is_mask(path.relative_to(folder.image_root))]
+        return [path for path in images if path not in set(masks)], masks
+    masks = [path for path in files if words.is_mask(path.relative_to(folder.root))]
+    images = [path for path in folder.images if path not in set(masks)]
+    if not masks and not arrays:  # images/ beside a folder for each class
+        inside = [
+            p for p in images if any(words.says(part, words.IMAGE) for part in p.relative_to(folder.root).parts[:-1])
+        ]
+        stems = {path.stem for path in inside}
+        outside = [path for path in images if path not in set(inside)]
+        if any({path.stem, path.parent.name} & stems for path in outside):
+            images, masks = inside, outside
+    return images, sorted([*masks, *arrays])
+
+
+def _pair(folder: Folder, images: Sequence[Path], masks: Sequence[Path]) -> tuple[list[Mask], list[Path]]:
+    """Masks with their images, by the key that finds the most of them, and those that it does not find."""
+    tables = [_table(key, images) for key in KEYS]
+    found = [sum(key.mask(mask) in table for mask in masks) for key, table in zip(KEYS, tables, strict=True)]
+    best = found.index(max(found))
+    if best == 0 and found[2] == found[0] and masks and any(mask.parent.name != mask.stem for mask in masks):
+        raise UserError(
+            f"{masks[0]}: may be a mask of the image {masks[0].stem!r} or of {masks[0].parent.name!r}, after which its "
+            f"folder is called; rename the folders or the images"
+        )
+    pairs, lost = [], []
+    for mask in masks:
+        near = _nearest(mask, tables[best].get(KEYS[best].mask(mask), []), folder)
+        if near is None:
+            lost.append(mask)
+        else:
+            pairs.append(Mask(mask, near, _label(mask, near, KEYS[best], folder)))
+    _check(pairs)
+    return pairs, lost
+
+
+def _table(key: Key, images: Sequence[Path]) -> Mapping[str, list[Path]]:
+    table: dict[str, list[Path]] = {}
+    for image in images:
+        if name := key.image(image):
+            table.setdefault(name, []).append(image)
+    return table
+
+
+def _nearest(mask: Path, images: Sequence[Path], folder: Folder) -> Path | None:
+    """The one whose folders are most like the mask's."""
+    ours = set(mask.parent.relative_to(folder.root).parts)
+    common = [len(ours & set(image.parent.relative_to(folder.image_root).parts)) for image in images]
+    near = [image for image, count in zip(images, common, strict=True) if count == max(common)]
+    if len(near) > 1:
+        raise UserError(f"{mask}: may be the mask of {near[0]} or of {near[1]}; give them different names")
+    return near[0] if near else None
+
+
+def _label(mask: Path, image: Path, key: Key, folder: Folder) -> str | None:
+    """The folder that says the class: none of the image's, and not one that says only that masks are there."""
+    others = {*image.parent.relative_to(folder.image_root).parts, *([mask.parent.name] if key.folder else [])}
+    names = [name for name in mask.parent.relative_to(folder.root).parts if name not in others]
+    classes = [name for name in names if not words.says_nothing(name)]
+    return classes[-1] if classes else None
+
+
+def _check(found: Sequence[Mask]) -> None:
+    """Refuse several sets of masks: they would be mixed."""
+    homes: dict[tuple[Path, str | None], set[Path]] = defaultdict(set)
+    for mask in found:
+        homes[mask.image, mask.label].add(mask.path.parent)
+    for (image, _), places in homes.items():
+        if len(places) > 1:
+            one, other = sorted(places)[:2]
+            raise UserError(
+                f"{image}: has masks in {one} and in {other}, and they may say different things; name the folder to "
+                f"take with masks=<folder below input>, such as masks={one.name}"
+            )

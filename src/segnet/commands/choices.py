@@ -1,0 +1,65 @@
+"""What a command line leaves open and the data decide: settled once, before anything is built, and recorded."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from segnet.errors import UserError, printable
+from segnet.files import atomic_write
+from segnet.runs import record
+
+
+def complete(cfg: DictConfig) -> DictConfig:
+    """The configuration of a new training, with everything settled that its command line leaves open."""
+    record_data(cfg)
+    return cfg
+
+
+def record_data(cfg: DictConfig) -> None:
+    """Settle the data, in the run's record too."""
+    if settle_data(cfg):
+        write_record(cfg, "data")
+
+
+def settle_data(cfg: DictConfig, asking: bool = True) -> bool:
+    """Fill in the null settings of ``cfg.data`` (see `segnet.data.folder`), and tell where they come from.
+
+    Returns:
+        whether there were any.
+
+    Raises:
+        UserError: more than one reading fits the data, or none.
+    """
+    if not isinstance(cfg.data, DictConfig):
+        raise UserError(f"data={cfg.data}: must be one of the options in conf/data/")
+    before: Any = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=False)
+    from segnet.data import folder  # torch comes with it
+
+    if not folder.is_open(before):
+        return False
+    assert cfg.data.root is not None  # OmegaConf says it where it is missing
+    after, lines = folder.settle(before, asking)
+    with open_dict(cfg):
+        for key in after:
+            if key not in before or after[key] != before[key]:
+                cfg.data[key] = after[key]
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        for line in lines:
+            print(printable(line), file=sys.stderr)
+    return True
+
+
+def write_record(cfg: DictConfig, *keys: str) -> None:
+    """Make these parts of the record in a run's folder what they are in the configuration."""
+    path = Path(str(cfg.output_dir)) / record.CONFIG
+    if not path.is_file() or os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    kept = record.configuration(path.parents[1])
+    with open_dict(kept):
+        for key in keys:
+            kept[key] = OmegaConf.to_container(cfg, resolve=False)[key]  # type: ignore[call-overload, index]
+    with atomic_write(path) as part:
+        OmegaConf.save(kept, part)

@@ -1,0 +1,62 @@
+"""A description of a folder as a data configuration, and the way back."""
+
+from typing import Any
+
+from segnet.data import description
+from segnet.data.description import Description, Division, MaskEncoding
+from segnet.errors import UserError
+
+HERE = "segnet.data"
+ENCODINGS = {"threshold": "Threshold", "values": "Values", "palette": "Palette"}
+SPLITTERS = {"hash": "ByHash", "pattern": "ByPattern", "list": "ByList"}
+TAKES = {
+    "Threshold": ("above",),
+    "Values": ("num_classes", "classes", "ignore"),
+    "Palette": ("colors", "ignore", "tolerance"),
+}
+SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
+Data = dict[str, Any]
+
+
+def encoding(mask: MaskEncoding) -> Data:
+    """A described encoding as a configuration; ``num_classes`` of values comes with the classes."""
+    kind = ENCODINGS[mask.encoding]
+    given = mask.model_dump(exclude_none=True, exclude={"encoding"})
+    if strange := [key for key in given if key not in TAKES[kind] and given[key]]:
+        raise UserError(
+            f"{description.NAME}: mask.{strange[0]} is nothing that encoding: {mask.encoding} takes; remove it, or "
+            f"correct the encoding"
+        )
+    return {"_target_": f"{HERE}.masks.{kind}", **{key: value for key, value in given.items() if key in TAKES[kind]}}
+
+
+def division(split: Division) -> Data:
+    """A described division as a configuration."""
+    named = split.model_dump(exclude_none=True, exclude={"by"})
+    return split_by(SPLITTERS[split.by], named)
+
+
+def split_by(kind: str, named: Data) -> Data:
+    """The configuration of a class of `segnet.data.splits`, shares and all."""
+    shares = SHARES if kind == "ByHash" else dict.fromkeys(SHARES)
+    return {"_target_": f"{HERE}.splits.{kind}", **shares, "group": None, **named}
+
+
+def describe(data: Data) -> Description:
+    """A settled data configuration as the description that leads to it."""
+    kinds = {kind: name for name, kind in (ENCODINGS | SPLITTERS).items()}
+    parts: list[Data] = []
+    for part, key in ((data["mask"], "encoding"), (data["split"], "by")):
+        given = {
+            name: value for name, value in part.items() if value is not None and name not in ("_target_", "num_classes")
+        }
+        parts.append({key: kinds[part["_target_"].rpartition(".")[2]], **given})
+    return Description(
+        images=[data["images"]] if isinstance(data["images"], str) else list(data["images"]),
+        masks=data["masks"],
+        match=data["match"],
+        classes=data["classes"],
+        mask=MaskEncoding(**parts[0]),
+        colors=data["colors"],
+        split=None if parts[1]["by"] == "hash" else Division(**parts[1]),
+    )

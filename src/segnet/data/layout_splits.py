@@ -1,0 +1,82 @@
+"""Which split each image is in, where the names of folders or list files say so."""
+
+import re
+from collections.abc import Sequence
+from glob import escape
+from pathlib import Path
+
+from segnet.data.description import Division
+from segnet.data.naming import File
+from segnet.data.splits import SPLITS, ByList
+from segnet.errors import UserError
+
+WORDS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+LISTS = ("", "splits", "lists", "ImageSets/Segmentation", "ImageSets")  # folders with train.txt and val.txt
+TAKEN = 0.15  # of the training images, for validation, where folders say what training and test are and no more
+GLOBS = 100
+
+
+def by_folders(files: Sequence[File], told: list[str]) -> Division | None:
+    """The split that folders called train, val and test show; None where not all images lie in such.
+
+    Args:
+        files: the images.
+        told: what people should know is added here.
+    """
+    places: dict[str, set[tuple[str, ...]]] = {}
+    for file in files:
+        i = _place(file)
+        if i is None:
+            return None
+        places.setdefault(_word(file.folder[i]), set()).add(file.folder[: i + 1])
+    if "train" not in places or len(places) < 2 or any(len(where) > GLOBS for where in places.values()):
+        return None
+    patterns = {name: _one_glob(where) for name, where in places.items()}
+    if None in patterns.values():
+        return None
+    if "val" not in patterns:
+        told.append(f"folders for training and test and none for validation: {TAKEN:.0%} of the training images are it")
+        return Division(by="pattern", train=patterns["train"], val=TAKEN, test=patterns["test"])
+    return Division(by="pattern", train=patterns["train"], val=patterns["val"], test=patterns.get("test"))
+
+
+def _one_glob(folders: set[tuple[str, ...]]) -> str | None:
+    """One pattern for all images below these folders; None where there is none."""
+    if len(folders) == 1:
+        return "/".join(map(escape, next(iter(folders)))) + "/*"
+    last = {folder[-1] for folder in folders}
+    return f"*/{escape(last.pop())}/*" if len(last) == 1 and all(len(folder) > 1 for folder in folders) else None
+
+
+def _place(file: File) -> int | None:
+    return next((i for i, part in enumerate(file.folder) if _word(part)), None)
+
+
+def split_of(file: File) -> str:
+    """The split that an image's folders say; empty if none."""
+    place = _place(file)
+    return "" if place is None else _word(file.folder[place])
+
+
+def _word(folder: str) -> str:
+    """The split that a folder's name says; empty if none, or two."""
+    found = {WORDS[word] for word in re.findall(r"[a-z]+", folder.lower()) if word in WORDS}
+    return found.pop() if len(found) == 1 else ""
+
+
+def by_lists(root: Path, files: Sequence[File]) -> Division | None:
+    """The split that list files show, train.txt and val.txt; None where there are none, or they name other files."""
+    for folder in LISTS:
+        lists = [f"{folder}/{name}.txt".lstrip("/") for name in SPLITS]
+        train, val, test = (path if (root / path).is_file() else None for path in lists)
+        if train and val:
+            try:
+                found = ByList(train, val, test)(root, [file.path for file in files])
+            except UserError:
+                return None
+            whole = found["train"] and found["val"]
+            return Division(by="list", train=train, val=val, test=test) if whole else None
+    return None

@@ -1,0 +1,201 @@
+"""What was recognised in a folder, said as the settings of a data configuration: globs, mask patterns, splits."""
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from segnet.command_line import override
+from segnet.data.description import Division
+from segnet.data.layout_masks import joint, pattern_of
+from segnet.data.layout_splits import by_folders, by_lists, split_of
+from segnet.data.naming import File, Rule
+from segnet.data.pairs import Layout as Pairs
+from segnet.data.patterns import MaskPattern, Masks, shown
+from segnet.data.recognition import Names, Reading, readings
+from segnet.errors import UserError
+
+IMAGES, MASKS = "images/*", "masks/{stem}.png"  # what has always been read without a word
+GLOBS = 100
+
+
+@dataclass
+class Layout:
+    """Where images and masks are, and which split each is in; ``told`` are lines for people."""
+
+    images: Any
+    masks: Masks
+    match: str | None = None
+    split: Division | None = None
+    told: list[str] = field(default_factory=list)
+
+
+def find(root: Path, images: Any = None, masks: Masks | None = None, match: str | None = None) -> Layout:
+    """The layout of a folder.
+
+    Args:
+        root: of the data set.
+        images: globs, where they are named.
+        masks: as ``data.masks``, where it is named.
+        match: as ``data.match``.
+
+    Raises:
+        UserError: several layouts fit, or none; with the settings to choose one.
+    """
+    names = Names(root)
+    if images is not None and masks is not None:
+        return _divided(Layout(images, masks, match), names, None)
+    if masks is not None:
+        return _divided(_images_for(names, masks, match), names, None)
+    given = None if images is None else _matching(root, images)
+    plain = list(names.inside[("images",)]) if given is None else given
+    if plain and all(names.index.get((("masks",), file.stem)) for file in plain) and _all_png(names, plain):
+        return _divided(Layout(images or IMAGES, MASKS), names, plain)
+    found = readings(names, given)
+    if len(found) > 1:
+        raise UserError(_several(names, found, images))
+    if not found:
+        return _unknown(names, images, plain)
+    return _said(names, found[0], images)
+
+
+def _all_png(names: Names, images: Sequence[File]) -> bool:
+    found = (names.index[("masks",), file.stem] for file in images)
+    return all([mask.suffix for mask in masks] == [".png"] for masks in found)
+
+
+def _unknown(names: Names, images: Any, plain: Sequence[File]) -> Layout:
+    if images is not None or plain or not names.files:  # whoever reads it says what is missing
+        return Layout(images or IMAGES, MASKS)
+    folders = Counter("/".join(file.folder) or "." for file in names.files)
+    there = ", ".join(f"{folder} ({count})" for folder, count in folders.most_common(6))
+    raise UserError(
+        f"data.root={names.root}: its {len(names.files)} image files do not show which are images and which are their "
+        f"masks (in {there}{', …' if len(folders) > 6 else ''}); name them: 'data.images=<glob>' "
+        f"'data.masks=\"<where an image's mask is, such as masks/{{stem}}.png>\"'"
+    )
+
+
+def _several(names: Names, found: Sequence[Reading], images: Any) -> str:
+    ways = []
+    for reading in found[:4]:
+        layout = _said(names, reading, images)
+        texts = [] if images is not None else [_typed("data.images", layout.images)]
+        texts += [_typed("data.masks", layout.masks)]
+        texts += [_typed("data.match", layout.match)] if layout.match else []
+        ways.append(" ".join(texts))
+    return f"data.root={names.root}: {len(found)} layouts fit its files; choose one: {'; or '.join(ways)}"
+
+
+def _said(names: Names, reading: Reading, images: Any) -> Layout:
+    """A reading as settings."""
+    told: list[str] = []
+    alone = list(reading.alone)
+    if images is None:
+        homes = {file: split_of(file) for file in (*reading.pairs, *alone)}
+        bare = {file for file in alone if homes[file] == "test"}
+        if bare and not any(homes[file] == "test" for file in reading.pairs):
+            told.append(f"{len(bare)} image{'s' * (len(bare) > 1)} of test have no masks and are left out")
+            alone = [file for file in alone if file not in bare]
+    files = sorted((*reading.pairs, *alone), key=lambda file: file.path)
+    pattern = pattern_of(names, reading)
+    globs = images if images is not None or pattern is None else _globs(names, files, reading, *pattern)
+    if globs is None or pattern is None:
+        image = next(iter(reading.pairs))
+        raise UserError(
+            f"data.root={names.root}: {image.path} has the mask {reading.pairs[image][0].path}, but not all names "
+            f"follow one pattern; name them with data.images, data.masks and data.match"
+        )
+    return _divided(Layout(globs, pattern[0], pattern[1], told=told), names, files)
+
+
+def _globs(names: Names, files: Sequence[File], reading: Reading, masks: Masks, match: str | None) -> Any:
+    """Globs that find these files and no other image, or their masks at most; None where a hundred are not enough."""
+    wanted = {file.path for file in files}
+    folders = sorted({file.folder for file in files})
+    suffixes = sorted({file.suffix for file in files})
+    lists = [["*"], [f"*{escape(suffix)}" for suffix in suffixes]]
+    if reading.rule.name is not None:
+        begin, end = escape(reading.rule.name.begin[0]), escape(joint(files, reading) + reading.rule.name.end[0])
+        lists += [[f"{begin}*{end}{escape(suffix)}" for suffix in suffixes]]
+    common = _common(folders)
+    below = [*([common] if len(folders) == 1 else []), *_shapes(folders)]
+    places = [[place] for place in below] + [["/".join(map(escape, folder)) for folder in folders]]
+    ways = [
+        [f"{where}/{name}" if where else name for where in place for name in tail] for place in places for tail in lists
+    ]
+    for apart in (("{dir}/{name}", None), (masks, match)):  # first those that find no mask
+        for globs in ways:
+            if len(globs) <= GLOBS and {file.path for file in _matching(names.root, globs, *apart)} == wanted:
+                return globs[0] if len(globs) == 1 else globs
+    return None
+
+
+def _shapes(folders: Sequence[tuple[str, ...]]) -> list[str]:
+    """Patterns of several folders: those of one depth with stars where they differ, and all below the common one."""
+    if len(folders) < 2:
+        return []
+    shapes = []
+    common = _common(folders)
+    if common:
+        shapes.append(f"{common}/**")
+    if len({len(folder) for folder in folders}) == 1:
+        parts = zip(*folders, strict=True)
+        shapes.append("/".join(escape(part[0]) if len(set(part)) == 1 else "*" for part in parts))
+    return [*shapes, "**"]
+
+
+def _common(folders: Sequence[tuple[str, ...]]) -> str:
+    first, last = min(folders), max(folders)
+    same = [a for a, b in zip(first, last, strict=False) if a == b]
+    count = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(same))
+    return "/".join(map(escape, first[:count]))
+
+
+def _matching(root: Path, images: Any, masks: Masks = "{dir}/{name}", match: str | None = None) -> list[File]:
+    patterns = [images] if isinstance(images, str) else list(images)
+    try:
+        return [File.of(path) for path in Pairs(root, patterns, masks, match=match).list_images()]
+    except UserError:
+        return []
+
+
+def _images_for(names: Names, masks: Masks, match: str | None) -> Layout:
+    """The images that have a mask where ``masks`` says."""
+    if names.inside[("images",)]:
+        return Layout(IMAGES, masks, match)
+    pattern = MaskPattern(names.root, masks, match)
+    pairs: dict[File, list[File]] = {}
+    for file in names.files:
+        try:
+            found = [path for path in pattern.find(file.path) if path.is_file()]
+        except UserError:
+            continue
+        if found and names.root / file.path not in found:
+            pairs[file] = [
+                File.of(path.relative_to(names.root).as_posix()) for path in found if path.is_relative_to(names.root)
+            ]
+    taken = {mask for found in pairs.values() for mask in found}
+    files = [file for file in pairs if file not in taken]
+    globs = _globs(names, files, Reading(Rule(), pairs, []), masks, match) if files else None
+    return Layout(globs or IMAGES, masks, match)
+
+
+def _typed(key: str, value: Any) -> str:
+    """A setting as it is typed in a shell."""
+    if isinstance(value, str):
+        return shlex.quote(override(key, value))
+    if isinstance(value, dict):
+        return shlex.quote(f"{key}={shown(value)}")
+    texts = [override(key, text).removeprefix(f"{key}=") for text in value]
+    return shlex.quote(f"{key}=[{','.join(texts)}]")
+
+
+def _divided(layout: Layout, names: Names, files: Sequence[File] | None) -> Layout:
+    """The layout with the split that its folders or list files show."""
+    files = _matching(names.root, layout.images) if files is None else files
+    layout.split = by_folders(files, layout.told) or by_lists(names.root, files)
+    return layout

@@ -1,0 +1,134 @@
+"""What a sample of mask files shows: the values or colours in each, and how many pixels have them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segnet.data.decoding import MAX_PIXELS, header, opened
+from segnet.data.images import read_raw_mask
+from segnet.data.masks import IGNORE_INDEX, Threshold
+from segnet.errors import UserError
+
+PIXELS, FEWEST, MOST = 5 * 10**7, 12, 400  # of the sample: pixels in all, files at least and at most
+FEW = 64  # colours; more are no classes
+ENDS = 0.6  # of the pixels of a soft or compressed mask, at least, are nearly black or white
+Rgb = tuple[int, int, int]
+
+
+@dataclass
+class Look:
+    """What a mask file shows: how many pixels of each value, or of each colour if it is in colour."""
+
+    path: Path
+    values: Counter[int] | None = None
+    colours: Counter[Rgb] | None = None
+    flat: frozenset[Rgb] = frozenset()  # colours that fill some 3 × 3 pixels
+    table: dict[int, Rgb] = field(default_factory=dict)  # of a palette file in colour
+    soft: bool = False  # `Threshold` reads it
+
+
+def sample(files: Sequence[Path]) -> list[Path]:
+    """As many of these as are read in seconds, spread over all."""
+    for file in files:
+        try:
+            height, width = header(file)[:2]
+        except UserError:
+            continue
+        count = min(len(files), max(FEWEST, min(MOST, PIXELS // (height * width))))
+        return [files[i] for i in np.unique(np.linspace(0, len(files) - 1, count).round().astype(int))]
+    return list(files[:FEWEST])
+
+
+def looks(files: Sequence[Path]) -> list[Look]:
+    """A look at each file; those that cannot be read are left to whoever reads all."""
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(_look, files))
+    return [look for look in found if look is not None]
+
+
+def like_a_mask(path: Path) -> bool:
+    """Whether a file shows few values or colours, or little but black and white, as photographs do not."""
+    try:
+        colour = _colour(path)
+        if colour is not None:
+            return len(np.unique(_packed(colour))) <= FEW
+        raw = read_raw_mask(path, "index")
+    except UserError:
+        return False
+    if len(np.unique(raw)) <= FEW:
+        return True
+    white = {"u1": 255.0, "u2": 65535.0, "f4": 1.0}.get(raw.dtype.str[1:], float(raw.max()))
+    return bool(((raw <= white / 32) | (raw >= white - white / 32)).mean() >= ENDS)
+
+
+def _look(path: Path) -> Look | None:
+    try:
+        colour = _colour(path)
+        if colour is not None:
+            return _colour_look(path, colour)
+        with opened(path, MAX_PIXELS) as (file, _, _):
+            table = np.array(file.getpalette("RGB") or (), np.uint8).reshape(-1, 3) if file.mode == "P" else None
+        values = _counts(read_raw_mask(path, "index"))
+        used = {value: _rgb(table[value]) for value in values or () if value < len(table)} if table is not None else {}
+        coloured = any(len(set(colour)) > 1 for colour in used.values())
+        return Look(path, values, table=used if coloured else {}, soft=not coloured and _soft(path))
+    except UserError:
+        return None
+
+
+def _colour(path: Path) -> NDArray[np.uint8] | None:
+    """The pixels of a file in colour, uint8 (H, W, 3); None where it is grey, or holds indices."""
+    with opened(path, MAX_PIXELS) as (file, _, _):
+        if file.mode not in ("RGB", "RGBA", "CMYK", "YCbCr"):
+            return None
+    try:
+        raw: NDArray[np.uint8] = read_raw_mask(path, "rgb")
+    except UserError:  # the mask is in the alpha channel
+        return None
+    return raw if (raw != raw[..., :1]).any() else None
+
+
+def _packed(colour: NDArray[np.uint8]) -> NDArray[np.int32]:
+    red, green, blue = (colour[..., i].astype(np.int32) for i in range(3))
+    return (red << 16) | (green << 8) | blue
+
+
+def _colour_look(path: Path, raw: NDArray[np.uint8]) -> Look:
+    area = np.ones((3, 3), np.uint8)
+    still = (cv2.dilate(raw, area) == cv2.erode(raw, area)).all(-1)
+    packed = _packed(raw)
+    colours, counts = np.unique(packed, return_counts=True)
+    found = Counter({_unpacked(colour): int(n) for colour, n in zip(colours.tolist(), counts, strict=True)})
+    return Look(path, None, found, frozenset(map(_unpacked, np.unique(packed[still]).tolist())))
+
+
+def _unpacked(colour: int) -> Rgb:
+    return colour >> 16, colour >> 8 & 255, colour & 255
+
+
+def _counts(raw: NDArray[np.generic]) -> Counter[int] | None:
+    """Pixels of each value; None where they are no integers or too many to be classes."""
+    if not np.issubdtype(raw.dtype, np.integer):
+        return None
+    values, counts = np.unique(raw, return_counts=True)
+    if len(values) > IGNORE_INDEX + 1 or values[0] < 0 or values[-1] > 65535:
+        return None
+    return Counter({int(v): int(n) for v, n in zip(values, counts, strict=True)})
+
+
+def _soft(path: Path) -> bool:
+    try:
+        Threshold()(read_raw_mask(path, "grey"), path)
+    except UserError:
+        return False
+    return True
+
+
+def _rgb(row: NDArray[np.uint8]) -> Rgb:
+    return int(row[0]), int(row[1]), int(row[2])

@@ -1,0 +1,169 @@
+"""Where an image's mask is: templates, replacements in its path, groups of a regular expression, several files."""
+
+import os
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from glob import escape
+from pathlib import Path, PurePosixPath
+
+from segnet.data.decoding import EXTENSIONS
+from segnet.data.listing import is_hidden
+from segnet.errors import UserError
+
+Masks = str | Sequence[str] | Mapping[str, str]
+_WILD = re.compile(r"[*?]")
+
+
+@dataclass(frozen=True)
+class MaskPattern:
+    """``data.masks`` and ``data.match`` of a data set; see `segnet.data.datamodule.SegmentationDataModule`."""
+
+    root: Path
+    masks: Masks
+    match: str | None = None
+    _listed: dict[Path, list[str]] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.match is not None:
+            try:
+                re.compile(self.match)
+            except (re.error, TypeError) as error:
+                raise UserError(f"data.match={self.match!r}: no regular expression ({error}); correct it") from error
+        if isinstance(self.masks, Mapping) and ("" in self.masks or not self.masks):
+            raise UserError(f"data.masks={shown(self.masks)}: must name what is replaced, such as {{images: masks}}")
+
+    def names(self, image: str) -> list[str]:
+        """Where the mask of an image may be, relative to the root, the first choice first; with wildcards as given.
+
+        Raises:
+            UserError: a placeholder that does not exist, an image that ``match`` does not match, or a replacement that
+                leads nowhere.
+        """
+        if isinstance(self.masks, Mapping):
+            return [self._replaced(self.masks, image)]
+        templates = [self.masks] if isinstance(self.masks, str) else list(self.masks)
+        return [self._formatted(template, image) for template in templates]
+
+    def find(self, image: str) -> list[Path]:
+        """The files that are an image's mask, in the order of their names; several are its parts.
+
+        Where there is none, the place where it should be.
+
+        Raises:
+            UserError: as `names`; or there are files for several choices.
+        """
+        names = self.names(image)
+        found = [files for name in names if (files := list(self._files(name)))]
+        if len(found) > 1:
+            raise UserError(
+                f"{self.root / image}: has two masks by data.masks={shown(self.masks)}, {found[0][0]} and "
+                f"{found[1][0]}; remove one, or leave one pattern out"
+            )
+        return found[0] if found else [self.root / names[0]]
+
+    def among(self, images: Sequence[str]) -> set[str]:
+        """Which of these are masks of others: of a.png and a_mask.png in one folder, the second."""
+        known, found = set(images), set()
+        for image in images:
+            try:
+                names = {PurePosixPath(name).as_posix() for name in self.names(image)}
+                found |= names & known - {image}
+            except UserError:  # told when its mask is asked for
+                continue
+        return found
+
+    def folders(self, masks: Sequence[Path]) -> list[str]:
+        """Patterns below whose folders the masks are looked for: those of the templates, or where masks were found."""
+        if isinstance(self.masks, Mapping):
+            parents = {mask.parent for mask in masks}
+            return [f"{p.relative_to(self.root).as_posix()}/*" for p in parents if p.is_relative_to(self.root)]
+        return [self.masks] if isinstance(self.masks, str) else list(self.masks)
+
+    def _replaced(self, masks: Mapping[str, str], image: str) -> str:
+        keys = sorted(masks, key=lambda key: -len(key))
+        name = re.sub("|".join(map(re.escape, keys)), lambda found: masks[found[0]], image)
+        if name == image:
+            raise UserError(
+                f"data.masks={shown(masks)}: replaces nothing in {image}, which would be its own mask; correct "
+                f"data.masks, or leave that image out of data.images"
+            )
+        return name
+
+    def _formatted(self, template: str, image: str) -> str:
+        path = PurePosixPath(image)
+        known = {"stem": path.stem, "name": path.name, "dir": path.parent.as_posix(), "parent": path.parent.name}
+        groups: list[str] = []
+        if self.match is not None:
+            found = re.search(self.match, image)
+            if found is None:
+                raise UserError(f"data.match={self.match!r} does not match {image!r}; correct the pattern")
+            groups = [part or "" for part in (found[0], *found.groups())]
+            known |= {name: part or "" for name, part in found.groupdict().items()}
+        if _WILD.search(template):
+            known = {name: escape(part) for name, part in known.items()}
+            groups = [escape(part) for part in groups]
+        try:
+            return template.format(*groups, **known)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"data.masks={template!r}: wrong placeholder ({error}); use {{stem}}, {{name}}, {{dir}}, {{parent}}"
+                f"{', and groups of data.match, {1} or {name}' if self.match else ''}"
+            ) from error
+
+    def _files(self, name: str) -> Iterator[Path]:
+        path = self.root / name
+        if not _WILD.search(name):
+            # A stem may hold what looks like a wildcard only where the template has none.
+            if path.exists() or path.is_symlink():
+                yield path
+            return
+        if path.exists() and path.is_file():
+            yield path
+            return
+        for found in self._expand(self.root, PurePosixPath(name).parts):
+            if found.suffix.lower() in EXTENSIONS and not is_hidden(PurePosixPath(os.path.relpath(found, self.root))):
+                yield found
+
+    def _expand(self, folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+        """The files that a pattern finds, as `Path.glob`, but each folder is listed once for all images."""
+        first, *rest = parts
+        if first == "**":
+            yield from sorted(path for path in folder.glob("/".join(parts)) if path.is_file())
+            return
+        literal = _literal(first)
+        if literal is not None:
+            found = [literal]
+        else:
+            names = self._names_in(folder)
+            before = re.split(r"[*?\[]", first)[0]
+            found = []
+            for name in names[bisect_left(names, before) :]:
+                if not name.startswith(before):
+                    break
+                found += [name] if fnmatchcase(name, first) else []
+        for name in found:
+            if rest:
+                yield from self._expand(folder / name, rest)
+            elif (folder / name).is_file():
+                yield folder / name
+
+    def _names_in(self, folder: Path) -> list[str]:
+        if folder not in self._listed:
+            self._listed[folder] = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        return self._listed[folder]
+
+
+def _literal(part: str) -> str | None:
+    """The name that a part of a pattern stands for; None if it has a wildcard that `escape` has not taken away."""
+    plain = re.sub(r"\[([*?\[])\]", "", part)
+    return None if re.search(r"[*?\[]", plain) else re.sub(r"\[([*?\[])\]", r"\1", part)
+
+
+def shown(masks: Masks) -> str:
+    """``data.masks`` as it is typed."""
+    if isinstance(masks, Mapping):
+        return "{" + ", ".join(f"{key}: {value}" for key, value in masks.items()) + "}"
+    return repr(masks) if isinstance(masks, str) else "[" + ", ".join(masks) + "]"

@@ -1,0 +1,182 @@
+"""Where images and masks are in a folder, from the names of its files: one rule leads from each image to its mask.
+
+Files whose names share a part vote for rules (another folder, other words in the name, another suffix); a rule counts
+if it leads from nearly all images, or to nearly all masks, and the files at its end look like masks.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from segnet.data.decoding import EXTENSIONS
+from segnet.data.listing import files_below
+from segnet.data.looks import like_a_mask
+from segnet.data.naming import File, Parts, Rule, between, holding, keys
+
+VOTERS, CROWD, RULES = 80, 60, 40  # files that vote, files that share a name's part at most, rules that are looked at
+NEARLY = 0.9  # of all images, or of all masks
+LOOKED_AT = 5  # files of each side
+MASK_WORDS = re.compile(
+    r"mask|label|lbl|annot|anno|ground.?truth|(?<![a-z])gt(?![a-z])|seg|target|manual|trimap|truth|class", re.IGNORECASE
+)
+
+
+Index = dict[tuple[Parts, str], list[File]]
+
+
+class Names:
+    """The image files of a folder, and what they are found by."""
+
+    def __init__(self, root: Path, paths: Iterable[str] | None = None) -> None:
+        self.root = root
+        known = files_below(root) if paths is None else paths
+        self.files = [File.of(path) for path in sorted(known) if PurePosixPath(path).suffix.lower() in EXTENSIONS]
+        self.index: Index = defaultdict(list)
+        self.inside: dict[Parts, list[File]] = defaultdict(list)
+        for file in self.files:
+            self.index[file.folder, file.stem].append(file)
+            self.inside[file.folder].append(file)
+        self._looked: dict[File, bool] = {}
+
+    def like_a_mask(self, file: File) -> bool:
+        """Whether a file looks like a mask; it is read once."""
+        if file not in self._looked:
+            self._looked[file] = like_a_mask(self.root / file.path)
+        return self._looked[file]
+
+    def masks(self, rule: Rule, file: File) -> list[File]:
+        """The files that a rule leads to from an image."""
+        folder = rule.folder(file)
+        if folder is None or (rule.suffixes and file.suffix != rule.suffixes[0]):
+            return []
+        if rule.name is None:
+            found = self.inside.get(folder, [])
+        elif rule.many:
+            start = rule.name(file.stem)
+            form = None if start is None else re.compile(re.escape(start) + r"\d+")
+            found = [f for f in self.inside.get(folder, []) if form is not None and form.fullmatch(f.stem)]
+        else:
+            stem = rule.name(file.stem)
+            found = self.index.get((folder, stem), []) if stem is not None else []
+        return [f for f in found if f != file and (not rule.suffixes or f.suffix == rule.suffixes[1])]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A rule and what it says of the files: each image with its masks, and the images that have none."""
+
+    rule: Rule
+    pairs: dict[File, list[File]]
+    alone: list[File]
+
+
+def readings(names: Names, images: Sequence[File] | None = None) -> list[Reading]:
+    """The readings that fit, the one with the most pairs first.
+
+    Args:
+        names: of the files.
+        images: which of them are the images, where that is known.
+    """
+    found: list[Reading] = []
+    for rule in _voted(names, images):
+        reading = _read(names, rule, images)
+        if reading is None or any(_same(reading, other) for other in found):
+            continue
+        found = [other for other in found if not _same(other, reading)] + [reading]
+    found = sorted(found, key=lambda reading: -len(reading.pairs))
+    found = [one for i, one in enumerate(found) if not any(_within(one, other) for other in found[:i])]
+    found = [reading for reading in found if _looks_right(names, reading)]
+    masks = {mask for reading in found for files in reading.pairs.values() for mask in files}
+    true = [reading for reading in found if not masks & reading.pairs.keys()]
+    return true or found
+
+
+def _same(one: Reading, other: Reading) -> bool:
+    """Whether one says nothing that the other does not."""
+    return all(set(masks) <= set(other.pairs.get(image, ())) for image, masks in one.pairs.items())
+
+
+def _within(one: Reading, other: Reading) -> bool:
+    """Whether the other has an image for each mask of the one, and for more: files of equal names in other folders."""
+    masks, others = ({mask for found in r.pairs.values() for mask in found} for r in (one, other))
+    return len(one.pairs) < len(other.pairs) and masks <= others
+
+
+def _voted(names: Names, images: Sequence[File] | None) -> list[Rule]:
+    """Rules that lead from some files to others, those with the most votes first."""
+    candidates = list(images) if images is not None else names.files
+    voters = (
+        [candidates[i] for i in np.unique(np.linspace(0, len(candidates) - 1, VOTERS).astype(int))]
+        if candidates
+        else []
+    )
+    wanted = {key for voter in voters for key in keys(voter.stem)}
+    sharing: dict[str, list[File]] = defaultdict(list)
+    for file in names.files:
+        for key in wanted.intersection(keys(file.stem)):
+            sharing[key].append(file)
+    holders: dict[str, list[File]] = defaultdict(list)  # files in a folder that is called like an image
+    stems = {voter.stem for voter in voters}
+    for file in names.files:
+        for part in stems.intersection(file.folder):
+            holders[part].append(file)
+    votes: Counter[Rule] = Counter()
+    for voter in voters:
+        rules = set()
+        seen: set[File] = {voter}
+        for key in sorted(keys(voter.stem), key=lambda key: -len(key)):
+            if len(sharing[key]) <= CROWD:
+                rules |= {rule for other in sharing[key] if other not in seen for rule in between(voter, other, key)}
+                seen.update(sharing[key])
+        rules |= {holding(voter, other) for other in holders[voter.stem][:CROWD] if other.stem != voter.stem}
+        votes.update(rules)
+    return [rule for rule, _ in sorted(votes.items(), key=lambda item: (-item[1], str(item[0])))[:RULES]]
+
+
+def _read(names: Names, rule: Rule, images: Sequence[File] | None) -> Reading | None:
+    """What a rule says of all files; None where it does not lead from nearly all images, or to nearly all masks."""
+    pairs = {file: masks for file in (images or names.files) if (masks := names.masks(rule, file))}
+    taken = Counter(mask for masks in pairs.values() for mask in masks)
+    pairs = {image: masks for image, masks in pairs.items() if image not in taken or images is not None}
+    if not pairs or (rule.many and max(map(len, pairs.values())) < 2) or max(taken.values()) > 1:
+        return None
+    suffixes = {image.suffix for image in pairs}
+    alone = [
+        file
+        for file in (images or names.files)
+        if file not in pairs
+        and file not in taken
+        and file.suffix in suffixes
+        and rule.folder(file) is not None
+        and (rule.name is None or rule.name(file.stem) is not None)
+    ]
+    folders = {mask.folder for mask in taken}
+    kinds = {(mask.suffix, _ending(rule, mask)) for mask in taken}
+    others = sum(
+        (f.suffix, _ending(rule, f)) in kinds and f not in pairs for folder in folders for f in names.inside[folder]
+    )
+    if len(pairs) >= NEARLY * (len(pairs) + len(alone)) or len(taken) >= NEARLY * others:
+        return Reading(rule, pairs, alone)
+    return None
+
+
+def _ending(rule: Rule, mask: File) -> bool:
+    """Whether a file's name ends as the rule's masks do."""
+    return rule.name is None or rule.many or mask.stem.endswith(rule.name.end[1])
+
+
+def _looks_right(names: Names, reading: Reading) -> bool:
+    """Whether the masks look like masks and the images do not; where both do, the words of their names decide."""
+    images = list(reading.pairs)
+    places = np.unique(np.linspace(0, len(images) - 1, LOOKED_AT).astype(int))
+    if not all(names.like_a_mask(reading.pairs[images[i]][0]) for i in places):
+        return False
+    if 2 * sum(names.like_a_mask(images[i]) for i in places) < len(places):
+        return True
+    image = images[0]
+    mask = reading.pairs[image][0]
+    return bool(MASK_WORDS.search(mask.path)) and not MASK_WORDS.search(image.path)

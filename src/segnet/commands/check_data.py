@@ -1,11 +1,13 @@
 """Check a data set before training on it: what is wrong, what looks odd, what it holds."""
 
 import sys
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from segnet.cli import command
 from segnet.commands import choices
+from segnet.errors import printable
 
 
 def run(cfg: DictConfig) -> None:
@@ -13,14 +15,17 @@ def run(cfg: DictConfig) -> None:
     from pathlib import Path
 
     from segnet.configuration import instantiate
+    from segnet.data.description import NAME
     from segnet.data.splits import SPLITS
-    from segnet.reports import audit_report, data_audit, held_out, label_ranking
+    from segnet.reports import audit_report, data_audit, held_out, label_ranking, self_description
 
-    choices.settle_data(cfg, asking=False)
+    choices.settle_data(cfg, asking=bool(cfg.write), decide=bool(cfg.write))
     cfg.data.cache_dir = None
     data = instantiate(cfg.data, "data")
     data.prepare_data()
     data.setup()
+    found: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    said = self_description.agreed(data.root, found, bool(cfg.overwrite)) if cfg.write else None
     named = cfg.labels is not None
     predictions = held_out.find(Path(str(cfg.labels)), data.root, data.num_classes) if named else None
     print(data.used(*SPLITS))
@@ -35,6 +40,10 @@ def run(cfg: DictConfig) -> None:
         label_ranking.write(folder, data, predictions, ranking, int(cfg.worst))
     print(audit_report.summary(findings))
     print(f"written to {folder}")
+    if said and not findings["errors"]:
+        print(printable(self_description.write(data.root, said)))
+    elif said:
+        print(f"{NAME} is not written, because of the errors")
     if findings["errors"] or (cfg.strict and findings["warnings"]):
         sys.exit(1)
 

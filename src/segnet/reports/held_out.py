@@ -18,7 +18,6 @@ from segnet.reports.out_of_fold import FOLDER
 from segnet.runs.record import configuration
 
 
-
 @dataclass(frozen=True)
 class OutOfFold:
     """The predictions of a run; they come from `find`."""

@@ -20,9 +20,9 @@ from segnet.deployment.pipeline import ahead, threads
 from segnet.deployment.writer import READ_AHEAD, THREADS
 from segnet.errors import UserError
 from segnet.files import atomic_write, cells
+from segnet.reports.held_out import OutOfFold
 from segnet.reports.label_errors import ALIKE, Judgement, judge
 from segnet.reports.looks import peak_bytes
-from segnet.reports.held_out import OutOfFold
 from segnet.visualization.overlays import grid, palette, panel, save
 
 SURE = 0.5  # score from which a mask is called probably wrong

@@ -14,13 +14,15 @@ def run(cfg: DictConfig) -> None:
     """Write and print the report; exit code 1 if training would fail or be misled."""
     from pathlib import Path
 
+    from segnet.commands.build import settle_size
     from segnet.configuration import instantiate
     from segnet.data.description import NAME
     from segnet.data.splits import SPLITS
-    from segnet.reports import audit_report, data_audit, held_out, label_ranking, self_description
+    from segnet.reports import audit_report, data_audit, held_out, label_ranking, self_description, shrinking
 
     choices.settle_data(cfg, asking=bool(cfg.write), decide=bool(cfg.write))
     cfg.data.cache_dir = None
+    settle_size(cfg.data)
     data = instantiate(cfg.data, "data")
     data.prepare_data()
     data.setup()
@@ -30,6 +32,7 @@ def run(cfg: DictConfig) -> None:
     predictions = held_out.find(Path(str(cfg.labels)), data.root, data.num_classes) if named else None
     print(data.used(*SPLITS))
     findings, tiles = data_audit.examine(data, int(cfg.near), int(cfg.contact))
+    findings["warnings"] += shrinking.found(data)
     folder = Path(cfg.output_dir)
     if predictions:
         ranking = label_ranking.rank(data, predictions)

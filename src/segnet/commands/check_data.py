@@ -44,7 +44,7 @@ def run(cfg: DictConfig) -> None:
     print(audit_report.summary(findings))
     print(f"written to {folder}")
     if said and not findings["errors"]:
-        print(printable(self_description.write(data.root, said)))
+        print(*map(printable, self_description.write(data.root, said)), sep="\n")
     elif said:
         print(f"{NAME} is not written, because of the errors")
     if findings["errors"] or (cfg.strict and findings["warnings"]):

@@ -33,11 +33,11 @@ def agreed(root: Path, data: dict[str, Any], overwrite: bool) -> Description:
     return new
 
 
-def write(root: Path, new: Description) -> str:
-    """Write what `agreed`, unless the folder says so already; an earlier file is renamed. What was done, for people."""
+def write(root: Path, new: Description) -> list[str]:
+    """Write what `agreed`, unless the folder says so already; an earlier file is renamed. Lines for people."""
     path = root / description.NAME
     if description.read(root) == new:
-        return f"{path} says so already"
+        return [f"{path} says so already"]
     kept = ""
     try:
         if path.is_file():
@@ -48,7 +48,7 @@ def write(root: Path, new: Description) -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); make the folder writable") from error
     train = command_line("train", ["experiment=auto", "data=folder", override("data.root", str(root))])
-    return f"written to {path}{kept}\nnothing else need be said of the data: {train}"
+    return [f"written to {path}{kept}", f"nothing else need be said of the data: {train}"]
 
 
 def _plain(value: Any) -> Any:

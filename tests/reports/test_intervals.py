@@ -66,7 +66,7 @@ def test_few_images_train_and_the_card_says_how_little_that_tells(tmp_path, capf
         Image.fromarray(disc.astype(np.uint8) * 255).save(tmp_path / "data" / "masks" / f"{i}.png")
     run = tmp_path / "run"
     given = ["data=folder", f"data.root={tmp_path / 'data'}", "data.cache_dir=null", "data.batch_size=1"]
-    code = call_main("train", *SMALL, *given, "experiment=quickstart", "trainer.max_epochs=2", f"output_dir={run}")
+    code = call_main("train", *SMALL, *given, "~callbacks.panels", "trainer.max_epochs=2", f"output_dir={run}")
     printed = capfd.readouterr()
     assert code == 0, printed.err
     results, card = json.loads((run / "results.json").read_text()), (run / "README.md").read_text()

@@ -1,8 +1,10 @@
 """Check a data set before training on it: what is wrong, what looks odd, what it holds."""
 
+import re
 import sys
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from segnet.cli import command
@@ -14,10 +16,13 @@ def run(cfg: DictConfig) -> None:
     """Write and print the report; exit code 1 if training would fail or be misled."""
     from pathlib import Path
 
+    import torch
+
     from segnet.commands.build import settle_size
     from segnet.configuration import instantiate
     from segnet.data.description import NAME
     from segnet.data.splits import SPLITS
+    from segnet.recipe import propose
     from segnet.reports import audit_report, data_audit, held_out, label_ranking, self_description, shrinking
 
     choices.settle_data(cfg, asking=bool(cfg.write), decide=bool(cfg.write))
@@ -42,6 +47,10 @@ def run(cfg: DictConfig) -> None:
     if predictions:
         label_ranking.write(folder, data, predictions, ranking, int(cfg.worst))
     print(audit_report.summary(findings))
+    if not findings["errors"] and not predictions:
+        given = [word for word in HydraConfig.get().overrides.task if re.match(r"\+*data[=./]", word)]
+        proposed = propose(data, given, torch.cuda.is_available())
+        print(*map(printable, proposed.lines()), printable(proposed.command), sep="\n")
     print(f"written to {folder}")
     if said and not findings["errors"]:
         print(*map(printable, self_description.write(data.root, said)), sep="\n")

@@ -181,7 +181,7 @@ def test_a_proposal_ignores_rare_slips_and_says_so_and_asks_the_rest(tmp_path):
     put(tmp_path, masks)
     found, reasons = folder.propose(tmp_path)
     assert (found.mask.classes, found.mask.ignore, found.classes) == ([0, 255], [3, 4], ["defect"])
-    assert "3 and 4 in 1 of 30 masks (2 pixels) are ignored" in reasons[-1]
+    assert "3 and 4, in 1 of 30 masks, are ignored" in reasons[-1]
     with pytest.raises(UserError, match="can mean several things"):
         composed(tmp_path)
     for file in (tmp_path / "masks").iterdir():

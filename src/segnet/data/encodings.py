@@ -12,7 +12,7 @@ from segnet.data.looks import FEW, Look, Rgb
 from segnet.data.masks import IGNORE_INDEX, Palette
 from segnet.errors import UserError
 
-STRAY = 0.05  # of the pixels of the class: up to which `propose` takes other values for slips
+STRAY = 0.25  # of the masks that show 255: up to so many may hold other values, which `propose` ignores
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def recognise(
         seen: looks at them.
         names: of the classes, where they are known.
         ignore: values, or colours, that count nowhere, where they are known.
-        decide: take rare values beside 0 and 255 for slips of the pen, and ignore them.
+        decide: ignore values beside 0 and 255 that few of the masks hold.
 
     Raises:
         UserError: none fits, or more than one; with the ways to name it.
@@ -79,13 +79,12 @@ def _values(seen: Sequence[Look], names: Sequence[str] | None, ignore: Sequence[
                 f"values {_listed(held)}" + (f", {_listed(void)} ignored" if void else ""),
             )
     strays = [value for value in held if value not in (0, IGNORE_INDEX)]
-    stray = sum(pixels[value] for value in strays)
-    if decide and {0, IGNORE_INDEX} <= set(held) and stray <= STRAY * pixels[IGNORE_INDEX]:
-        files = sum(bool(look.values and set(strays) & set(look.values)) for look in seen)
+    files = sum(bool(look.values and set(strays) & set(look.values)) for look in seen)
+    if decide and {0, IGNORE_INDEX} <= set(held) and files <= STRAY * len(blank):
         return Found(
             MaskEncoding(encoding="values", classes=[0, IGNORE_INDEX], ignore=sorted({*void, *strays})),
             list(names or ["defect"]),
-            f"values 0 and 255; {_listed(strays)} in {files} of {len(seen)} masks ({stray} pixels) are ignored",
+            f"values 0 and 255; {_listed(strays)}, in {files} of {len(seen)} masks, are ignored",
         )
     raise _question(seen, held, void)
 

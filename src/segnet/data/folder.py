@@ -23,7 +23,7 @@ def settle(data: Data, asking: bool = True, decide: bool = False) -> tuple[Data,
         data: as composed, resolved, in plain containers.
         asking: whether masks whose values could mean several things are an error; else that is a line, and they are
             taken for black and white, so that an audit can show them.
-        decide: whether rare values beside black and white are ignored without a question.
+        decide: whether values that few masks hold beside black and white are ignored without a question.
 
     Returns:
         a copy that `SegmentationDataModule` can be made of, and lines for people: what was taken from where. Where
@@ -51,7 +51,7 @@ def settle(data: Data, asking: bool = True, decide: bool = False) -> tuple[Data,
 def propose(root: Path) -> tuple[Description, list[str]]:
     """A description of a folder that has none, for a person to read; and the reasons in words.
 
-    Unlike `settle` it takes rare values beside black and white for slips, and has them ignored.
+    Unlike `settle` it has values ignored that few masks hold beside black and white.
 
     Raises:
         UserError: more than one reading fits the files, or none.

@@ -1,0 +1,217 @@
+"""What data=folder is settled to: what is named, else what dataset.yaml says, else what the files show."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from segnet.cli import CONF_DIR
+from segnet.commands.choices import settle_data
+from segnet.configuration import instantiate
+from segnet.data import description, folder
+from segnet.errors import UserError
+
+DATA = Path(os.environ.get("SEGNET_DATASETS", Path(__file__).resolve().parents[3] / "shared" / "datasets"))
+BY_HASH = {"train": 0.7, "val": 0.15, "test": 0.15}
+SAID = {
+    "segnet_dataset": 1,
+    "images": ["raw/*.png"],
+    "masks": {"raw": "drawn"},
+    "classes": ["ground", "crack", "stain"],
+    "mask": {"encoding": "values", "classes": [0, 7, 9], "ignore": [255]},
+    "colors": [[0, 0, 0], [255, 0, 0], [0, 255, 0]],
+    "missing_mask": "empty",
+    "split": {"by": "pattern", "train": "raw/[0-5].*", "val": "raw/[67].*", "test": "raw/8.*"},
+}
+
+
+def put(root, images="raw", masks="drawn", values=(7, 9), count=9):
+    for part in (images, masks):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        noise = np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        mask = np.zeros((32, 32), np.uint8)
+        for k, value in enumerate(values):
+            mask[4 + 8 * k : 9 + 8 * k, 5:20] = value
+        Image.fromarray(noise).save(root / images / f"{i}.png")
+        Image.fromarray(mask).save(root / masks / f"{i}.png")
+
+
+def describe(root, **changes):
+    content = {key: value for key, value in (SAID | changes).items() if value is not None}
+    (root / "dataset.yaml").write_text(yaml.safe_dump(content))
+
+
+def settled(root, *overrides):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("check_data", ["data=folder", f"data.root={root}", "data.cache_dir=null", *overrides])
+    settle_data(cfg)
+    return cfg.data
+
+
+def made(cfg):
+    data = instantiate(cfg, "data")
+    data.setup()
+    return data
+
+
+@pytest.fixture
+def described(tmp_path):
+    put(tmp_path)
+    describe(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_that_describes_itself_needs_no_other_word(described, capsys):
+    cfg = settled(described)
+    data = made(cfg)
+    assert (data.classes, data.num_classes, data.layout.missing_mask) == (["ground", "crack", "stain"], 3, "empty")
+    assert cfg.colors == SAID["colors"]
+    assert {name: len(part) for name, part in data.indices.items()} == {"train": 6, "val": 2, "test": 1}
+    mask = data.pairs[0].indices(data.mask)
+    assert (mask[5, 6], mask[14, 6], mask[0, 0]) == (1, 2, 0)
+    told = capsys.readouterr().err
+    assert f"data: {described}/dataset.yaml says images [raw/*.png], masks {{raw: drawn}}, missing_mask empty" in told
+    assert "found" not in told
+
+
+NAMED = [
+    (["data.images='raw/[0-4].png'"], {"images": "raw/[0-4].png"}),
+    (['data.masks="drawn/{stem}.png"'], {"masks": "drawn/{stem}.png"}),
+    (["data.classes=[a,b,c]"], {"classes": ["a", "b", "c"]}),
+    (["data.missing_mask=error"], {"missing_mask": "error"}),
+    (["data.colors=[[1,1,1],[2,2,2],[3,3,3]]"], {"colors": [[1, 1, 1], [2, 2, 2], [3, 3, 3]]}),
+    (["data.bits=12"], {"bits": 12}),
+    (["data.defect_free=raw/8*"], {"defect_free": "raw/8*"}),
+]
+
+
+@pytest.mark.parametrize(("overrides", "expected"), NAMED)
+def test_what_is_named_holds_against_the_description(described, overrides, expected):
+    before = settled(described)
+    after = settled(described, *overrides)
+    assert {key: value for key, value in after.items() if value != before[key]} == expected
+
+
+def test_a_named_part_of_the_encoding_changes_the_described_one(described):
+    mask = settled(described, "data.mask.ignore=[3,255]").mask
+    assert (list(mask.classes), list(mask.ignore), mask.num_classes) == ([0, 7, 9], [3, 255], 3)
+    whole = settled(described, "data/mask=values").mask
+    assert (whole.classes, list(whole.ignore), whole.num_classes) == (None, [255], 3)
+    with pytest.raises(UserError, match=r"data\.mask\.above=5: the masks are read by values, which takes no such"):
+        settled(described, "data.mask.above=5")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], {"_target_": "segnet.data.splits.ByHash", **BY_HASH}),
+        (["data.split.test=0"], {"_target_": "segnet.data.splits.ByHash", **BY_HASH, "test": 0}),
+        (
+            ["data.split.group='(.)'", "data.split.train=0.5", "data.split.val=0.35"],
+            {"_target_": "segnet.data.splits.ByHash", "train": 0.5, "val": 0.35, "test": 0.15, "group": "(.)"},
+        ),
+        (
+            ["data.split.train='raw/[0-5]*'", "data.split.val=raw/6*"],
+            {"_target_": "segnet.data.splits.ByPattern", "train": "raw/[0-5]*", "val": "raw/6*", "test": None},
+        ),
+        (
+            ["data.split.train=a.txt", "data.split.val=b.txt"],
+            {"_target_": "segnet.data.splits.ByList", "train": "a.txt", "val": "b.txt", "test": None},
+        ),
+        (
+            ["data.split._target_=segnet.data.splits.ByPattern", "data.split.train=raw/1*", "data.split.val=raw/2*"],
+            {"_target_": "segnet.data.splits.ByPattern", "train": "raw/1*", "val": "raw/2*", "test": None},
+        ),
+    ],
+)
+def test_the_split_that_is_named(tmp_path, overrides, expected):
+    put(tmp_path)
+    (tmp_path / "a.txt").write_text("1\n2\n")
+    (tmp_path / "b.txt").write_text("3\n")
+    found = settled(tmp_path, "data/mask=values", "data.mask.classes=[0,7,9]", *overrides).split
+    assert {key: value for key, value in found.items() if key in expected} == expected
+    assert made(settled(tmp_path, "data/mask=values", "data.mask.classes=[0,7,9]", *overrides)).indices["train"]
+
+
+def test_a_description_without_a_split_is_divided_by_hash(described):
+    describe(described, split=None)
+    (described / "train.txt").write_text("1\n")
+    (described / "val.txt").write_text("2\n")
+    assert settled(described).split._target_ == "segnet.data.splits.ByHash"
+
+
+def test_a_described_key_that_its_encoding_does_not_take(described):
+    describe(described, mask={"encoding": "threshold", "colors": [[0, 0, 0]]})
+    with pytest.raises(UserError, match=r"dataset\.yaml: mask\.colors is nothing that encoding: threshold takes"):
+        settled(described)
+
+
+@pytest.mark.parametrize("values", [(255,), (1,)])
+def test_images_and_masks_in_white_mean_what_they_always_did(tmp_path, values):
+    put(tmp_path, "images", "masks", values)
+    found = settled(tmp_path)
+    assert (found.images, found.masks, list(found.classes), found.num_classes) == (
+        "images/*", "masks/{stem}.png", ["defect"], 1
+    )  # fmt: skip
+    assert (found.mask, found.missing_mask) == ({"_target_": "segnet.data.masks.Threshold"}, "error")
+    assert {key: found.split[key] for key in BY_HASH} == BY_HASH
+    assert found.split._target_ == "segnet.data.splits.ByHash"
+
+
+def test_a_folder_that_is_not_there_and_one_without_masks(tmp_path):
+    with pytest.raises(UserError, match=r"data\.root=.*/none: no such folder"):
+        made(settled(tmp_path / "none"))
+    put(tmp_path, "images", "masks")
+    for file in (tmp_path / "masks").iterdir():
+        file.unlink()
+    with pytest.raises(UserError, match=r"its mask .*masks/0\.png is missing; add it, or set data\.missing_mask=empty"):
+        made(settled(tmp_path))
+    data = made(settled(tmp_path, "data.missing_mask=empty"))
+    assert [pair.masks for pair in data.pairs] == [[]] * 9
+
+
+def test_a_proposal_is_what_is_found_and_reads_back(tmp_path):
+    for split in ("train", "val", "test"):
+        put(tmp_path, f"{split}/photos", f"{split}/labels", (1, 2))
+    found, reasons = folder.propose(tmp_path)
+    before = settled(tmp_path)
+    description.write(tmp_path, found)
+    assert description.read(tmp_path) == found
+    after = settled(tmp_path)
+    assert {k: v for k, v in after.items() if k != "images"} == {k: v for k, v in before.items() if k != "images"}
+    assert list(after.images) == [before.images]
+    assert reasons[-1].startswith("data: found images */photos/*, masks {photos/: labels/}, split train train/*")
+
+
+SETS = {
+    "CamVid": (["train/*", "val/*"], "{dir}annot/{name}", "values", 12, 468),
+    "magnetic_tile": ("*/Imgs/*.jpg", "{dir}/{stem}.png", "threshold", 1, 1078),
+    "neu_seg": ("images/*", "annotations/{stem}.png", "values", 4, 3630),
+    "drive": ("images/*", {"images/": "1st_manual/", "_training.png": "_manual1.gif"}, "threshold", 1, 20),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_public_data_sets_are_found_by_themselves(name):
+    if not (DATA / name).is_dir():
+        pytest.skip("needs the data set, in the folder that SEGNET_DATASETS names")
+    images, masks, encoding, classes, count = SETS[name]
+    cfg = settled(DATA / name)
+    assert (cfg.images, cfg.masks, cfg.num_classes) == (images, masks, classes)
+    assert cfg.mask._target_.lower().endswith(encoding)
+    assert len(made(cfg).layout.list_images()) == count
+
+
+def test_crack_forest_is_asked_and_its_proposal_ignores_the_slips():
+    if not (DATA / "crack_forest").is_dir():
+        pytest.skip("needs the data set, in the folder that SEGNET_DATASETS names")
+    with pytest.raises(UserError, match=r"hold 0, 3, 4 and 255, .*'data\.mask\.ignore=\[3,4\]'"):
+        settled(DATA / "crack_forest")
+    found, reasons = folder.propose(DATA / "crack_forest")
+    assert (found.masks, found.mask.classes, found.mask.ignore) == ("Masks/{stem}_label.PNG", [0, 255], [3, 4])
+    assert "are ignored" in reasons[-1]

@@ -184,7 +184,7 @@ def test_missing_images_are_asked_about(tmp_path, run):
     assert (code, "'gone.png'" in said, "missing=skip" in said) == (1, True, True)
     code, out, said = run(tmp_path / "in", "missing=skip")
     assert (code, list(imported(out))) == (0, ["a"])
-    assert "left out 1 image (gone.png)" in said
+    assert "left out 1 name (gone.png)" in said
 
 
 def test_no_name_leads_out_of_the_folder(tmp_path, run):

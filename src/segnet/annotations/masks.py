@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from segnet.annotations import raster, words
-from segnet.annotations.asked import missing
+from segnet.annotations.asked import NO_IMAGE, missing
 from segnet.annotations.folder import Folder
 from segnet.annotations.records import IGNORE, Annotated, Choices, Object, Source
 from segnet.annotations.stored import Kind, labels_of, read_values, size_of
+from segnet.data import listing
 from segnet.data.decoding import EXTENSIONS
 from segnet.errors import UserError
 
@@ -70,7 +71,9 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     images, masks = _apart(folder, choices.masks)
     told: list[str] = []
     found, lost = _pair(folder, images, masks)
-    told += missing([path.relative_to(folder.root).as_posix() for path in lost], folder.root, choices.missing)
+    told += missing([p.relative_to(folder.root).as_posix() for p in lost], folder.root, choices.missing, NO_IMAGE)
+    if others := listing.split_off(set(folder.files) - {*images, *masks}, folder.root, (".npy", *EXTENSIONS))[1]:
+        told.append(f"passed over {', '.join(others)}")
     of: dict[Path, list[Mask]] = defaultdict(list)
     for mask in found:
         of[mask.image].append(mask)

@@ -49,7 +49,7 @@ def choose(source: Source, wanted: Wanted, ignore: Sequence[str]) -> Classes:
     shown = f"the labels are {', '.join(source.labels) or 'none'}"
     if unknown := [label for label in [*listed, *ignore] if label not in source.labels]:
         key = "classes" if unknown[0] in listed else "ignore"
-        raise UserError(f"{key}: {unknown[0]!r} is no label of the source; {shown}")
+        raise UserError(f"{key}: {unknown[0]!r} is no label of the source; choose: {shown}")
     if twice := [label for i, label in enumerate(listed) if label in listed[:i] or label in hidden]:
         raise UserError(f"classes: {twice[0]!r} is there twice, or in ignore too; name every label once")
     if not groups:

@@ -19,7 +19,7 @@ from segnet.annotations.folder import Folder
 from segnet.annotations.records import IGNORE, Annotated, Choices, Object, Source
 from segnet.annotations.stored import Kind, labels_of, read_values, size_of
 from segnet.data import listing
-from segnet.data.decoding import EXTENSIONS
+from segnet.data.decoding import EXTENSIONS, LOSSY
 from segnet.errors import UserError
 
 YES = "1"  # label of the class of masks that say only yes and no
@@ -127,15 +127,21 @@ def _apart(folder: Folder, given: str | None) -> tuple[list[Path], list[Path]]:
         return [path for path in images if path not in set(masks)], masks
     masks = [path for path in files if words.is_mask(path.relative_to(folder.root))]
     images = [path for path in folder.images if path not in set(masks)]
-    if not masks and not arrays:  # images/ beside a folder for each class
-        inside = [
-            p for p in images if any(words.says(part, words.IMAGE) for part in p.relative_to(folder.root).parts[:-1])
-        ]
-        stems = {path.stem for path in inside}
-        outside = [path for path in images if path not in set(inside)]
-        if any({path.stem, path.parent.name} & stems for path in outside):
-            images, masks = inside, outside
+    if not masks and not arrays:
+        masks = _beside(folder, images)
+        images = [path for path in images if path not in set(masks)]
     return images, sorted([*masks, *arrays])
+
+
+def _beside(folder: Folder, files: Sequence[Path]) -> list[Path]:
+    """Masks that no word tells: beside ``images/`` in a folder for each class, or ``a.png`` beside ``a.jpg``."""
+    inside = [p for p in files if any(words.says(part, words.IMAGE) for part in p.relative_to(folder.root).parts[:-1])]
+    stems = {path.stem for path in inside}
+    outside = [path for path in files if path not in set(inside)]
+    if any({path.stem, path.parent.name} & stems for path in outside):
+        return outside
+    photos = {path.with_suffix("") for path in files if path.suffix.lower() in LOSSY}
+    return [path for path in files if path.suffix.lower() not in LOSSY and path.with_suffix("") in photos]
 
 
 def _pair(folder: Folder, images: Sequence[Path], masks: Sequence[Path]) -> tuple[list[Mask], list[Path]]:

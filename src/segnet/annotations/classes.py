@@ -74,7 +74,7 @@ def _groups(source: Source, there: Sequence[str], wanted: Wanted) -> dict[str, l
         return {name: [name] for name in names}
     if len(names) != len(there):
         raise UserError(
-            f"classes={list(wanted)}: the source has {len(there)} values without names, {', '.join(there)}; name each "
-            f"in this order, or say which is which, such as 'classes={{a:[{there[0] if there else 1}]}}'"
+            f"classes={list(wanted)}: the source has {len(there)} values without names, {', '.join(there)}; give "
+            f"each a name in this order, or say which is which, such as 'classes={{a:[{there[0] if there else 1}]}}'"
         )
     return {name: [label] for name, label in zip(names, there, strict=True)}

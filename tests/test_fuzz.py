@@ -36,6 +36,8 @@ WRONG = {
 }
 TRAIN = {
     "seed": "count", "mode": "choice", "monitor": "text", "find": "choice", "resume": "path", "weights": "path",
+    "folds": ("abc", "0", "1", "27", "2.5", "[2]", "true"), "teacher": "path", "distill": ("abc", "5", "[a]", "null"),
+    "distill.weight": "share", "distill.temperature": "above 0",
     "data.root": "path", "data.images": "text", "data.masks": "text", "data.missing_mask": "choice",
     "data.defect_free": ("[a]", "{a:1}", "true"), "data.mask": "object", "data.mask.above": ("abc", "[1]", "true", "nan"),
     "data.classes": ("5", "{a:1}", "''", "[a,b]", "null"), "data.num_classes": "positive", "data.colors": ("5", "abc", "[[1,2]]", "[[a,b,c]]"),
@@ -45,7 +47,7 @@ TRAIN = {
     "data.device_cache": ("abc", "1", "[a]", "null"), "data.augment": ("abc", "5", "{a:1}", "[5]", "true"),
     "data.augment.0.p": "share", "data.positive_share": ("abc", "0", "1", "1.5", "[1]", "nan", "true"),
     "data.prepare": ("abc", "5", "[a]", "true"), "data.prepare.images": "positive", "data.prepare.size": (*NO_COUNT, "0"),
-    "data.seed": "count",
+    "data.seed": "count", "minutes": ("abc", "0", "-1", "[1]", "nan", "true", "5"), "auto": "bool",
     "model.net": "object", "model.net.num_classes": "positive", "model.net.dropout": "share",
     "model.net.widths": ("abc", "5", "[16]", "[a]", "null", "[16,32,80,152,0]", "[16,32,80,152,-1]"), "model.loss": "object",
     "model.loss.num_classes": "positive", "model.optimizer": "object", "model.optimizer.lr": "not negative",

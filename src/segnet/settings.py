@@ -38,6 +38,7 @@ Tile = Side | None
 Folds = Annotated[int, Interval(ge=2, le=26)]
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 Scale = Annotated[float, Interval(gt=0, le=10)]  # of the training size; memory grows with its square
+CropScale = Annotated[float, Interval(gt=0, le=4)]  # of the images that crops are cut from
 # Of the five stages of VGG16.
 Widths = Annotated[
     Annotated[Sequence[Positive], Len(5, 5)], "5 positive channel counts, one per stage, such as [16,32,80,152,184]"
@@ -54,6 +55,7 @@ Rgb = tuple[float, float, float]
 Epochs = Annotated[int, Ge(-1)]
 _TRAIN: dict[str, Any] = {
     "monitor": Text, "mode": Mode, "weights": PathText | list[PathText] | None, "own_size": bool,
+    "minutes": Above0 | None, "auto": bool,
     "teacher": PathText | None, "distill.weight": Share, "distill.temperature": Above0,
     "trainer.max_epochs": Epochs, "trainer.limit_train_batches": Batches, "trainer.limit_val_batches": Batches,
     "trainer.check_val_every_n_epoch": Positive | None,

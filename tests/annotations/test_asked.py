@@ -509,3 +509,18 @@ def test_yolo_lists_paths_of_another_machine_and_labels_without_an_image(tmp_pat
     (tmp_path / "in/set/labels/gone.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5\n")
     code, _, said = run(tmp_path / "in", out="two")
     assert (code, "belong to no image" in said, "gone.txt" in said) == (1, True, True)
+
+
+def test_masks_that_may_belong_to_two_images_or_to_none_are_told(tmp_path, run):
+    for number in range(2):
+        image(tmp_path / f"in/images/{number}.jpg", seed=number)
+        for part in range(2):
+            (tmp_path / f"in/masks/{number}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(filled(255, 2, 2, 5, 5)).save(tmp_path / f"in/masks/{number}/{part}.png")
+    code, _, said = run(tmp_path / "in")
+    assert (code, "may be a mask of the image" in said) == (1, True)
+    image(tmp_path / "other/images/a.jpg")
+    (tmp_path / "other/masks").mkdir()
+    Image.fromarray(filled(255, 2, 2, 5, 5)).save(tmp_path / "other/masks/b.png")
+    code, _, said = run(tmp_path / "other")
+    assert (code, "belong to no image" in said, "masks/b.png" in said) == (1, True, True)

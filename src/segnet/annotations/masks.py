@@ -149,7 +149,7 @@ def _pair(folder: Folder, images: Sequence[Path], masks: Sequence[Path]) -> tupl
     tables = [_table(key, images) for key in KEYS]
     found = [sum(key.mask(mask) in table for mask in masks) for key, table in zip(KEYS, tables, strict=True)]
     best = found.index(max(found))
-    if best == 0 and found[2] == found[0] and masks and any(mask.parent.name != mask.stem for mask in masks):
+    if best == 0 < found[0] == found[2] and any(mask.parent.name != mask.stem for mask in masks):
         raise UserError(
             f"{masks[0]}: may be a mask of the image {masks[0].stem!r} or of {masks[0].parent.name!r}, after which its "
             f"folder is called; rename the folders or the images"

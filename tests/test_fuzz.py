@@ -103,7 +103,7 @@ COMMANDS = {
     "import_labels": {
         "input": "path", "output": ("[a]", "{a:1}", "''"), "images": "path", "masks": ("[a]", "{a:1}", "''", "no/such/folder"),
         "format": "choice", "unlabelled": "choice", "missing": "choice", "boxes": "choice", "crowd": "choice", "drawn": "choice",
-        "classes": ("5", "abc", "[]", "[[a]]", "{a:{b:1}}", "[no_such_label]", "{a:no_such_label}", "''"),
+        "classes": ("5", "abc", "[]", "[[a]]", "{a:{b:1}}", "[a,b]", "{a:no_such_label}", "''"),
         "ignore": ("5", "abc", "null", "[[a]]", "[no_such_label]"), "line_width": ("abc", "-1", "[1]", "nan", "true"),
     },
     "check_data": {

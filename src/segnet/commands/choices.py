@@ -2,11 +2,13 @@
 
 import os
 import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from segnet.commands import auto
 from segnet.errors import UserError, printable
 from segnet.files import atomic_write
 from segnet.runs import record
@@ -15,7 +17,14 @@ from segnet.runs import record
 def complete(cfg: DictConfig) -> DictConfig:
     """The configuration of a new training, with everything settled that its command line leaves open."""
     record_data(cfg)
-    return cfg
+    return auto.complete(cfg)
+
+
+def for_trials(cfg: DictConfig, given: Sequence[str], varied: Collection[str]) -> list[str]:
+    """The overrides of all trials of a search, with a recipe in place of ``experiment=auto``; see `auto.expand`."""
+    if cfg.get("auto"):  # data are settled by every trial
+        settle_data(cfg)
+    return auto.expand(cfg, given, varied)
 
 
 def record_data(cfg: DictConfig) -> None:

@@ -93,7 +93,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 {command_line("train", results["overrides"])}
 ```
 
-## Results
+{_recipe(results.get("recipe") or [])}## Results
 
 Training and validation figures are of the best epoch; training figures are taken while the weights change.
 They are counted {counted}.
@@ -121,6 +121,15 @@ Image, truth, prediction, errors (orange missed, blue false alarm, red another c
 
 {", ".join(f"{k} {v}" for k, v in results["versions"].items())}; commit {results["commit"]}
 """
+
+
+def _recipe(choices: list[dict[str, str]]) -> str:
+    """What ``experiment=auto`` chose; empty for another run."""
+    if not choices:
+        return ""
+    overrides = [f"`{choice['override']}`" if choice["override"] else "–" for choice in choices]
+    rows = "\n".join(f"| {text} | {choice['reason']} |" for text, choice in zip(overrides, choices, strict=True))
+    return f"## Recipe\n\nChosen by `experiment=auto`.\n\n| override | reason |\n|---|---|\n{rows}\n\n"
 
 
 def teacher_row(results: dict[str, Any]) -> str:

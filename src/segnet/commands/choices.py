@@ -2,11 +2,13 @@
 
 import os
 import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from segnet.commands import auto
 from segnet.errors import UserError, printable
 from segnet.files import atomic_write
 from segnet.runs import record
@@ -14,12 +16,28 @@ from segnet.runs import record
 
 def complete(cfg: DictConfig) -> DictConfig:
     """The configuration of a new training, with everything settled that its command line leaves open."""
-    settle_data(cfg)
-    return cfg
+    record_data(cfg)
+    return auto.complete(cfg)
 
 
-def settle_data(cfg: DictConfig, asking: bool = True) -> None:
-    """Fill in the null settings of ``cfg.data`` (see `segnet.data.folder`), in the run's record too, and tell them.
+def for_trials(cfg: DictConfig, given: Sequence[str], varied: Collection[str]) -> list[str]:
+    """The overrides of all trials of a search, with a recipe in place of ``experiment=auto``; see `auto.expand`."""
+    if cfg.get("auto"):  # data are settled by every trial
+        settle_data(cfg)
+    return auto.expand(cfg, given, varied)
+
+
+def record_data(cfg: DictConfig) -> None:
+    """Settle the data, in the run's record too."""
+    if settle_data(cfg):
+        write_record(cfg, "data")
+
+
+def settle_data(cfg: DictConfig, asking: bool = True) -> bool:
+    """Fill in the null settings of ``cfg.data`` (see `segnet.data.folder`), and tell where they come from.
+
+    Returns:
+        whether there were any.
 
     Raises:
         UserError: more than one reading fits the data, or none.
@@ -30,7 +48,7 @@ def settle_data(cfg: DictConfig, asking: bool = True) -> None:
     from segnet.data import folder  # torch comes with it
 
     if not folder.is_open(before):
-        return
+        return False
     assert cfg.data.root is not None  # OmegaConf says it where it is missing
     after, lines = folder.settle(before, asking)
     with open_dict(cfg):
@@ -40,7 +58,7 @@ def settle_data(cfg: DictConfig, asking: bool = True) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for line in lines:
             print(printable(line), file=sys.stderr)
-    write_record(cfg, "data")
+    return True
 
 
 def write_record(cfg: DictConfig, *keys: str) -> None:

@@ -16,6 +16,7 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.reports.run_report import RunReport
 from segnet.runs import resume
 from segnet.training import checkpoint
+from segnet.training.callbacks import ValidateAtTheStop
 from segnet.training.data_record import DataRecord
 from segnet.training.module import SegmentationModule
 from segnet.training.preemption import StopOnSignal
@@ -30,6 +31,8 @@ def fit(
     if (weights := cfg.get("weights")) is not None and start is None:
         checkpoint.start_from(module, weights, cfg.trust)
     trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
+    if cfg.trainer.max_time is not None:
+        trainer.callbacks.append(ValidateAtTheStop())  # type: ignore[attr-defined]  # behind Lightning's timer
     if cfg.find is not None:
         batch_size.find(cfg, trainer, data)
         return None

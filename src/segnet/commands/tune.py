@@ -16,7 +16,7 @@ def run(cfg: DictConfig) -> float:
     """
     from pathlib import Path
 
-    from segnet.commands import search
+    from segnet.commands import choices, search
 
     own = ("trials", "storage", "study", "prune", "search", "resume", "output_dir", "hydra", "trust")
     overrides = list(HydraConfig.get().overrides.task)
@@ -27,6 +27,7 @@ def run(cfg: DictConfig) -> float:
         raise UserError(f"trials={cfg.trials}: must be an integer of at least 1")
     given = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in own]
     space = search.space(cfg.search)
+    given = choices.for_trials(cfg, given, space)
     found = search.open_study(cfg)
     source = None if cfg.trust or resumed is None else f"resume={resumed}"
     search.search(found, cfg, space, given, source)

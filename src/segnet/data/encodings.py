@@ -111,11 +111,13 @@ def _question(seen: Sequence[Look], held: Sequence[int], void: Sequence[int]) ->
                 f"{_range(held[:-1])} are classes and 255 counts nowhere: 'data.mask.ignore=[255]' "
                 f"'data.classes={_list(names)}'"
             )
-    elif len(held) == 2:
-        ways.append(f"{held[1]} is the class: data/mask=values 'data.mask.classes={_list(held)}'")
-    else:
-        ways.append(f"each is a class: data/mask=values 'data.mask.classes={_list(held[:IGNORE_INDEX])}'")
+    elif held[-1] != IGNORE_INDEX or held[0] != 0:
         ways.append("one class, what is above a value: data.mask.above=<value>")
+    if len(held) == 2:
+        ways = [f"{held[1]} is the class: data/mask=values 'data.mask.classes={_list(held)}'"]
+    else:
+        stored = f"'data.mask.classes={_list(held[:IGNORE_INDEX])}' 'data.mask.ignore={_list(void)}'"
+        ways.append(f"each is a class: data/mask=values {stored}")
     shown = _listed(held[:12]) + (" …" if len(held) > 12 else "")
     return UserError(f"{example}: the masks hold {shown}, which can mean several things; say which: {'; '.join(ways)}")
 

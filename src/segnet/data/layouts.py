@@ -1,5 +1,6 @@
 """What was recognised in a folder, said as the settings of a data configuration: globs, mask patterns, splits."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from segnet.command_line import override
 from segnet.data.description import Division
 from segnet.data.layout_masks import joint, pattern_of
 from segnet.data.layout_splits import by_folders, by_lists, split_of
@@ -73,7 +75,7 @@ def _unknown(names: Names, images: Any, plain: Sequence[File]) -> Layout:
     raise UserError(
         f"data.root={names.root}: its {len(names.files)} image files do not show which are images and which are their "
         f"masks (in {there}{', …' if len(folders) > 6 else ''}); name them: 'data.images=<glob>' "
-        f"'data.masks=<where an image's mask is, such as masks/{{stem}}.png>'"
+        f"'data.masks=\"<where an image's mask is, such as masks/{{stem}}.png>\"'"
     )
 
 
@@ -81,9 +83,9 @@ def _several(names: Names, found: Sequence[Reading], images: Any) -> str:
     ways = []
     for reading in found[:4]:
         layout = _said(names, reading, images)
-        texts = [] if images is not None else [f"'data.images={_typed(layout.images)}'"]
-        texts += [f"'data.masks={_typed(layout.masks)}'"]
-        texts += [f"'data.match=\"{layout.match}\"'"] if layout.match else []
+        texts = [] if images is not None else [_typed("data.images", layout.images)]
+        texts += [_typed("data.masks", layout.masks)]
+        texts += [_typed("data.match", layout.match)] if layout.match else []
         ways.append(" ".join(texts))
     return f"data.root={names.root}: {len(found)} layouts fit its files; choose one: {'; or '.join(ways)}"
 
@@ -182,8 +184,14 @@ def _images_for(names: Names, masks: Masks, match: str | None) -> Layout:
     return Layout(globs or IMAGES, masks, match)
 
 
-def _typed(value: Any) -> str:
-    return value if isinstance(value, str) else shown(value)
+def _typed(key: str, value: Any) -> str:
+    """A setting as it is typed in a shell."""
+    if isinstance(value, str):
+        return shlex.quote(override(key, value))
+    if isinstance(value, dict):
+        return shlex.quote(f"{key}={shown(value)}")
+    texts = [override(key, text).removeprefix(f"{key}=") for text in value]
+    return shlex.quote(f"{key}=[{','.join(texts)}]")
 
 
 def _divided(layout: Layout, names: Names, files: Sequence[File] | None) -> Layout:

@@ -89,7 +89,10 @@ def readings(names: Names, images: Sequence[File] | None = None) -> list[Reading
         found = [other for other in found if not _same(other, reading)] + [reading]
     found = sorted(found, key=lambda reading: -len(reading.pairs))
     found = [one for i, one in enumerate(found) if not any(_within(one, other) for other in found[:i])]
-    return [reading for reading in found if _looks_right(names, reading)]
+    found = [reading for reading in found if _looks_right(names, reading)]
+    masks = {mask for reading in found for files in reading.pairs.values() for mask in files}
+    true = [reading for reading in found if not masks & reading.pairs.keys()]
+    return true or found
 
 
 def _same(one: Reading, other: Reading) -> bool:

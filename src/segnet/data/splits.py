@@ -3,7 +3,6 @@
 Every split maps the images' paths (relative to the data root, posix) to ``{"train": [...], ...}``.
 """
 
-import codecs
 import hashlib
 import re
 from collections.abc import Sequence
@@ -11,28 +10,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_info
-
-from segnet.data.decoding import EXTENSIONS
-from segnet.errors import UserError, printable
+from segnet.data import list_files
+from segnet.errors import UserError
 from segnet.settings import Share, Text
 
 SPLITS = ("train", "val", "test")
 ALL = "all"  # every image, whatever split it belongs to
 SMALL = 30  # images (or groups) up to which `ByHash` cuts at exact shares
 Split = dict[str, list[str]]
-HEADERS = {
-    "image",
-    "images",
-    "imageid",
-    "imagename",
-    "imagepath",
-    "imagefile",
-    "img",
-    "imgname",
-    "imgpath",
-}  # of a list
-HEADERS |= {"file", "files", "filename", "filepath", "name", "path", "id"}
 
 
 @dataclass(frozen=True)
@@ -71,11 +56,10 @@ class All:
 
 @dataclass(frozen=True)
 class ByList:
-    """Each split is a text file below the root: one image a line, as relative path, file name or stem.
+    """Each split is a text file below the root, one image a line: see `segnet.data.list_files`.
 
-    Only the first column counts, and of an absolute path only as much of its end as is needed. Written by Windows or
-    by a spreadsheet, with backslashes, quotes, a header or in UTF-16, it is the same list. A split may be null, and a
-    folder that is evaluated may lack the lists of the others: a list that is not there holds no image.
+    A split may be null, and a folder that is evaluated may lack the lists of the others: a list that is not there holds
+    no image.
 
     Raises:
         UserError: there is none of the lists, or a line names no image.
@@ -91,71 +75,16 @@ class ByList:
 
     def __call__(self, root: Path, images: Sequence[str]) -> Split:
         """Relative image paths by split."""
-        known: dict[str, set[str]] = {}
-        for image in images:
-            path = Path(image)
-            for key in {path.name, path.stem}:
-                known.setdefault(key, set()).add(image)
-        known |= {image: {image} for image in images}  # a whole path is never ambiguous
+        known = list_files.names(images)
         lists = {name: root / given for name in SPLITS if (given := getattr(self, name))}
         if lists and not any(path.is_file() for path in lists.values()):
             raise UserError(f"{next(iter(lists.values()))}: list file of the split not found; correct data.split")
-        return {name: self._read(path, known) for name, path in lists.items() if path.is_file()}
-
-    @staticmethod
-    def _read(path: Path, known: dict[str, set[str]]) -> list[str]:
-        found: dict[str, int] = {}
-        again: list[str] = []
-        header = True
-        for number, line in enumerate(_text(path).splitlines(), 1):
-            names = _names(line)
-            match = next((known[name] for name in names if name in known), set())
-            if not names:
-                continue
-            may_be_header, header = header, False
-            if may_be_header and not match and re.sub("[ _-]", "", names[1].lower()) in HEADERS:
-                continue
-            if len(match) != 1:
-                raise UserError(
-                    f"{path}:{number}: {names[1]!r} names {'more than one' if match else 'no'} image that "
-                    f"data.images finds; write its path relative to data.root"
-                )
-            (image,) = match
-            if image in found:
-                again.append(f"{path.name}:{number} names {image} again, as line {found[image]} did")
-            else:
-                found[image] = number
-        if again:
-            rank_zero_info(printable(f"data.split: {len(again)} repeated line(s) count once: {again[0]}"))
-        return list(found)
+        return {name: list_files.read(path, known) for name, path in lists.items() if path.is_file()}
 
 
 def _no_group(group: object) -> None:
     if group is not None:
         raise UserError(f"data.split.group={group!r}: only segnet.data.splits.ByHash keeps groups; leave it out")
-
-
-def _text(path: Path) -> str:
-    """A text in UTF-8 or UTF-16, with a byte order mark or without; other bytes are kept, as in file names."""
-    content = path.read_bytes()
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16", errors="replace")
-    if b"\0" in content:  # UTF-16 of a Latin text, without a mark
-        return content.decode("utf-16-le" if content[1:2] == b"\0" else "utf-16-be", errors="replace")
-    return content.decode("utf-8-sig", errors="surrogateescape")
-
-
-def _names(line: str) -> list[str]:
-    """What a line of a list may name, the most literal first: all of it, its first column, and the ends of their paths.
-
-    Where one of them has an image's suffix, the others are no names: ``my image.png`` is not ``my``.
-    """
-    columns = [re.split(separator, line.strip())[0] for separator in (r"\s", r"[,;\t]", r"$")]
-    columns += re.findall(r"""^["']([^"']*)["']""", line.strip())
-    names = sorted({column.strip().strip("\"'").strip() for column in columns} - {""}, key=len)
-    names = [name for name in names if name.lower().endswith(EXTENSIONS)] or names
-    parts = [name.replace("\\", "/").removeprefix("./").strip("/").split("/") for name in names]
-    return [line.strip(), *names, *("/".join(p[i:]) for p in parts for i in range(len(p)))] if names else []
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.training.module import SegmentationModule
 
 PHOTOS = 4
+UNTESTED = "There was no test. The validation images chose the checkpoint, so their figures are optimistic.\n"
 
 
 def card(results: dict[str, Any], module: SegmentationModule, data: SegmentationDataModule, photos: int) -> str:
@@ -87,16 +88,16 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 | time | {results["seconds"]:.0f} s, {results["seconds_per_epoch"]} s an epoch, {rate} images/s |
 | hardware | {results["hardware"]}, precision {results["precision"]} |
 | seed | {results["seed"]} |
-{_teacher(results)}
+{teacher_row(results)}
 ```
 {command_line("train", results["overrides"])}
 ```
 
-## Results
+{_recipe(results.get("recipe") or [])}## Results
 
 Training and validation figures are of the best epoch; training figures are taken while the weights change.
 They are counted {counted}.
-{"" if tested else "There was no test." + chr(10)}{_seen(results)}
+{"" if tested else UNTESTED}{seen_by_teacher(results)}
 | metric | training | validation | test |
 |---|---:|---:|---:|
 {chr(10).join(lines)}
@@ -122,14 +123,23 @@ Image, truth, prediction, errors (orange missed, blue false alarm, red another c
 """
 
 
-def _teacher(results: dict[str, Any]) -> str:
+def _recipe(choices: list[dict[str, str]]) -> str:
+    """What ``experiment=auto`` chose; empty for another run."""
+    if not choices:
+        return ""
+    overrides = [f"`{choice['override']}`" if choice["override"] else "–" for choice in choices]
+    rows = "\n".join(f"| {text} | {choice['reason']} |" for text, choice in zip(overrides, choices, strict=True))
+    return f"## Recipe\n\nChosen by `experiment=auto`.\n\n| override | reason |\n|---|---|\n{rows}\n\n"
+
+
+def teacher_row(results: dict[str, Any]) -> str:
     """A row of the table of the training, for a network that had a teacher."""
     given = results.get("teacher")
     told = given and f"`{given['path']}`, weight {given['weight']}, temperature {given['temperature']}"
     return f"| teacher | {told} |\n" if told else ""
 
 
-def _seen(results: dict[str, Any]) -> str:
+def seen_by_teacher(results: dict[str, Any]) -> str:
     """Which figures are optimistic because of the teacher."""
     seen = (results.get("teacher") or {}).get("seen")
     told = " and ".join(

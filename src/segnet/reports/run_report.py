@@ -14,6 +14,7 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.environment import surroundings
 from segnet.files import atomic_write
 from segnet.networks.segnet import count_parameters
+from segnet.recipe import record as recipe
 from segnet.reports import tested
 from segnet.reports.evaluation import sizes, write_images
 from segnet.reports.model_card import PHOTOS, card
@@ -131,6 +132,7 @@ def collect(
         "images_per_second": rates[len(rates) // 2] if rates else None,
         "images": {name: len(indices) for name, indices in data.indices.items()},
         "overrides": recorded(Path(cfg.output_dir)),
+        "recipe": recipe.recorded(Path(cfg.output_dir)),
         "seed": cfg.seed,
         "teacher": module.teacher.described() if isinstance(module.teacher, Teacher) else None,
         **surroundings_of(trainer),

@@ -64,10 +64,9 @@ class EpochTable(Callback):
     ) -> None:
         """Count images; validation that follows is not training time."""
         self._images += len(batch["image"]) * trainer.world_size
-        if trainer.is_last_batch:
-            if pl_module.device.type == "cuda":
-                torch.cuda.synchronize()
-            self._seconds = time.perf_counter() - self._start
+        if trainer.is_last_batch and pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        self._seconds = time.perf_counter() - self._start  # of every batch: trainer.max_time may make it the last
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning keeps the figures of an earlier validation; this epoch has its own."""
@@ -168,6 +167,17 @@ class Forecast(Callback):
                 else ""
             )
         )
+
+
+class ValidateAtTheStop(Callback):
+    """Validates the epoch in which ``trainer.max_time`` ends a run, whichever epochs are validated otherwise."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Lightning validates at once where a run should stop, in an epoch that has a validation."""
+        if trainer.should_stop:
+            trainer.check_val_every_n_epoch = 1
 
 
 def _peak(device: torch.device) -> float:

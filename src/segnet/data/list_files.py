@@ -1,0 +1,111 @@
+"""List files as people have them: which images a text names, line by line.
+
+A line names an image by its relative path, the end of it, its file name or its stem; of an absolute path only as much
+of its end counts as is needed. Written by Windows or by a spreadsheet, with backslashes, quotes, further columns or in
+UTF-16, it is the same list. The first column counts, or the one whose header says that it holds images. Lines that
+begin with ``#`` and name no image are comments.
+"""
+
+import codecs
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from segnet.data.decoding import EXTENSIONS
+from segnet.errors import UserError, printable
+
+HEADERS = {
+    f"{what}{of}" for what in ("image", "images", "img") for of in ("", "id", "name", "path", "file", "filename")
+}
+HEADERS |= {"file", "files", "filename", "filepath", "name", "path", "id"}
+SEPARATORS = (r"\s", r"[,;\t]", r"$")
+Known = Mapping[str, set[str]]
+
+
+def names(images: Sequence[str]) -> Known:
+    """What a line may call each of these images: every end of its path, with and without suffix."""
+    known: dict[str, set[str]] = {}
+    for image in images:
+        parts = PurePosixPath(image).parts
+        ends = ["/".join(parts[i:]) for i in range(len(parts))]
+        for end in {*ends, *(end.removesuffix(PurePosixPath(image).suffix) for end in ends)}:
+            known.setdefault(end, set()).add(image)
+    return known | {image: {image} for image in images}  # a whole path is never ambiguous
+
+
+def read(path: Path, known: Known) -> list[str]:
+    """The images that a list names, in its order; a repeated line counts once and is told.
+
+    Raises:
+        UserError: a line names no image, or several.
+    """
+    found: dict[str, int] = {}
+    again: list[str] = []
+    header, column = True, None
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        called = _names(line) if column is None else _names(_cell(line, *column))
+        if not called:
+            continue
+        match = next((known[name] for name in called if name in known), set())
+        may_be_header, header = header, False
+        if not match and may_be_header and (place := _header(line)) is not None:
+            column = place if place[1] else None
+            continue
+        if not match and line.lstrip().startswith("#"):
+            header = may_be_header
+            continue
+        if len(match) != 1:
+            some = f" ({' and '.join(sorted(match)[:2])})" if match else ""
+            raise UserError(
+                f"{path}:{number}: {called[1]!r} names {'more than one' if match else 'no'} image that data.images "
+                f"finds{some}; write its path relative to data.root"
+            )
+        (image,) = match
+        if image in found:
+            again.append(f"{path.name}:{number} names {image} again, as line {found[image]} did")
+        else:
+            found[image] = number
+    if again:
+        rank_zero_info(printable(f"data.split: {len(again)} repeated line(s) count once: {again[0]}"))
+    return list(found)
+
+
+def _text(path: Path) -> str:
+    """A text in UTF-8 or UTF-16, with a byte order mark or without; other bytes are kept, as in file names."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="replace")
+    if b"\0" in content:  # UTF-16 of a Latin text, without a mark
+        return content.decode("utf-16-le" if content[1:2] == b"\0" else "utf-16-be", errors="replace")
+    return content.decode("utf-8-sig", errors="surrogateescape")
+
+
+def _header(line: str) -> tuple[str, int] | None:
+    """The separator and the place of the column that a header calls images; None if the line is no header."""
+    for separator in (",", ";", "\t", " "):
+        cells = next(csv.reader([line.strip()], delimiter=separator))
+        for i, cell in enumerate(cells):
+            if re.sub("[ _-]", "", cell.strip().strip("\"'").lower()) in HEADERS:
+                return separator, i
+    return None
+
+
+def _cell(line: str, separator: str, place: int) -> str:
+    cells = next(csv.reader([line.strip()], delimiter=separator), [])
+    return cells[place] if place < len(cells) else ""
+
+
+def _names(line: str) -> list[str]:
+    """What a line of a list may name, the most literal first: all of it, its first column, and the ends of their paths.
+
+    Where one of them has an image's suffix, the others are no names: ``my image.png`` is not ``my``.
+    """
+    columns = [re.split(separator, line.strip())[0] for separator in SEPARATORS]
+    columns += re.findall(r"""^["']([^"']*)["']""", line.strip())
+    called = sorted({column.strip().strip("\"'").strip() for column in columns} - {""}, key=len)
+    called = [name for name in called if name.lower().endswith(EXTENSIONS)] or called
+    parts = [name.replace("\\", "/").removeprefix("./").strip("/").split("/") for name in called]
+    return [line.strip(), *called, *("/".join(p[i:]) for p in parts for i in range(len(p)))] if called else []

@@ -1,0 +1,233 @@
+"""The rules of ``experiment=auto``: what they look at, what they choose, and the measurement that made each of them.
+
+Every rule takes the `Case` and the `Plan` so far, puts what later rules need into the plan, and yields its choices. A
+setting that the user names holds: the plan takes its value, and the rule's own choice is dropped. docs/recipe.md has
+the measurements with their commands.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from segnet.recipe.budget import MOST, Task
+from segnet.recipe.plan import Case, Choice, Plan, floor, multiple, pair, scaled, shown, sides
+
+GROUPS = {"loss": "model.loss", "optimizer": "model.optimizer", "scheduler": "model.scheduler"}  # as they are named
+
+
+LINE = 2.0  # pixels
+ROUNDS = 20  # epochs of crops
+Rule = Callable[[Case, Plan], Iterator[Choice]]
+
+
+def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Pixels of the input, from how many pixels the time allows.
+
+    Both the size of an input and the number of inputs should grow with the time. 128×128 for 96 million pixels (CamVid,
+    16 epochs: 0.485), 384×384 for 5.9 billion (CamVid, 109 epochs on a GPU: 0.737), and the square root between them.
+    Never more than the image has, and not less than shows every image 400 times. Lines of less than two pixels are
+    lost: where shrinking would do that to half of the classes or more, images keep the scale at which these are two and
+    a half pixels wide, and training takes crops. DRIVE and CrackForest at their own size in crops of 256×256: vessels
+    0.61, cracks 0.57 in 110 and 170 million pixels; shrunk to 480×480 for a minute 0.06 and 0.36.
+    """
+    data, named = case.data, case.named
+    if "data.crop" in named:
+        scale = float(named.get("data.scale") or 1)
+        plan.size, plan.crop = (round(data.height * scale), round(data.width * scale)), pair(named["data.crop"])
+        return
+    if "data.image_size" in named:
+        plan.size = pair(named["data.image_size"])
+        return
+    area = case.budget.area()
+    shrink = math.sqrt(max(area, case.budget.pixels / MOST / data.images["train"]) / data.area)
+    widths = sorted(data.thickness[i] for i in data.foreground() if not math.isnan(data.thickness[i]))
+    lost = sum(width * shrink < LINE for width in widths)
+    if shrink >= 0.8:
+        plan.size = (max(32, data.height), max(32, data.width))
+        own = "own size" if data.one_size else "median size"
+        yield Choice(
+            sides("image_size", plan.size), f"the images' {own}, {shown((data.height, data.width))}, fits the time"
+        )
+    elif widths and 2 * lost >= len(widths):
+        scale = max(min(1.0, 1.25 * LINE / widths[(len(widths) - 1) // 2]), shrink)
+        scale = 1.0 if scale > 0.7 else math.ceil(100 * scale) / 100
+        plan.size = (round(data.height * scale), round(data.width * scale))
+        side = max(128, multiple(math.sqrt(area)))  # less shows too little around a line
+        plan.crop = (min(side, floor(plan.size[0])), min(side, floor(plan.size[1])))
+        yield Choice(
+            sides("crop", plan.crop),
+            f"lines of {widths[0]:.2g} pixels: whole images would be {shown(scaled(data, shrink))} in the time, "
+            f"where {lost} of {len(widths)} classes are thinner than {LINE:g}",
+        )
+        if scale < 1:
+            yield Choice(f"data.scale={scale:g}", f"still {widths[0] * scale:.2g} pixels wide, and more in each crop")
+    else:
+        plan.size = scaled(data, shrink)
+        reason = f"{case.budget.pixels / 1e6:.0f} million pixels in all: as many more images as pixels an image"
+        yield Choice(sides("image_size", plan.size), reason)
+
+
+def batch_size(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Eight, as in every recipe that won (CamVid, tiles); fewer where a step would be most of a small split."""
+    if "data.batch_size" in case.named:
+        plan.batch = int(case.named["data.batch_size"])
+        return
+    train = case.data.images["train"]
+    plan.batch = 8 if plan.crop else max(1, min(8, math.ceil(train / 2)))
+    yield Choice(
+        f"data.batch_size={plan.batch}", "as in the recipes that won" if plan.batch == 8 else f"half of {train} images"
+    )
+
+
+def rare_images(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Images with the defect come in eight of ten draws where fewer than seven of ten show it.
+
+    Tiles, 31 % of which show a defect, 12 epochs: null 0.00, share 0.5 0.25, share 0.8 0.46 (docs/experiments.md).
+    """
+    share = case.data.shown[1] if case.binary else 1.0
+    if plan.crop:
+        yield Choice("", "half of the crops show a rare class (data.crop_share)")
+    elif case.binary and 0 < share < 0.7:
+        yield Choice("data.positive_share=0.8", f"{share:.0%} of the images show {case.data.classes[0]}")
+
+
+def loss(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Cross-entropy and Dice: CamVid 0.377, against 0.349 without Dice, 0.350 focal, 0.305 Lovász."""
+    yield Choice("loss=bce_dice", "cross-entropy and Dice: pixels and overlap")
+
+
+def class_weights(case: Case, plan: Plan) -> Iterator[Choice]:
+    """None: median-frequency weights cost CamVid 0.05 of mean IoU, their square roots 0.01; tiles 0.16 at share 0.8."""
+    yield Choice("", "no class weights (model.class_weights): they cost mean IoU wherever they were measured")
+
+
+def augmentation(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Crops, and mirror images and quarter turns where orientation carries nothing.
+
+    It carries something where classes lie steadily above or below the middle (CamVid: 14 deviations; DRIVE, NEU-seg,
+    tiles, CrackForest: none); a side must be much steadier to count, because streets have one too. Quarter turns need a
+    square input and borders in no steady direction. Crops of half to whole images cost CamVid 0.12 in 16 epochs and
+    bring most in 109. Jitter of colour and brightness brings 0.004 and costs nothing.
+    """
+    data, size = case.data, plan.input
+    steps, why = [], []
+    rounds = case.budget.pixels / (size[0] * size[1]) / data.images["train"]
+    upside, sides, turns = data.vertical < 0.7, data.horizontal < 1.5, data.lying < 0.35 and size[0] == size[1]
+    if upside and sides and turns:
+        steps.append("{_target_:albumentations.SquareSymmetry,p:1.0}")
+        why.append("flips and quarter turns, because classes lie anywhere and run in every direction")
+    else:
+        for name, text, keep in (("Horizontal", "from left to right", sides), ("Vertical", "upside down", upside)):
+            steps += [f"{{_target_:albumentations.{name}Flip,p:0.5}}"] if keep else []
+            why.append(f"{'' if keep else 'not '}{text}")
+    if not plan.crop and rounds >= 80 and min(size) >= 256:
+        height, width = plan.part = (multiple(0.8 * size[0]), multiple(0.8 * size[1]))
+        steps.append(f"{{_target_:albumentations.RandomResizedCrop,size:[{height},{width}],scale:[0.3,1.0]}}")
+        why.append(f"parts of three tenths to the whole, as every image comes {rounds:.0f} times")
+    if data.grey == 1:
+        steps.append(
+            "{_target_:albumentations.RandomBrightnessContrast,brightness_limit:0.15,contrast_limit:0.15,p:0.5}"
+        )
+        why.append("brightness and contrast of grey images")
+    else:
+        light = "brightness:[0.7,1.3],contrast:[0.7,1.3],saturation:[0.7,1.3],hue:[-0.05,0.05]"
+        steps.append(f"{{_target_:albumentations.ColorJitter,{light},p:0.5}}")
+        why.append("colours")
+    yield Choice(f"data.augment=[{','.join(steps)}]", "; ".join(why))
+
+
+def optimizer(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Muon: CamVid 0.487 and 0.509 against 0.430 with SGD, tiles 0.808 against 0.730; the largest gain of all."""
+    yield Choice("optimizer=muon", "learns most from each image")
+
+
+def schedule(case: Case, plan: Plan) -> Iterator[Choice]:
+    """OneCycle over the whole run, gradients clipped: what every recipe that won has; its end makes the figure.
+
+    On DRIVE the vessels have 0.09 after a fifth of the steps, 0.46 after half, 0.61 at the end.
+    """
+    yield Choice("scheduler=onecycle", "one warm-up and one descent over exactly this run")
+    yield Choice("trainer.gradient_clip_val=1.0", "goes with it")
+
+
+def epochs(case: Case, plan: Plan) -> Iterator[Choice]:
+    """As many as the time allows, or as show the pixels of the default budget; at most 400, whatever the time.
+
+    DRIVE: 120 epochs of 14 crops reach 0.615. An epoch of a large set is cut into parts, so that there are validations.
+    """
+    named, train, (height, width) = case.named, case.data.images["train"], plan.input
+    given, views, most = named.get("trainer.max_epochs"), train, MOST
+    if plan.crop:
+        most = max(1, MOST * plan.size[0] * plan.size[1] // (height * width))  # a crop is a part of an image
+        total = min(case.budget.pixels / (height * width), most * train)
+        views = int(named.get("data.crops_per_epoch") or max(1, round(total / ROUNDS / plan.batch)) * plan.batch)
+        most = max(1, most * train // views)
+        yield Choice(f"data.crops_per_epoch={views}", f"crops of {train} images; some {ROUNDS} epochs")
+    task = Task(plan.size, plan.input, plan.crop is not None, plan.batch, views, most)
+    length = plan.length = case.budget.length(case.data, task, given)
+    if given is None:
+        yield Choice(f"trainer.max_epochs={length.epochs}", length.reason)
+    if length.steps is not None:
+        yield Choice(
+            f"trainer.limit_train_batches={length.steps}",
+            f"an epoch is {length.steps} steps, other images in each: all {train} take too long",
+        )
+
+
+def validation(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Ten times a run, rarer where that takes more than an eighth of the time: OneCycle is best at its end anyway."""
+    assert plan.length is not None
+    every, count = plan.length.every, plan.length.validations
+    if every > 1:
+        yield Choice(f"trainer.check_val_every_n_epoch={every}", f"{count} validations in all")
+    if plan.length.validated is not None:
+        batches = plan.length.validated
+        reason = f"the first {batches * (1 if plan.crop else plan.batch)} validation images; all take too long"
+        yield Choice(f"trainer.limit_val_batches={batches}", reason)
+    if plan.length.tested is not None:
+        batches = plan.length.tested
+        yield Choice(f"trainer.limit_test_batches={batches}", "so many batches of the test images, likewise")
+    if not plan.length.own_size:
+        yield Choice("own_size=false", "a second pass over the test images takes too long")
+
+
+def end(case: Case, plan: Plan) -> Iterator[Choice]:
+    """No early end: OneCycle's best epochs are its last. With ``minutes`` a stop that only a misjudged time needs."""
+    assert plan.length is not None
+    if plan.length.stop is None:
+        yield Choice("", "no early end: the schedule is best at its end (callbacks=early_stopping would cut that off)")
+        return
+    minutes, seconds = divmod(plan.length.stop, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    yield Choice(
+        f"trainer.max_time={days:02d}:{hours:02d}:{minutes:02d}:{seconds:02d}",
+        "a stop in case that the machine becomes slower; the schedule should end before",
+    )
+
+
+def neighbours(case: Case, plan: Plan) -> Iterator[Choice]:
+    """Images that follow each other look alike (CamVid 0.30, tiles 0.45, DRIVE and cables 1.0): said, not settled."""
+    if case.data.neighbours < 0.5 and "data.split.group" not in case.named:
+        yield Choice(
+            "",
+            f"images that follow each other by name differ {case.data.neighbours:.2g} times as much as others: if they "
+            f"show one object or scene, 'data.split.group=\"<regular expression>\"' keeps them in one split",
+        )
+
+
+RULES: Sequence[Rule] = (
+    input_size, batch_size, rare_images, loss, class_weights, augmentation, optimizer, schedule, epochs, validation,
+    end, neighbours,
+)  # fmt: skip
+
+
+def choose(case: Case) -> tuple[list[Choice], Plan]:
+    """What all rules choose, without what the user has named."""
+    plan = Plan()
+    choices = [choice for rule in RULES for choice in rule(case, plan)]
+    return [choice for choice in choices if not _is_named(choice.override.partition("=")[0], case.named)], plan
+
+
+def _is_named(key: str, named: Mapping[str, Any]) -> bool:
+    return GROUPS.get(key, key) in named

@@ -18,6 +18,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from annotations.writers import labelme
 from helpers import ROOT, SMALL, call_main
 from segnet.cli import CONF_DIR, check_keys
 from segnet.command_line import flags_last
@@ -87,6 +88,8 @@ def words(command: str, folder: Path) -> list[str]:
     """What bash makes of it in this folder, where the folders that it names are."""
     given = command.replace("<image | folder | glob | video>", "input").replace("baseline=<run>", "baseline=0")
     given = re.sub(r"(?<==)/(?!my/)", f"{folder}/", given).replace("/my/images", f"{folder}/{dataset(command)}")
+    given = given.replace("/my/labels", f"{folder}/my/labels").replace("output=/my/set", f"output={folder}/my/new")
+    given = given.replace("/my/set", f"{folder}/my/set")
     given = re.sub(r"<(\w+)>", "bayesian" if "mc_samples" in command else r"\1", given)
     split = ["bash", "-O", "failglob", "-c", f"printf '%s\\0' {given}"]
     done = subprocess.run(split, cwd=folder, capture_output=True, text=True, check=False)
@@ -142,6 +145,9 @@ def place(shared, cable, cache, trained, sweep, study):
                 put(mask, place / f"path/to/cable/label/bent/{i}_mask.png")
                 put(mask, place / f"path/to/mvtec/cable/ground_truth/bent/{i}_mask.png")
         shutil.copytree(place / "my" / "images" / "images", place / "input")
+        labelme(cable, place / "my" / "labels", "mask")
+        imported = (f"input={place}/my/labels", f"output={place}/my/set", f"output_dir={place}/logs/import_labels")
+        assert call_main("import_labels", *imported) == 0
         given = (*SMALL, "model=bayesian_segnet", f"data.root={cable}", f"data.cache_dir={cache}", "~callbacks.panels")
         assert call_main("train", *given, f"output_dir={place}/logs/train/bayesian") == 0
 

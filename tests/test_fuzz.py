@@ -36,6 +36,8 @@ WRONG = {
 }
 TRAIN = {
     "seed": "count", "mode": "choice", "monitor": "text", "find": "choice", "resume": "path", "weights": "path",
+    "folds": ("abc", "0", "1", "27", "2.5", "[2]", "true"), "teacher": "path", "distill": ("abc", "5", "[a]", "null"),
+    "distill.weight": "share", "distill.temperature": "above 0",
     "data.root": "path", "data.images": "text", "data.masks": "text", "data.missing_mask": "choice",
     "data.defect_free": ("[a]", "{a:1}", "true"), "data.mask": "object", "data.mask.above": ("abc", "[1]", "true", "nan"),
     "data.classes": ("5", "{a:1}", "''", "[a,b]", "null"), "data.num_classes": "positive", "data.colors": ("5", "abc", "[[1,2]]", "[[a,b,c]]"),
@@ -98,6 +100,12 @@ COMMANDS = {
         "max_pixels": "positive", "mc_samples": "count", "batch_size": "positive", "precision": "choice", "device": "choice",
     },
     "compare": {"runs": "path", "resamples": (*NO_COUNT, "0", "99"), "seed": "count", "baseline": ("abc", "[a]", "{a:1}")},
+    "import_labels": {
+        "input": "path", "output": ("[a]", "{a:1}", "''"), "images": "path", "masks": ("[a]", "{a:1}", "''", "no/such/folder"),
+        "format": "choice", "unlabelled": "choice", "missing": "choice", "boxes": "choice", "crowd": "choice", "drawn": "choice",
+        "classes": ("5", "abc", "[]", "[[a]]", "{a:{b:1}}", "[no_such_label]", "{a:no_such_label}", "''"),
+        "ignore": ("5", "abc", "null", "[[a]]", "[no_such_label]"), "line_width": ("abc", "-1", "[1]", "nan", "true"),
+    },
     "check_data": {
         "strict": "bool", "near": (*NO_COUNT, "65"), "contact": "count", "seed": "count", "data.root": "path",
         "data.image_size": ("abc", "16", "-1"), "data.masks": "text", "data.split.train": "share",
@@ -134,7 +142,7 @@ def cases(command):
 
 
 @pytest.fixture(scope="session")
-def required(trained, sweep, cable, cache):
+def required(trained, sweep, cable, cache, tmp_path_factory):
     """What each command needs beside the override under test."""
     checkpoint = f"ckpt_path={trained}/checkpoints/best.ckpt"
     data = (*SMALL, f"data.root={cable}", f"data.cache_dir={cache}")
@@ -147,6 +155,7 @@ def required(trained, sweep, cable, cache):
         "demo": (checkpoint,),
         "compare": (f"runs={sweep}",),
         "check_data": (f"data.root={cable}", "data=folder"),
+        "import_labels": (f"input={cable}", f"output={tmp_path_factory.mktemp('imported')}"),
         "reproduce": ("camvid=/none", "magnetic_tile=/none", "minutes=0.001"),
         "benchmark": ("images=2", "image_size=32", "parts=[index]", "repeats=1", "turn=0.01"),
     }

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from segnet.data.masks import IGNORE_INDEX
+from segnet.errors import UserError
 from segnet.networks.segnet import SegNetBasic
-from segnet.training.distillation import Teacher, divergence
+from segnet.training.distillation import Teacher, _scale, divergence
 from segnet.training.losses import CrossEntropy
 from segnet.training.module import SegmentationModule
 
@@ -114,3 +115,14 @@ def test_a_teacher_of_another_size_sees_its_own_scale(size):
             expected = F.interpolate(own.logits(resized), (side, side), mode="bilinear")
         torch.testing.assert_close(teacher.logits(image), expected)
         assert not teacher.logits(image).requires_grad
+
+
+def test_crops_are_compared_by_their_scale_and_not_with_whole_images():
+    given, student = module_of(Bright(), 64), module_of(Bright(), 32)
+    assert _scale("a.ckpt", given, student) == [2, 2]
+    for module, scale in ((given, 0.5), (student, 0.25)):
+        module.config = {"data": {"crop": module.image_size[0], "scale": scale}}
+    assert _scale("a.ckpt", given, student) == [2, 2]
+    student.config = {"data": {"crop": None}}
+    with pytest.raises(UserError, match=r"a.ckpt: it was trained with data.crop=64, and this run has data.crop=None"):
+        _scale("a.ckpt", given, student)

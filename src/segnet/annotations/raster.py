@@ -44,20 +44,20 @@ def polygon(rings: Sequence[Points], height: int, width: int) -> Patch:
     if not odd.size:
         return Patch(top, left, odd[:, :-1].astype(np.bool_))
     starts = np.concatenate(rings)
-    ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    ends = np.concatenate([part for ring in rings for part in (ring[1:], ring[:1])])
     down = (starts[:, 1] <= ends[:, 1])[:, None]
     (x0, y0), (x1, y1) = np.where(down, starts, ends).T, np.where(down, ends, starts).T
     # Rows whose centres the edge crosses; a horizontal one crosses none.
-    first = np.clip(np.ceil(y0 - 0.5), top, bottom).astype(np.int64)
-    count = np.clip(np.ceil(y1 - 0.5), top, bottom).astype(np.int64) - first
-    batches = np.cumsum(count) // CROSSINGS
-    for batch in np.unique(batches[count > 0]):
-        (use,) = np.nonzero((batches == batch) & (count > 0))
-        edge = np.repeat(use, count[use])
-        before = np.repeat(np.cumsum(count[use]) - count[use], count[use])
-        row = first[edge] + np.arange(len(edge)) - before
+    first, after = (np.minimum(np.maximum(np.ceil(y - 0.5), top), bottom).astype(np.int64) for y in (y0, y1))
+    (crossing,) = np.nonzero(first < after)
+    count = (after - first)[crossing]
+    places = np.cumsum(count)
+    for edges in np.split(crossing, np.searchsorted(places, np.arange(CROSSINGS, count.sum(), CROSSINGS))):
+        count = after[edges] - first[edges]
+        edge = np.repeat(edges, count)
+        row = np.arange(len(edge)) + np.repeat(first[edges] - np.cumsum(count) + count, count)
         x = x0[edge] + (row + 0.5 - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
-        column = np.clip(np.ceil(x - 0.5), left, right).astype(np.int64)
+        column = np.minimum(np.maximum(np.ceil(x - 0.5), left), right).astype(np.int64)
         np.bitwise_xor.at(odd.reshape(-1), (row - top) * odd.shape[1] + column - left, np.uint8(1))
     return Patch(top, left, np.bitwise_xor.accumulate(odd, axis=1)[:, :-1].astype(np.bool_))
 
@@ -129,6 +129,6 @@ def _centres(corners: Points, height: int, width: int, x: float, y: float) -> tu
 
 def _window(points: Points, height: int, width: int) -> tuple[int, int, int, int]:
     """Rows and columns of the image that points span: top, bottom, left, right; bottom and right are the next ones."""
-    (left, top), (right, bottom) = np.floor(points.min(0)), np.ceil(points.max(0))
-    rows, columns = (np.clip(span, 0, most) for span, most in (((top, bottom), height), ((left, right), width)))
-    return int(rows[0]), int(rows[1]), int(columns[0]), int(columns[1])
+    (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
+    rows = [min(max(math.floor(y0), 0), height), min(max(math.ceil(y1), 0), height)]
+    return rows[0], rows[1], min(max(math.floor(x0), 0), width), min(max(math.ceil(x1), 0), width)

@@ -20,7 +20,8 @@ SPLITS: dict[Split, Words] = {
 
 def tokens(name: str) -> list[str]:
     """Its words in lower case; of ``trainannot`` and ``val2017`` too."""
-    words = [word for word in re.split(r"[_\-. ()]+", name.lower()) if word]
+    joined = re.sub(r"ground[_\- ]truth", "groundtruth", name.lower())
+    words = [word for word in re.split(r"[_\-. ()]+", joined) if word]
     glued = [re.fullmatch(r"(train|val|test)([a-z]+|\d{4})", word) for word in words]
     return [
         part

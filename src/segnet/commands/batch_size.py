@@ -28,7 +28,7 @@ def find(cfg: DictConfig, trainer: Trainer, data: SegmentationDataModule) -> Non
         raise UserError(f"find=batch_size with {trainer.world_size} processes: look for it with trainer=auto, in one")
     data.prepare_data()
     data.setup()
-    images = len(data.indices["train"])
+    images, what = data.epoch_length, "crops of an epoch" if data.plan else "training images"
     size, peaks = 0, [0]
     while size < min(images, LARGEST):
         larger = min(2 * size or 2, images)
@@ -46,10 +46,11 @@ def find(cfg: DictConfig, trainer: Trainer, data: SegmentationDataModule) -> Non
         size = larger
         peaks.append(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     if size == 0:
-        raise UserError(f"find=batch_size: not even {larger} images fit into memory; lower data.image_size")
+        key = "crop" if data.plan else "image_size"
+        raise UserError(f"find=batch_size: not even {larger} images fit into memory; lower data.{key}")
     limit = f"limited by memory, {larger} do not fit"
     if size == images:
-        limit = f"limited by the {images} training images, not by memory"
+        limit = f"limited by the {images} {what}, not by memory"
     elif size >= LARGEST:
         limit = "the largest that is tried, not limited by memory"
     print(f"data.batch_size={size}   ({limit}; check the learning rate with it)")

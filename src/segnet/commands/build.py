@@ -1,6 +1,7 @@
 """The objects of a training from its configuration."""
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +23,7 @@ def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDat
     seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
+    settle_size(cfg.data)
     data = instantiate(cfg.data, "data")
     module = instantiate(cfg.model, "model")
     for name, callback in cfg.callbacks.items():
@@ -39,3 +41,14 @@ def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDat
         f"precision: {trainer.precision} on {environment.hardware(trainer.strategy.root_device)}; run: {cfg.output_dir}"
     )
     return trainer, module, data
+
+
+def settle_size(data: DictConfig) -> None:
+    """With ``crop``, the size of the network's input is the crop's, unless the command line names another one.
+
+    That stays, and the data refuse it; a default, or what an experiment has, gives way.
+    """
+    chosen = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    named = any(override.lstrip("+").startswith("data.image_size=") for override in chosen)
+    if data.get("crop") is not None and not (named and data.get("image_size") is not None):
+        data.image_size = data.crop

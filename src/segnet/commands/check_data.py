@@ -17,18 +17,21 @@ def run(cfg: DictConfig) -> None:
 
     import torch
 
+    from segnet.commands.build import settle_size
     from segnet.configuration import instantiate
     from segnet.data.splits import SPLITS
     from segnet.recipe import propose
-    from segnet.reports import audit_report, data_audit
+    from segnet.reports import audit_report, data_audit, shrinking
 
     choices.settle_data(cfg, asking=False)
     cfg.data.cache_dir = None
+    settle_size(cfg.data)
     data = instantiate(cfg.data, "data")
     data.prepare_data()
     data.setup()
     print(data.used(*SPLITS))
     findings, tiles = data_audit.examine(data, int(cfg.near), int(cfg.contact))
+    findings["warnings"] += shrinking.found(data)
     folder = Path(cfg.output_dir)
     audit_report.write(folder, findings, tiles)
     print(audit_report.summary(findings))

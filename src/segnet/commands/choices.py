@@ -18,7 +18,7 @@ from segnet.runs import record
 def complete(cfg: DictConfig) -> DictConfig:
     """The configuration of a new training, with everything settled that its command line leaves open."""
     start = time.monotonic()
-    settle_data(cfg)  # seconds, in which torch is imported
+    record_data(cfg)  # seconds, in which torch is imported
     return auto.complete(cfg, start)
 
 
@@ -29,8 +29,17 @@ def for_trials(cfg: DictConfig, given: Sequence[str], varied: Collection[str]) -
     return auto.expand(cfg, given, varied)
 
 
-def settle_data(cfg: DictConfig, asking: bool = True) -> None:
-    """Fill in the null settings of ``cfg.data`` (see `segnet.data.folder`), in the run's record too, and tell them.
+def record_data(cfg: DictConfig) -> None:
+    """Settle the data, in the run's record too."""
+    if settle_data(cfg):
+        write_record(cfg, "data")
+
+
+def settle_data(cfg: DictConfig, asking: bool = True) -> bool:
+    """Fill in the null settings of ``cfg.data`` (see `segnet.data.folder`), and tell where they come from.
+
+    Returns:
+        whether there were any.
 
     Raises:
         UserError: more than one reading fits the data, or none.
@@ -41,7 +50,7 @@ def settle_data(cfg: DictConfig, asking: bool = True) -> None:
     from segnet.data import folder  # torch comes with it
 
     if not folder.is_open(before):
-        return
+        return False
     assert cfg.data.root is not None  # OmegaConf says it where it is missing
     after, lines = folder.settle(before, asking)
     with open_dict(cfg):
@@ -51,7 +60,7 @@ def settle_data(cfg: DictConfig, asking: bool = True) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for line in lines:
             print(printable(line), file=sys.stderr)
-    write_record(cfg, "data")
+    return True
 
 
 def write_record(cfg: DictConfig, *keys: str) -> None:

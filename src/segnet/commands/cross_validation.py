@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from segnet.commands import choices
 from segnet.errors import UserError
-from segnet.files import atomic_write
 from segnet.runs import folders, record, resume
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ def _divide(cfg: DictConfig) -> None:
     with open_dict(cfg):
         cfg.data.split = {"_target_": BY_FOLD, **vars(found)}
     if not cfg.trainer.fast_dev_run:
-        with atomic_write(Path(cfg.output_dir) / record.CONFIG) as part:
-            OmegaConf.save(cfg, part)
+        choices.write_record(cfg, "data")
 
 
 def _plain(cfg: DictConfig, group: str) -> dict[str, Any]:
@@ -116,7 +115,7 @@ def _folder(cfg: DictConfig, number: int) -> Path:
 
 
 def _fold(cfg: DictConfig, number: int) -> DictConfig:
-    """The configuration of a fold's training; what bounds the time of the whole run is to be shared out here."""
+    """The configuration of a fold's training."""
     fold = cfg.copy()
     with open_dict(fold):
         fold.output_dir, fold.folds, fold.resume = str(_folder(cfg, number)), None, None
@@ -144,7 +143,7 @@ def _report(cfg: DictConfig) -> float | None:
 
     home = Path(cfg.output_dir)
     results = [json.loads((_folder(cfg, i) / "results.json").read_text(encoding="utf-8")) for i in range(cfg.folds)]
-    paths = [_folder(cfg, i) / "checkpoints" / str(found["checkpoint"]) for i, found in enumerate(results)]
+    paths = [_folder(cfg, i) / "checkpoints" / Path(str(found["checkpoint"])).name for i, found in enumerate(results)]
     module = ensemble(paths, cfg.trust)
     best = home / resume.LAST.with_name("best.ckpt")
     best.parent.mkdir(exist_ok=True)

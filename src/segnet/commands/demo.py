@@ -94,9 +94,12 @@ def page(predictor: "Predictor", cfg: DictConfig) -> Any:
     """The page as gradio Blocks, which delete what was uploaded after a while."""
     import gradio
 
+    from segnet.networks.window import shown as shown_at
+
     model = predictor.model
     height, width = model.image_size
-    about = f"{', '.join(model.classes)} · trained at {height}×{width}"
+    trained = f"on crops of {shown_at(model.image_size, model.scale)}" if model.on_crops else f"at {height}×{width}"
+    about = f"{', '.join(model.classes)} · trained {trained}"
     age = int(60 * cfg.keep_minutes)
     with gradio.Blocks(title="SegNet", analytics_enabled=False, delete_cache=(min(60, age), age)) as blocks:
         gradio.Markdown(f"# SegNet\nDrop an image. {about}")

@@ -39,7 +39,13 @@ def run(cfg: DictConfig) -> float | None:
         raise UserError(f"mc_samples={cfg.mc_samples}: the network has no dropout; train with model=bayesian_segnet")
     module.mc_samples = cfg.mc_samples
     seed_everything(module.config["seed"], workers=True, verbose=False)
-    data = instantiate(checkpoint_data.settings(module.config, cfg, cfg.split == ALL), "data")
+    settings = checkpoint_data.settings(module.config, cfg, cfg.split == ALL)
+    for key in ("crop", "scale"):
+        if settings.get(key) != (trained := module.config["data"].get(key)):
+            raise UserError(
+                f"data.{key}={settings[key]}: a network is evaluated as it was trained, with {trained}; leave it out"
+            )
+    data = instantiate(settings, "data")
     check_output(cfg.output_dir, "data.root", data.root)
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
@@ -52,11 +58,10 @@ def run(cfg: DictConfig) -> float | None:
         raise UserError(
             f"split={cfg.split}: {data.used(cfg.split)}; split=all takes every image, or correct data.split"
         )
-    loader = data.loader(cfg.split)
+    loader = data.loader(cfg.split, whole=data.plan is not None)
     sizes = ["×".join(map(str, size)) for size in (data.image_size, module.image_size)]
-    print(
-        f"image size {sizes[0]}{', as trained' if sizes[0] == sizes[1] else f' (trained at {sizes[1]})'}; {data.mask}"
-    )
+    told = f"image size {sizes[0]}{', as trained' if sizes[0] == sizes[1] else f' (trained at {sizes[1]})'}"
+    print(f"{f'whole images by windows of {data.plan}, as trained' if data.plan else told}; {data.mask}")
     print(data.used(cfg.split))
     if cfg.split in ("train", "val") and (caveat := getattr(data.split, "caveat", None)):
         print(caveat)

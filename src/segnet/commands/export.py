@@ -28,11 +28,13 @@ def run(cfg: DictConfig) -> None:
     environment.keep_freed_memory()
     module = load_module(cfg.ckpt_path, cfg.trust)
     settings = checkpoint_data.settings(module.config, cfg)
-    if settings["image_size"] != module.config["data"]["image_size"]:
-        raise UserError(
-            f"data.image_size={settings['image_size']}: an exported model has the size that the network was trained "
-            f"at, {module.config['data']['image_size']}; leave it out"
-        )
+    for key in ("image_size", "crop", "scale"):
+        trained = module.config["data"].get(key)
+        if settings.get(key) != trained:
+            raise UserError(
+                f"data.{key}={settings[key]}: an exported model has that of the network's training, {trained}; "
+                f"leave it out"
+            )
     data = instantiate(settings, "data")
     check_output(cfg.output_dir, "data.root", data.root)
     data.prepare_data()

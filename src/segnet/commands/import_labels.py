@@ -20,6 +20,7 @@ def run(cfg: DictConfig) -> None:
     for key, folder in (("input", cfg.input), ("images", cfg.images)):
         if folder is not None and Path(str(folder)).is_dir():
             check_output(out, key, str(folder), "output")
+            check_output(cfg.output_dir, key, str(folder))
     settings = OmegaConf.to_object(cfg)
     assert isinstance(settings, dict)
     wanted, ignore = settings["classes"], [str(label) for label in settings["ignore"]]

@@ -34,7 +34,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     if resuming:
         cfg = resume.saved(cfg)
         check_output(cfg.output_dir, "data.root", cfg.data.root)
-        choices.settle_data(cfg)  # nothing is open, unless the run was killed before that was written
+        choices.record_data(cfg)  # nothing is open, unless the run was killed before that was written
         if cfg.get("auto"):
             raise UserError(f"resume={cfg.output_dir}: was stopped before its recipe was chosen; start it anew")
     else:

@@ -1,14 +1,11 @@
 """One data module for every data set: patterns say where images and masks are, Lightning gets loaders."""
 
-import os
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-import torch
 from annotated_types import MinLen
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -16,20 +13,20 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from segnet import settings
-from segnet.data import cache, division
-from segnet.data.dataset import Batch, EpochSampler, Loader, Samples, collate, epoch_of, processes
-from segnet.data.decoded import Decoded, size_of
-from segnet.data.masks import Encoding, check_classes
+from segnet.data import cache, checks, crops, division, loading
+from segnet.data.dataset import Batch, Samples, collate, epoch_of
+from segnet.data.decoded import Decoded
+from segnet.data.masks import Encoding
+from segnet.data.native import Native
 from segnet.data.pairs import Layout, Pair, find
 from segnet.data.splits import SPLITS, Split
-from segnet.errors import UserError
 
 if TYPE_CHECKING:
     from segnet.data.on_device import Resident
 
 
 class SegmentationDataModule(LightningDataModule):
-    """Images and masks of a folder, resized to one size, in three splits.
+    """Images and masks of a folder in three splits, resized to one size, or with ``crop`` at their own.
 
     Args:
         root: folder of the data set.
@@ -47,8 +44,13 @@ class SegmentationDataModule(LightningDataModule):
         mask_drawn: where images state an EXIF rotation and masks none, masks were drawn on the ``upright`` image or on
             the pixels as ``stored``; null decides by their sizes.
         bits: in use in images of 16 bits, such as 12; null decides by the values of each. Prediction uses it too.
-        image_size: side in pixels, or [height, width]; at least 32.
-        augment: albumentations transforms for training, after the resizing; they may crop.
+        image_size: side in pixels, or [height, width]; at least 32. Null is 480, or the size of a crop.
+        crop: side in pixels, or [height, width], of the crops on which images larger than the network's input are
+            trained; they are evaluated whole, by a window of this size. Null resizes images to ``image_size``.
+        scale: factor on the height and width of the images of which crops are cut.
+        crop_share: of crops around a pixel of a rare class, see `segnet.data.crops.rare`; the others lie anywhere.
+        crops_per_epoch: how many training draws; null goes by area, see `segnet.data.crops.epoch_length`.
+        augment: albumentations transforms for training, after the resizing or cropping; they may crop.
         positive_share: of images that show the class in a training epoch, which keeps its length; in 0..1. Null
             draws every image once. Binary tasks only.
         batch_size: images per step and process.
@@ -67,6 +69,8 @@ class SegmentationDataModule(LightningDataModule):
         indices: after `setup`, of each split, into ``pairs``.
         drop_single: whether training leaves out a last batch that is not full, see `segnet.training.batches`.
         found: after `setup`, how many images there are, in a split or not.
+        arrays: what `load` reads.
+        plan: how crops are drawn; None without ``crop``.
     """
 
     def __init__(
@@ -83,7 +87,11 @@ class SegmentationDataModule(LightningDataModule):
         mask_drawn: Literal["upright", "stored"] | None = None,
         bits: settings.Bits | None = None,
         match: settings.Text | None = None,
-        image_size: settings.ImageSize = 480,
+        image_size: settings.ImageSize | None = None,
+        crop: settings.ImageSize | None = None,
+        scale: settings.CropScale = 1.0,
+        crop_share: settings.Share = 0.5,
+        crops_per_epoch: settings.Positive | None = None,
         augment: Sequence[Callable[..., Any]] | None = (),
         positive_share: settings.BetweenZeroAndOne | None = None,
         batch_size: settings.Positive = 4,
@@ -101,32 +109,22 @@ class SegmentationDataModule(LightningDataModule):
         self.layout = Layout(self.root, globs, masks, missing_mask, defect_free, mask_drawn, bits, match)
         self.mask, self.split = mask, split
         self.classes, self.num_classes = list(classes), num_classes
-        self.image_size = size_of(image_size)
+        self.plan, self.image_size = crops.plan(
+            crop, scale, crop_share, crops_per_epoch, image_size, positive_share, device_cache
+        )
         self.augment, self.batch_size, self.seed = list(augment or ()), batch_size, seed
         self.num_workers, self.positive_share, self.prepare, self.colors = num_workers, positive_share, prepare, colors
         self.cache_dir, self.cache_gb, self.device_cache = cache_dir, cache_gb, device_cache
-        self._check()
+        checks.check(batch_size, num_workers, device_cache, positive_share, self.classes, num_classes, colors)
         self.pairs, self.drop_single = list[Pair](), False
         self.indices: dict[str, list[int]] = {}
         self.found = 0
-        self._decoded = Decoded(self.pairs, mask, num_classes, self.image_size)
+        self.arrays = self._arrays()
         self._resident: Resident | None = None
 
-    def _check(self) -> None:
-        if type(self.batch_size) is not int or self.batch_size < 1:
-            raise UserError(f"data.batch_size={self.batch_size}: must be an integer of at least 1")
-        if self.num_workers != "auto" and (type(self.num_workers) is not int or self.num_workers < 0):
-            raise UserError(f"data.num_workers={self.num_workers}: must be 'auto' or at least 0")
-        if self.device_cache != "auto" and type(self.device_cache) is not bool:
-            raise UserError(f"data.device_cache={self.device_cache}: must be 'auto', true or false")
-        check_classes(self.classes, self.num_classes, self.colors)
-        share = self.positive_share
-        if share is not None and not 0 < share < 1:
-            raise UserError(f"data.positive_share={share}: must lie between 0 and 1, or be null")
-        if share is not None and self.num_classes > 1:
-            raise UserError(
-                f"data.positive_share={share} with {self.num_classes} classes: it is for binary tasks; set it to null"
-            )
+    def _arrays(self) -> Decoded:
+        given = self.pairs, self.mask, self.num_classes, self.image_size
+        return Native(*given, self.plan.scale) if self.plan else Decoded(*given)
 
     def prepare_data(self) -> None:
         """Make or download the data where it is missing, and build the cache; Lightning calls it in one process."""
@@ -144,17 +142,23 @@ class SegmentationDataModule(LightningDataModule):
         if not self.pairs:
             self.pairs, self.indices, self.found = find(self.layout, self.split)
             self.layout.tell_passed_over()
-            self._decoded = Decoded(self.pairs, self.mask, self.num_classes, self.image_size)
+            self.arrays = self._arrays()
             if self.cache_dir is not None:
-                self._decoded.use_cache(Path(str(self.cache_dir)), self.cache_gb)
+                self.arrays.use_cache(Path(str(self.cache_dir)), self.cache_gb)
         self.require(*division.NEEDED.get(stage or "", ()))
         if stage == "fit":
             division.require_masks(self.pairs, self.layout.masks)
             rank_zero_info(self.used(*SPLITS))
-            self._decoded.tell_absent(self.indices, self.classes)
+            self.arrays.tell_absent(self.indices, self.classes)
+            if self.plan:
+                rank_zero_info(loading.told(self.arrays, self.indices["train"], self.plan, self.classes))
             if self.trainer is not None:
-                self._resident = None  # frees an earlier one's memory first
-                self._resident = self._keep(self.trainer.strategy.root_device)
+                from segnet.data import on_device
+
+                self._resident, device = None, self.trainer.strategy.root_device  # frees an earlier one's memory first
+                self._resident = on_device.keep(
+                    self.device_cache, self.arrays.cached, self.indices, self.augment, self.seed, device
+                )
 
     def require(self, *splits: str) -> None:
         """Refuse a data set that has no image for one of these splits."""
@@ -165,17 +169,21 @@ class SegmentationDataModule(LightningDataModule):
         return division.told(splits, self.pairs, self.indices, self.found)
 
     def load(self, index: int) -> cache.Pair:
-        """Image uint8 (H, W, 3) and mask uint8 (H, W) of ``pairs[index]`` at ``image_size``."""
-        return self._decoded[index]
+        """Image uint8 (H, W, 3) and mask uint8 (H, W) of ``pairs[index]`` at ``image_size``, or whole at ``scale``."""
+        return self.arrays[index]
+
+    def example(self, index: int) -> cache.Pair:
+        """As `load`; with ``crop`` one crop, around a rare class if the image shows any."""
+        return loading.example(self.arrays, index, self.plan, self.seed)
+
+    @property
+    def epoch_length(self) -> int:
+        """How many images, or crops of them, a training epoch draws in all processes."""
+        return crops.epoch_length([self.arrays.size_at(index) for index in self.indices["train"]], self.plan)
 
     def class_frequencies(self) -> NDArray[np.int64]:
         """Pixels (2 or num_classes, 2) of the training split: of each class, and of the images in which it occurs."""
-        return self._decoded.frequencies(self.indices["train"])
-
-    def _keep(self, device: torch.device) -> "Resident | None":
-        from segnet.data import on_device
-
-        return on_device.keep(self.device_cache, self._decoded.cached, self.indices, self.augment, self.seed, device)
+        return self.arrays.frequencies(self.indices["train"])
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Lightning's hook: make images and masks where the loader gave their rows on the device only."""
@@ -183,19 +191,24 @@ class SegmentationDataModule(LightningDataModule):
             return batch
         return self._resident(batch)
 
-    def samples(self, split: str, augment: bool = True) -> Samples:
-        """The data set of a split; only ``train`` is augmented.
+    def samples(self, split: str, augment: bool = True, whole: bool = False) -> Samples:
+        """The data set of a split; only ``train`` is augmented, and only of it crops are drawn, unless ``whole``.
 
         Raises:
             UserError: the split has no image.
         """
         self.require(split)
         transforms = self.augment if split == "train" and augment else ()
+        if split == "train" and self.plan and not whole:
+            return crops.CropSamples(self.arrays, self.indices[split], self.plan.size, transforms, self.seed)
         return Samples(self.load, self.indices[split], transforms, self.seed)
 
-    def loader(self, split: str, augment: bool = True, resident: bool = False) -> DataLoader[Batch]:
+    def loader(
+        self, split: str, augment: bool = True, resident: bool = False, whole: bool = False
+    ) -> DataLoader[Batch]:
         """The loader of a split; ``train`` is shuffled and augmented, the others come in order of their names.
 
+        With ``crop``, batches are crops of ``train``, and single images of the others, or where ``whole`` of it too.
         With ``resident``, where the split is kept on the device, its batches are what `on_after_batch_transfer` makes
         whole.
 
@@ -203,39 +216,18 @@ class SegmentationDataModule(LightningDataModule):
             UserError: the split has fewer images than there are processes.
         """
         self.require(split)
-        train, workers = split == "train", self._workers()
+        train, count = split == "train" and not whole, len(self.indices[split])
+        rank, world = loading.ranks(self.trainer)
+        loading.check_ranks(split, count, world)
         kept = self._resident if resident and self._resident and split in self._resident.indices else None
-        if kept and self.num_workers == "auto":  # drawing takes 0.1 ms an image, which a GPU should not wait for
-            workers = min(2, workers) if train else 0
-            warnings.filterwarnings("ignore", "The '.*_dataloader' does not have many workers")
-        count = len(self.indices[split])
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if count < world:
-            raise UserError(
-                f"data.split gives {count} image(s) to {split}, fewer than the {world} processes; use fewer "
-                f"(trainer.devices, trainer.num_nodes)"
-            )
-        samples = kept.draws(split, augment and train) if kept else self.samples(split, augment)
-        positive = None
-        if train and self.positive_share is not None:
-            positive = np.array([(self.load(index)[1] == 1).any() for index in self.indices["train"]], np.bool_)
+        samples = kept.draws(split, augment and train) if kept else self.samples(split, augment and train, whole)
         epoch = partial(epoch_of, self.trainer) if resident and self.trainer else None
-        sampler = EpochSampler(count, self.seed, train, rank, world, positive, self.positive_share or 0.0, epoch)
-        return Loader(
-            samples,
-            batch_size=self.batch_size,
-            sampler=sampler,  # type: ignore[arg-type]
-            drop_last=train and self.drop_single,
-            collate_fn=None if kept else collate,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else every epoch would draw from the generator that dropout draws from
-            **processes(workers),
-        )
-
-    def _workers(self) -> int:
-        on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
-        auto = 0 if on_cpu else min(8, max(1, (os.cpu_count() or 1) - 1))
-        return auto if self.num_workers == "auto" else self.num_workers
+        share = self.positive_share if train else None
+        draws = self.seed, train, rank, world, epoch
+        sampler = loading.sampler(self.arrays, self.indices[split], self.plan if train else None, share, *draws)
+        workers = loading.workers(self.num_workers, self.trainer, kept is not None, train)
+        drop_last, size = train and self.drop_single, self.batch_size if train or not self.plan else 1
+        return loading.make(samples, sampler, size, workers, None if kept else collate, drop_last)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """See `loader`."""

@@ -57,9 +57,13 @@ class Samples(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, key: tuple[int, int, int] | int) -> Batch:
-        epoch, i, draw = key if isinstance(key, tuple) else (0, key, 0)
-        image, mask = self.load(self.indices[i])
+    def pair(self, epoch: int, i: int, draw: int) -> cache.Pair:
+        """What is transformed: image uint8 (H, W, 3) and mask uint8 (H, W)."""
+        return self.load(self.indices[i])
+
+    def __getitem__(self, key: tuple[int, ...] | int) -> Batch:
+        epoch, i, draw, *kind = key if isinstance(key, tuple) else (0, key, 0)
+        image, mask = self.pair(epoch, i, draw, *kind)
         if self.augment is not None:
             self.augment.set_random_seed(seed_of(self.seed, epoch, i, draw))
             out = self.augment(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))

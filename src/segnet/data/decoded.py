@@ -33,14 +33,18 @@ class Decoded:
 
     def use_cache(self, folder: Path, limit_gb: float) -> None:
         """Map the cache of these files, building it first where it is missing."""
-        files = [file for pair in self.pairs for file in (pair.image, pair.mask, *pair.more)]
-        key = cache.key_of(files, self.size, (self.encoding, {(pair.drawn, pair.bits) for pair in self.pairs}))
+        key = self._key(self.size)
         self.cached = cache.open_or_build(folder, key, self._decode, len(self.pairs), self.size, limit_gb)
         if self.cached is None:
             rank_zero_warn(
                 f"{len(self.pairs)} images at {self.size[0]}×{self.size[1]} exceed data.cache_gb={limit_gb}; they are "
                 f"decoded anew in every epoch"
             )
+
+    def _key(self, size: object) -> str:
+        """Of the cache of these files at a size."""
+        files = [file for pair in self.pairs for file in (pair.image, pair.mask, *pair.more)]
+        return cache.key_of(files, size, (self.encoding, {(pair.drawn, pair.bits) for pair in self.pairs}))
 
     def tell_absent(self, splits: dict[str, list[int]], classes: Sequence[str]) -> None:
         """Print the classes that no training or validation mask shows: their figures are missing or mean nothing.
@@ -75,15 +79,30 @@ class Decoded:
             return self._decode(index)
         return self.cached[0][index], self.cached[1][index]
 
+    def size_at(self, index: int) -> tuple[int, int]:
+        """(height, width) of the arrays of a pair."""
+        return self.size
+
+    def shows(self, index: int) -> bool:
+        """Whether the mask of a pair holds the class of a binary task."""
+        return bool((self[index][1] == 1).any())
+
     def _decode(self, index: int) -> cache.Pair:
         pair = self.pairs[index]
-        image, mask = pair.load(self.encoding, self.size)
+        image, mask = pair.load(self.encoding, self._target(index))
+        self._check(mask, pair)
+        return image, mask
+
+    def _target(self, index: int) -> tuple[int, int] | None:
+        """Size that a pair is resized to; None keeps its own."""
+        return self.size
+
+    def _check(self, mask: NDArray[np.uint8], pair: Pair) -> None:
         top = int(mask[mask != IGNORE_INDEX].max(initial=0))
         if top >= max(self.num_classes, 2):
             raise UserError(
                 f"{pair.mask}: holds class {top}, but data.num_classes={self.num_classes}; correct it or data.mask"
             )
-        return image, mask
 
     def frequencies(self, indices: Sequence[int]) -> NDArray[np.int64]:
         """Pixels (2 or num_classes, 2) of these pairs: of each class, and of the images in which it occurs.
@@ -99,8 +118,8 @@ class Decoded:
         return totals
 
 
-def size_of(value: int | Sequence[int]) -> tuple[int, int]:
-    """(height, width) that ``data.image_size`` says: one side, or both.
+def size_of(value: int | Sequence[int], key: str = "data.image_size") -> tuple[int, int]:
+    """(height, width) that a setting says: one side, or both.
 
     Raises:
         UserError: it says something else, or a side is too small for the networks.
@@ -108,4 +127,4 @@ def size_of(value: int | Sequence[int]) -> tuple[int, int]:
     sides = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(sides) == 2 and all(type(side) is int and side >= SMALLEST for side in sides):
         return sides[0], sides[1]
-    raise UserError(f"data.image_size={value}: must be one side or [height, width], at least {SMALLEST} pixels each")
+    raise UserError(f"{key}={value}: must be one side or [height, width], at least {SMALLEST} pixels each")

@@ -116,7 +116,8 @@ def _question(seen: Sequence[Look], held: Sequence[int], void: Sequence[int]) ->
     if len(held) == 2:
         ways = [f"{held[1]} is the class: data/mask=values 'data.mask.classes={_list(held)}'"]
     else:
-        ways.append(f"each is a class: data/mask=values 'data.mask.classes={_list(held[:IGNORE_INDEX])}'")
+        stored = f"'data.mask.classes={_list(held[:IGNORE_INDEX])}' 'data.mask.ignore={_list(void)}'"
+        ways.append(f"each is a class: data/mask=values {stored}")
     shown = _listed(held[:12]) + (" …" if len(held) > 12 else "")
     return UserError(f"{example}: the masks hold {shown}, which can mean several things; say which: {'; '.join(ways)}")
 

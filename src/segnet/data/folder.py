@@ -214,7 +214,11 @@ def _count(data: Data) -> None:
     """Names from a number of classes, or the number from the names; one class called defect where neither is known."""
     classes, count = data.get("classes"), data.get("num_classes")
     if classes is None:
-        data["classes"] = names(count if type(count) is int and count > 0 else 1)
+        mask = data["mask"] if isinstance(data["mask"], dict) else {}
+        stored = mask.get("classes") or mask.get("colors")  # background first in a binary task
+        listed = max(1, len(stored)) if isinstance(stored, list) else 1
+        listed = 1 if listed == 2 else listed
+        data["classes"] = names(count if type(count) is int and count > 0 else listed)
     if count is None:
         data["num_classes"] = len(data["classes"]) if isinstance(data["classes"], list) else None
 

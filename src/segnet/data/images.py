@@ -13,7 +13,17 @@ from torch import Tensor
 from segnet.data.decoding import EXTENSIONS, MAX_PIXELS, bits_of, deep_colour, opened, turned, unreadable
 from segnet.errors import UserError
 
-__all__ = ["EXTENSIONS", "MAX_PIXELS", "MaskKind", "read_raw_mask", "read_rgb", "resize", "resize_exact", "resize_pair"]
+__all__ = [
+    "EXTENSIONS",
+    "MAX_PIXELS",
+    "MaskKind",
+    "read_raw_mask",
+    "read_rgb",
+    "resize",
+    "resize_exact",
+    "resize_mask",
+    "resize_pair",
+]
 
 MaskKind = Literal["grey", "index", "rgb"]
 STRIP = 2**22  # pixels converted at a time
@@ -196,5 +206,11 @@ def resize_pair(
     if image.shape[:2] == size:
         return image, mask
     tensor = torch.tensor(image).permute(2, 0, 1)[None]
-    nearest = F.interpolate(torch.tensor(mask)[None, None], size, mode="nearest-exact")
-    return resize(tensor, size)[0].permute(1, 2, 0).numpy(), nearest[0, 0].numpy()
+    return resize(tensor, size)[0].permute(1, 2, 0).numpy(), resize_mask(mask, size)
+
+
+def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize a uint8 (H, W) mask to ``size``: each pixel is the nearest of the mask's."""
+    if mask.shape == size:
+        return mask
+    return F.interpolate(torch.tensor(mask)[None, None], size, mode="nearest-exact")[0, 0].numpy()

@@ -58,7 +58,7 @@ def read(path: Path, known: Known) -> list[str]:
             header = may_be_header
             continue
         if len(match) != 1:
-            some = f": {' and '.join(sorted(match)[:2])}" if match else ""
+            some = f" ({' and '.join(sorted(match)[:2])})" if match else ""
             raise UserError(
                 f"{path}:{number}: {called[1]!r} names {'more than one' if match else 'no'} image that data.images "
                 f"finds{some}; write its path relative to data.root"

@@ -19,10 +19,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from segnet import rules
 from segnet.data.images import resize_exact
 from segnet.data.masks import check_classes
 from segnet.deployment.onnx_model import OnnxModel
 from segnet.errors import UserError
+from segnet.settings import CropScale
 from segnet.training.module import SegmentationModule
 
 OPSET = 20
@@ -148,6 +150,7 @@ class ExportedModel:
 
     Attributes:
         classes, colors, image_size: as in `segnet.training.module.SegmentationModule`, from the metadata.
+        on_crops, scale: of `segnet.training.segmenter.Segmenter`, likewise.
         device: where it takes and gives tensors without a copy; ONNX Runtime goes from the CPU to a GPU by itself.
 
     Raises:
@@ -175,6 +178,7 @@ class ExportedModel:
                 if len(color) != 3 or any(type(value) is not int or not 0 <= value < 256 for value in color):
                     raise ValueError(f"{color} is no colour")
             height, width = (int(side) for side in self.metadata["image_size"])
+            rules.check("scale", scale := self.metadata.get("scale", 1.0), CropScale)
         except ModuleNotFoundError as error:
             raise UserError(f"ckpt_path={path}: {error}; pip install 'segnet-lightning[export]'") from error
         except Exception as error:  # both runtimes raise many kinds for a damaged file
@@ -182,6 +186,7 @@ class ExportedModel:
             raise UserError(f"ckpt_path={path}: not a model that export.py wrote ({reason})") from error
         self._run = run
         self.image_size = (height, width)
+        self.on_crops, self.scale = self.metadata.get("crop") is not None, scale
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 RGB (N, 3, H, W) to float32 probabilities (N, C, H, W)."""

@@ -19,6 +19,7 @@ from segnet.environment import autocast
 from segnet.errors import UserError
 from segnet.networks.replay import Replay
 from segnet.networks.segnet import SMALLEST, enable_mc_dropout
+from segnet.networks.window import BATCH, OVERLAP, Size, padded, size_at, slide
 from segnet.training.checkpoint import load_module
 from segnet.training.module import SegmentationModule
 
@@ -67,7 +68,8 @@ class Predictor:
     Args:
         model: a module in evaluation mode on its device, or an exported model.
         precision: Lightning's name; ``bf16-mixed`` and ``16-mixed`` compute in autocast.
-        tile: side of the sliding window in pixels, null to resize whole images as in training.
+        tile: side of the sliding window in pixels; null as in training: whole images resized, or the window of a
+            network's crops, at the scale of its training.
         overlap: share of a window that the next one covers again, in [0, 1).
         flips: average over mirror images.
         scales: average over the image at these multiples of its usual size.
@@ -80,11 +82,11 @@ class Predictor:
         model: SegmentationModule | ExportedModel,
         precision: str = "32-true",
         tile: int | None = None,
-        overlap: float = 0.25,
+        overlap: float = OVERLAP,
         flips: bool = False,
         scales: Sequence[float] = (1.0,),
         mc_samples: int = 0,
-        batch_size: int = 4,
+        batch_size: int = BATCH,
     ) -> None:
         if tile is not None and (type(tile) is not int or tile < SMALLEST):
             raise UserError(f"tile={tile}: must be null or a side of at least {SMALLEST} pixels")
@@ -103,7 +105,9 @@ class Predictor:
                 f"mc_samples={mc_samples}: the network has no dropout to sample from; train with "
                 f"model=bayesian_segnet (or model.net.dropout=0.5)"
             )
-        self.model, self.tile, self.overlap = model, tile, overlap
+        self.model, self.overlap = model, overlap
+        given = model.image_size if model.on_crops else None
+        self.window: Size | None = given if tile is None else (tile, tile)
         self.flips = FLIPS if flips else FLIPS[:1]
         self.scales, self.mc_samples, self.batch_size = tuple(scales), mc_samples, batch_size
         self.precision = precision
@@ -133,14 +137,15 @@ class Predictor:
             torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None] for image in images
         ]
         found: list[Prediction | None] = [None] * len(tensors)
-        whole = [i for i, t in enumerate(tensors) if self.tile is None or max(t.shape[-2:]) <= self.tile]
+        window = None if self.window is None or self.model.on_crops else self.window[0]
+        whole = [i for i, t in enumerate(tensors) if self.window is None or (window and max(t.shape[-2:]) <= window)]
         for start in range(0, len(whole), self.batch_size):
             part = whole[start : start + self.batch_size]
             given = self._given([tensors[i] for i in part])
             for i, moments in zip(part, self._moments(given, self.model.image_size), strict=True):
                 found[i] = self._prediction(moments)
         return [
-            self._prediction(self._tiled(*self._given([t]))) if f is None else f
+            self._prediction(self._slid(*self._given([t]))) if f is None else f
             for f, t in zip(found, tensors, strict=True)
         ]
 
@@ -207,32 +212,23 @@ class Predictor:
             out.append(self.model.probabilities(back)[0])
         return out
 
-    def _tiled(self, tensor: Tensor) -> Tensor:
-        """Slide a window over (1, 3, H, W) at its own scale and blend with a pyramid of weights."""
-        assert self.tile is not None
-        height, width = tensor.shape[-2:]
-        window = (min(self.tile, height), min(self.tile, width))
-        corners = [(top, left) for top in self._starts(height) for left in self._starts(width)]
-        ramp = torch.linspace(-1, 1, self.tile + 2)[1:-1].abs().neg().add(1)
-        weight = (ramp[: window[0], None] * ramp[None, : window[1]]).to(tensor.device)
-        total = torch.zeros(self._channels, height, width, device=tensor.device)
-        weights = torch.zeros(height, width, device=tensor.device)
-        for start in range(0, len(corners), self.batch_size):
-            part = corners[start : start + self.batch_size]
-            windows = [tensor[..., t : t + window[0], s : s + window[1]] for t, s in part]
-            for (t, s), moments in zip(part, self._moments(windows, window), strict=True):
-                total[:, t : t + window[0], s : s + window[1]] += moments * weight
-                weights[t : t + window[0], s : s + window[1]] += weight
-        return total.div_(weights)
+    def _slid(self, tensor: Tensor) -> Tensor:
+        """Moments of an image (1, 3, H, W) from a window that slides over it, at its own scale or that of training.
 
-    def _starts(self, side: int) -> list[int]:
-        """First pixels of the windows along a side, evenly spread, the last one flush with the end."""
-        assert self.tile is not None
-        if side <= self.tile:
-            return [0]
-        step = max(1, int(self.tile * (1 - self.overlap)))
-        count = -(-(side - self.tile) // step) + 1
-        return [round(i * (side - self.tile) / (count - 1)) for i in range(count)]
+        Of a network trained on crops the window has its full size everywhere, as in training; else it is as small as
+        the image along a side.
+        """
+        assert self.window is not None
+        own = tensor.shape[-2:]
+        size = size_at(own, self.model.scale) if self.model.on_crops else (own[0], own[1])
+        image = tensor if size == own else resize_exact(tensor, size)
+        image = padded(image, self.window) if self.model.on_crops else image
+
+        def run(windows: Sequence[Tensor], corners: object) -> list[Tensor]:
+            return self._moments(windows, (windows[0].shape[-2], windows[0].shape[-1]))
+
+        found = slide(image, self.window, run, self._channels, self.overlap, self.batch_size)[:, : size[0], : size[1]]
+        return found if size == own else F.interpolate(found[None], own, mode="bilinear")[0]
 
 
 def load_model(path: str, device: str, trusted: bool = False) -> SegmentationModule | ExportedModel:

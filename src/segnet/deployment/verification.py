@@ -31,6 +31,9 @@ def metadata(module: SegmentationModule, checkpoint: Path) -> dict[str, Any]:
         "classes": module.classes,
         "colors": module.colors,
         "image_size": list(module.image_size),
+        # Trained on crops of this size: larger images are for a window that slides over them, at this scale.
+        "crop": list(module.image_size) if module.on_crops else None,
+        "scale": module.scale,
         "mean": module.mean.flatten().tolist(),
         "std": module.std.flatten().tolist(),
         "commit": environment.commit(),
@@ -40,10 +43,10 @@ def metadata(module: SegmentationModule, checkpoint: Path) -> dict[str, Any]:
 
 
 def pairs(data: SegmentationDataModule, split: str, count: int) -> Iterator[Pair]:
-    """``count`` images and masks spread over a split, at the training size."""
+    """``count`` images and masks spread over a split, at the training size, or crops of that size."""
     indices = data.indices[split]
     for i in np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int):
-        yield data.load(indices[i])
+        yield data.example(indices[i])
 
 
 def sizes(height: int, width: int) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from segnet.files import atomic_write
 from segnet.networks.segnet import count_parameters
 from segnet.reports import tested
 from segnet.reports.evaluation import write_images
+from segnet.reports.model_card import teacher_row
 from segnet.reports.out_of_fold import FOLDER, Judged, write_table
 from segnet.runs.record import recorded
 from segnet.training.metrics import scores
@@ -158,6 +159,8 @@ def card(results: Results, module: SegmentationModule, data: SegmentationDataMod
         for name in kinds
     ]
     test = f"{images['test']} images kept apart" if images["test"] else "none kept apart"
+    seen = (results["teacher"] or {}).get("seen")
+    known = "\nThe teacher has seen images of the folds, so all these figures are optimistic.\n" if seen else ""
     teach = command_line("train", [*_without_folds(results["overrides"]), override("teacher", folder)])
     return f"""# Ensemble of {len(folds)} × {str(nets[0]["_target_"]).rpartition(".")[2]} on {data.root.name}
 
@@ -174,7 +177,7 @@ def card(results: Results, module: SegmentationModule, data: SegmentationDataMod
 | time | {results["seconds"]:.0f} s of training, {results["epochs"]} epochs a fold at most |
 | hardware | {results["hardware"]}, precision {results["precision"]} |
 | seed | {results["seed"]} |
-
+{teacher_row(results)}
 ```
 {command_line("train", results["overrides"])}
 ```
@@ -194,7 +197,7 @@ Out of fold, every image is predicted by the network that was trained without it
 with its mask at its own size; the pixels of all images are counted together. The same images have chosen the epochs, so
 this is slightly optimistic too. It judges the single networks; to judge the ensemble, keep a test split apart.
 The predictions are in `{FOLDER}/`.
-
+{known}
 ## One network for the device
 
 A single network can learn from this ensemble, which knows all images of the folds: only a test split that was kept

@@ -33,7 +33,7 @@ def examine(data: SegmentationDataModule, near: int, contact: int = 0) -> tuple[
     twins = seen.prints.twins(split_of, near)
     _tell_twins(data, twins, split_of, errors, warnings)
     warnings += [*_mixtures(data, seen), *_inverted(data, seen)]
-    if len(seen.sizes) > 1:
+    if len(seen.sizes) > 1 and not data.plan:
         warnings.append(f"{len(seen.sizes)} different image sizes; all are resized to {data.image_size}")
     place = {i: n for n, i in enumerate(split_of)}
     pairs = [(place[i], place[j], kind, i, j) for kind in ("exact", "near") for i, j in getattr(twins, kind)]

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ from segnet.files import atomic_write, cells
 from segnet.networks.segnet import count_parameters
 from segnet.reports import tested
 from segnet.runs.record import recorded
+from segnet.training.callbacks import draw_panel
 from segnet.training.metrics import calibration, calibration_error, scores
 from segnet.training.module import SegmentationModule
 from segnet.visualization.figures import confusion_figure, reliability_figure
-from segnet.visualization.overlays import grid, palette, panel, save
+from segnet.visualization.overlays import grid, palette, save
 
 
 def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule, cfg: DictConfig) -> float:
@@ -37,6 +38,8 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
         "checkpoint": str(cfg.ckpt_path),
         "images": len(module.image_counts.found),
         "image_size": list(data.image_size),
+        "crop": list(data.plan.size) if data.plan else None,
+        "scale": data.plan.scale if data.plan else None,
         "parameters": count_parameters(module.net),
         "overrides": recorded(folder),
         **surroundings(trainer.strategy.root_device, str(trainer.precision)),
@@ -49,7 +52,12 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
     wrong = {index: int(matrix.sum() - matrix.trace()) for index, matrix in module.image_counts.found}
     known = [(iou, index) for index, iou in image_ious(module) if not math.isnan(iou)]
     ranked = sorted(known, key=lambda image: (image[0], -wrong[image[1]]))
-    draw = drawer(trainer, module, data, cfg.split)
+    table = palette(len(module.classes), data.colors)
+    module.eval()  # without the dropout of Monte-Carlo samples
+
+    def draw(index: int) -> NDArray[np.uint8]:
+        return draw_panel(module, data, data.indices[cfg.split][index], table)
+
     (folder / "worst").mkdir(exist_ok=True)
     for rank, (iou, index) in enumerate(ranked[: cfg.worst]):
         save(folder / "worst" / f"{rank:02d}_iou{iou:.3f}.png", draw(index))
@@ -63,7 +71,9 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
     if f"{cfg.split}/false_alarm_images" in metrics:
         print("no pixel shows a defect, so there is no IoU; the false alarms say how good this is")
         counted = sum(int(matrix.sum()) for _, matrix in module.image_counts.found)
-        if ignored := 1 - counted / (len(module.image_counts.found) * math.prod(data.image_size)):
+        if ignored := 1 - counted / sum(
+            math.prod(data.arrays.size_at(data.indices[cfg.split][i])) for i, _ in module.image_counts.found
+        ):
             print(
                 f"but {ignored:.1%} of the pixels are ignored by data.mask={data.mask}: if they are the defect, "
                 f"as in masks of 0 and 255, set data/mask=threshold"
@@ -75,6 +85,11 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
 def sizes(module: SegmentationModule, data: SegmentationDataModule) -> dict[str, str]:
     """At which size ``iou`` and ``iou_own_size`` are counted, for people."""
     tested_at, trained_at = ("×".join(map(str, size)) for size in (data.image_size, module.image_size))
+    if data.plan:
+        return {
+            "iou": f"of whole images at scale {data.plan.scale:g}, in windows of {tested_at} as predict.py slides",
+            "iou_own_size": "at the images' own size, of masks as predict.py writes them",
+        }
     return {
         "iou": f"at {tested_at}, as the network gets images and masks",
         "iou_own_size": f"at the images' own size, of masks as predict.py writes them (network at {trained_at})",
@@ -118,20 +133,3 @@ def write_images(
 
 def _cell(iou: float) -> str:
     return "" if math.isnan(iou) else f"{iou:.6f}"
-
-
-def drawer(
-    trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule, split: str
-) -> Callable[[int], NDArray[np.uint8]]:
-    """A function from an index within the split to the panel of that image, (H, 4 W + 3·8, 3) uint8 RGB."""
-    samples, table = data.samples(split), palette(len(module.classes), data.colors)
-    module.eval()  # without the dropout of Monte-Carlo samples
-
-    def draw(index: int) -> NDArray[np.uint8]:
-        image, mask = samples.load(samples.indices[index])
-        tensor = torch.tensor(image).permute(2, 0, 1)[None].to(module.device)
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            guess = module.decide(module.logits(tensor))[0].cpu().numpy()
-        return panel(image, mask, guess, table, binary=len(module.classes) == 1)
-
-    return draw

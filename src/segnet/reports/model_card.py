@@ -9,6 +9,7 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.training.module import SegmentationModule
 
 PHOTOS = 4
+UNTESTED = "There was no test. The validation images chose the checkpoint, so their figures are optimistic.\n"
 
 
 def card(results: dict[str, Any], module: SegmentationModule, data: SegmentationDataModule, photos: int) -> str:
@@ -24,6 +25,14 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
     config: dict[str, Any] = module.config or {}
     model = config.get("model", {})
     height, width = data.image_size
+    at, resized = f"{height} × {width}", f"{height} × {width}, bilinear with antialiasing"
+    counted = f"at {at}, the size that the network gets images and masks at"
+    if data.plan:
+        at = f"whole images, scale {data.plan.scale:g}"
+        resized = f"by {data.plan.scale:g}, bilinear with antialiasing; trained on crops of {data.plan}"
+        if data.plan.scale == 1:
+            resized = f"none; trained on crops of {data.plan}"
+        counted = f"over {at}, by a sliding window of {height} × {width} as in `predict.py`; in training over crops"
     metrics = results["metrics"]
 
     def value(name: str) -> str:
@@ -63,7 +72,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 
 | | |
 |---|---|
-| resize | {height} × {width}, bilinear with antialiasing |
+| resize | {resized} |
 | normalise | mean {_list(module.mean)}, standard deviation {_list(module.std)} |
 | augmentation | {", ".join(augment) or "none"} |
 
@@ -79,7 +88,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 | time | {results["seconds"]:.0f} s, {results["seconds_per_epoch"]} s an epoch, {rate} images/s |
 | hardware | {results["hardware"]}, precision {results["precision"]} |
 | seed | {results["seed"]} |
-{_teacher(results)}
+{teacher_row(results)}
 ```
 {command_line("train", results["overrides"])}
 ```
@@ -87,13 +96,13 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 {_recipe(results.get("recipe") or [])}## Results
 
 Training and validation figures are of the best epoch; training figures are taken while the weights change.
-They are counted at {height} × {width}, the size that the network gets images and masks at.
-{"" if tested else "There was no test." + chr(10)}{_seen(results)}
+They are counted {counted}.
+{"" if tested else UNTESTED}{seen_by_teacher(results)}
 | metric | training | validation | test |
 |---|---:|---:|---:|
 {chr(10).join(lines)}
 
-| IoU of class | validation, {height} × {width} | test, {height} × {width} | test, images' own size |
+| IoU of class | validation, {at} | test, {at} | test, images' own size |
 |---|---:|---:|---:|
 {chr(10).join(ious)}
 
@@ -123,14 +132,14 @@ def _recipe(choices: list[dict[str, str]]) -> str:
     return f"## Recipe\n\nChosen by `experiment=auto`.\n\n| override | reason |\n|---|---|\n{rows}\n\n"
 
 
-def _teacher(results: dict[str, Any]) -> str:
+def teacher_row(results: dict[str, Any]) -> str:
     """A row of the table of the training, for a network that had a teacher."""
     given = results.get("teacher")
     told = given and f"`{given['path']}`, weight {given['weight']}, temperature {given['temperature']}"
     return f"| teacher | {told} |\n" if told else ""
 
 
-def _seen(results: dict[str, Any]) -> str:
+def seen_by_teacher(results: dict[str, Any]) -> str:
     """Which figures are optimistic because of the teacher."""
     seen = (results.get("teacher") or {}).get("seen")
     told = " and ".join(

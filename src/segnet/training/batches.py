@@ -21,7 +21,7 @@ def settle_last_batch(net: nn.Module, data: SegmentationDataModule) -> None:
     """
     data.drop_single = False
     world = data.trainer.world_size if data.trainer else 1
-    images = len(data.indices["train"]) // world
+    images = data.epoch_length // world
     if (data.batch_size > 1 and images % data.batch_size != 1) or _can_train_on_one(net, data):
         return
     name = type(net).__name__

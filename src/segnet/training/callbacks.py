@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
 from torch.optim.swa_utils import update_bn
 
 from segnet.data.datamodule import SegmentationDataModule
-from segnet.data.dataset import Batch, collate
+from segnet.data.dataset import Batch
+from segnet.data.images import resize_mask, resize_pair
 from segnet.errors import UserError
 from segnet.files import atomic_write
 from segnet.settings import NotNegative, PathText, Positive
 from segnet.training.module import SegmentationModule
 from segnet.visualization.figures import confusion_figure
-from segnet.visualization.overlays import palette, panel
+from segnet.visualization.overlays import drawn_at, palette, panel
 
 
 class EpochTable(Callback):
@@ -226,21 +228,29 @@ def draw_panels(
     module: SegmentationModule, data: SegmentationDataModule, split: str, count: int
 ) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
     """Panels of ``count`` images spread over a split, foreground first where a binary task has any."""
-    samples = data.samples(split)
-    order = list(range(len(samples)))
+    indices = data.indices[split]
+    order = list(range(len(indices)))
     binary = len(module.classes) == 1
     if binary:  # an image without a defect shows little
-        order = [i for i in order if (samples.load(samples.indices[i])[1] == 1).any()] or order
+        order = [i for i in order if data.arrays.shows(indices[i])] or order
     picks = [order[i] for i in np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
     table = palette(len(module.classes), data.colors)
-    panels = []
     was_training = module.training
     module.eval()
-    for i in dict.fromkeys(picks):
-        batch = collate([samples[i]])
-        with torch.no_grad(), module.trainer.precision_plugin.forward_context():
-            guess = module.decide(module.logits(batch["image"].to(module.device)))[0].cpu().numpy()
-        image = batch["image"][0].permute(1, 2, 0).numpy()
-        panels.append(panel(image, batch["mask"][0].numpy(), guess, table, binary))
+    panels = [draw_panel(module, data, indices[i], table) for i in dict.fromkeys(picks)]
     module.train(was_training)
     return panels
+
+
+def draw_panel(
+    module: SegmentationModule, data: SegmentationDataModule, index: int, table: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Image, truth, prediction and errors of ``data.pairs[index]``, see `panel`; a large image is drawn smaller."""
+    image, mask = data.load(index)
+    tensor = torch.tensor(image).permute(2, 0, 1)[None].to(module.device)
+    with torch.no_grad(), module.trainer.precision_plugin.forward_context():
+        guess = module.decided(tensor).byte().cpu().numpy()
+    if module.on_crops:
+        size = drawn_at(mask.shape)
+        image, mask, guess = *resize_pair(image, mask, size), resize_mask(guess, size)
+    return panel(image, mask, guess, table, binary=len(module.classes) == 1)

@@ -15,7 +15,7 @@ Batch = dict[str, Tensor]
 class ImageCounts(Callback):
     """Counts every image of a test by itself, and brings the counts of all processes together.
 
-    It reads ``logits`` (N, C, H, W) of what ``test_step`` returns.
+    It reads ``logits`` (N, C, H, W) of what ``test_step`` returns, or the ``confusion`` (K, K) of a single image.
 
     Attributes:
         found: index and confusion matrix int64 (K, K) on the CPU of each image of the last test, see `Counts`.
@@ -39,6 +39,9 @@ class ImageCounts(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count the images of a batch."""
+        if "confusion" in outputs:
+            self.found.append((int(batch["index"]), outputs["confusion"].cpu()))
+            return
         logits, masks = outputs["logits"], batch["mask"]
         for i, index in enumerate(batch["index"].tolist()):
             confusion, _ = self.counts.count(logits[i : i + 1], masks[i : i + 1])

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 
 from segnet.data.masks import IGNORE_INDEX
 
+STRIP = 2**20  # pixels of a large image that are counted at a time
 BINS = 512  # of the probability; average precision is exact up to ties within a bin
 
 
@@ -45,15 +46,30 @@ class Counts(Metric):
             target: (N, H, W) integer class indices.
         """
         predicted = (logits[:, 0] > 0).long() if self.num_classes == 1 else logits.argmax(1)
+        if not self.histogram.numel():
+            return self._counted(predicted, None, target)
+        confidence = logits[:, 0].float().sigmoid() if self.num_classes == 1 else logits.float().softmax(1).amax(1)
+        return self._counted(predicted, confidence, target)
+
+    def count_probabilities(self, probabilities: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """As `count`, of probabilities (C, H, W) and the mask (H, W) of one image; in strips, as it may be large."""
+        rows = max(1, STRIP // target.shape[-1])
+        total = torch.zeros_like(self.confusion), torch.zeros_like(self.histogram)
+        for part, truth in zip(torch.split(probabilities, rows, 1), torch.split(target, rows), strict=True):
+            binary = self.num_classes == 1
+            predicted = (part[0] > 0.5).long() if binary else part.argmax(0)
+            found = self._counted(predicted, part[0] if binary else part.amax(0), truth)
+            total = total[0] + found[0], total[1] + found[1]
+        return total
+
+    def _counted(self, predicted: Tensor, confidence: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Of decisions and confidences of the target's shape; without confidences no histogram."""
         known = target != IGNORE_INDEX
         target = target.long()
         confusion = _count(target * self.size + predicted, known, self.size**2).view_as(self.confusion)
-        if not self.histogram.numel():
+        if confidence is None or not self.histogram.numel():
             return confusion, torch.zeros_like(self.histogram)
-        if self.num_classes == 1:
-            confidence, row = logits[:, 0].float().sigmoid(), target
-        else:
-            confidence, row = logits.float().softmax(1).amax(1), (predicted == target).long()
+        row = target if self.num_classes == 1 else (predicted == target).long()
         bins = (confidence * BINS).long().clamp(0, BINS - 1)  # also where it is NaN
         return confusion, _count(row * BINS + bins, known, 2 * BINS).view_as(self.histogram)
 

@@ -21,6 +21,7 @@ from segnet.training.losses import set_class_weights
 from segnet.training.metrics import Counts, MeanLoss, names, scores, unseen
 from segnet.training.schedules import attach
 from segnet.training.segmenter import Segmenter
+from segnet.training.whole_images import evaluate
 
 Batch = dict[str, Tensor]
 STAGES = ("train", "val", "test")
@@ -37,7 +38,7 @@ class SegmentationModule(Segmenter):
             ``total_iters``) and was not given is the run's number of steps, and it then steps per batch,
             otherwise per epoch.
         classes: class names; one name is a binary task.
-        image_size: (height, width) that images have in training, and get in `forward`.
+        image_size: (height, width) that images have in training (or crops of them), and get in `forward`.
         mean: of the RGB channels in 0..1, for normalisation on the device.
         std: their standard deviations.
         class_weights: factors of the loss per class (binary: of the positive class), or
@@ -110,27 +111,30 @@ class SegmentationModule(Segmenter):
             self.net.compile(mode=self.compile_mode)  # in place: the names of the weights stay
 
     def _counts(self, stage: str) -> Counts:
-        counts: Counts = getattr(self, f"{stage}_counts")
-        return counts
+        return getattr(self, f"{stage}_counts")  # type: ignore[no-any-return]
 
     def _results(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, confusion matrix and histogram of a training batch; nothing here waits for a GPU."""
-        loss, logits = self._loss(batch, sampled=False)
-        if self.teacher is not None:
-            loss = self.teacher(loss, logits, batch)
+        loss, logits = self._loss(batch)
+        loss = loss if self.teacher is None else self.teacher(loss, logits, batch)
         return loss, *self._counts("train").count(logits.detach(), batch["mask"])
 
-    def _loss(self, batch: Batch, sampled: bool) -> tuple[Tensor, Tensor]:
-        logits = self.mean_of_samples(batch["image"], self.mc_samples) if sampled else self.logits(batch["image"])
+    def _loss(self, batch: Batch, samples: int = 0) -> tuple[Tensor, Tensor]:
+        logits = self.mean_of_samples(batch["image"], samples) if samples else self.logits(batch["image"])
         with torch.autocast(logits.device.type, enabled=False):
             loss: Tensor = self.loss(logits, batch["mask"].long())
         return loss, logits
 
-    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
-        loss, logits = self._loss(batch, sampled=stage == "test" and self.mc_samples > 0)
-        return self._keep(stage, loss, self._counts(stage).count(logits, batch["mask"]), batch), logits
+    def _step(self, batch: Batch, stage: str, samples: int = 0) -> Batch:
+        """Loss and logits of a batch; trained on crops, loss and confusion matrix of a whole image."""
+        if self.on_crops:
+            loss, *counted = evaluate(self, self.loss, self._counts(stage), batch["image"], batch["mask"], samples)
+            return {"loss": self._keep(stage, loss, counted, batch), "confusion": counted[0]}
+        loss, logits = self._loss(batch, samples)
+        found = self._counts(stage).count(logits, batch["mask"])
+        return {"loss": self._keep(stage, loss, found, batch), "logits": logits}
 
-    def _keep(self, stage: str, loss: Tensor, counted: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
+    def _keep(self, stage: str, loss: Tensor, counted: Sequence[Tensor], batch: Batch) -> Tensor:
         self._counts(stage).update(*counted)
         getattr(self, f"{stage}_loss").update(loss.detach(), len(batch["image"]))
         return loss
@@ -146,7 +150,7 @@ class SegmentationModule(Segmenter):
         every = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
         if check_is_due(loss.device, batch_idx, every, last=self.trainer.is_last_batch):
             self._check_finite(batch if loss.device.type == "cpu" else None)
-        return self._keep("train", loss, (counted[0], counted[1]), batch)
+        return self._keep("train", loss, counted, batch)
 
     def _check_finite(self, batch: Batch | None = None) -> None:
         """Stop where a loss was not finite, that of this batch if one is given."""
@@ -179,12 +183,11 @@ class SegmentationModule(Segmenter):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One loss."""
-        return self._step(batch, "val")[0]
+        return self._step(batch, "val")["loss"]
 
     def test_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """One loss, and the logits for `ImageCounts`."""
-        loss, logits = self._step(batch, "test")
-        return {"loss": loss, "logits": logits}
+        """One loss, and what `ImageCounts` reads."""
+        return self._step(batch, "test", self.mc_samples)
 
     def on_train_epoch_start(self) -> None:
         """Draw dropout by seed, epoch and process, so that a resumed run draws what the whole one would have."""

@@ -1,6 +1,6 @@
 """A network and what it needs to turn images into decisions: its classes, the size and the scale of its input."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from segnet.data.images import resize_exact
+from segnet.networks import window
 from segnet.networks.segnet import enable_mc_dropout
 
 
@@ -18,7 +19,7 @@ class Segmenter(LightningModule):
     Args:
         net: the network.
         classes: class names; one name is a binary task.
-        image_size: (height, width) that images get in `forward`, as in training.
+        image_size: (height, width) that images get in `forward`, or that crops have, as in training.
         mean: of the RGB channels in 0..1, for normalisation on the device.
         std: of the same.
         channels_last: keep weights and activations in the layout that fast convolutions want.
@@ -66,6 +67,16 @@ class Segmenter(LightningModule):
         found: int | None = self.config.get("data", {}).get("bits")
         return found
 
+    @property
+    def on_crops(self) -> bool:
+        """Whether it was trained on crops of ``image_size``, by which it then slides over images."""
+        return self.config.get("data", {}).get("crop") is not None
+
+    @property
+    def scale(self) -> float:
+        """Of images whose crops it was trained on."""
+        return float(self.config.get("data", {}).get("scale", 1.0))
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits float32 (N, C, H, W) of uint8 RGB images (N, 3, H, W) of any size.
 
@@ -93,6 +104,35 @@ class Segmenter(LightningModule):
     def decide(self, logits: Tensor) -> Tensor:
         """Class indices (N, H, W) int64; 0 and 1 for a binary task."""
         return (logits[:, 0] > 0).long() if len(self.classes) == 1 else logits.argmax(1)
+
+    def slide(
+        self, image: Tensor, samples: int = 0, seen: Callable[[Tensor, Sequence[window.Corner]], None] | None = None
+    ) -> Tensor:
+        """Class probabilities float32 (C, H, W) of an image (1, 3, H, W), blended over windows of ``image_size``.
+
+        Args:
+            image: RGB in 0..255, at the scale of the training.
+            samples: as in `mean_of_samples`; 0 for one pass.
+            seen: gets the logits (N, C, h, w) of windows, and where these lie.
+        """
+
+        def run(windows: Sequence[Tensor], corners: Sequence[window.Corner]) -> Tensor:
+            batch = torch.cat(list(windows)).contiguous(memory_format=torch.channels_last)
+            logits = self.mean_of_samples(batch, samples) if samples else self.logits(batch)
+            if seen is not None:
+                seen(logits, corners)
+            return self.probabilities(logits)
+
+        height, width = image.shape[-2:]
+        blended = window.slide(window.padded(image, self.image_size), self.image_size, run, len(self.classes))
+        return blended[:, :height, :width]
+
+    def decided(self, image: Tensor) -> Tensor:
+        """Class indices (H, W) int64 of an image (1, 3, H, W) as the data give it: at ``image_size``, or by windows."""
+        if not self.on_crops:
+            return self.decide(self.logits(image))[0]
+        probabilities = self.slide(image)
+        return (probabilities[0] > 0.5).long() if len(self.classes) == 1 else probabilities.argmax(0)
 
     def mean_of_samples(self, images: Tensor, count: int) -> Tensor:
         """Logits of the mean probabilities over ``count`` samples of the dropout (Bayesian SegNet, section 3)."""

@@ -15,6 +15,7 @@ VOID = (90, 90, 90)
 MISSED = (255, 150, 0)
 FALSE_ALARM = (60, 140, 255)
 WRONG = (255, 60, 60)
+SIDE = 1024  # of a panel's images at most, where they are larger than the network's input
 STRIP = 2**20  # pixels drawn at a time, so that large images take little more than their own memory
 
 
@@ -70,10 +71,18 @@ def panel(
     return np.concatenate([part for one in shown for part in (rule, one)][1:], axis=1)
 
 
+def drawn_at(size: Sequence[int]) -> tuple[int, int]:
+    """(height, width) that an image of this size is drawn at: no side above `SIDE`."""
+    height, width = (max(1, round(side * min(1, SIDE / max(size)))) for side in size)
+    return height, width
+
+
 def grid(panels: Sequence[Image]) -> Image:
-    """Panels of one size below each other with a white rule: (n H + (n - 1)·8, W, 3) uint8 RGB."""
-    rule = np.full((8, panels[0].shape[1], 3), 255, np.uint8)
-    return np.concatenate([part for one in panels for part in (rule, one)][1:])
+    """Panels below each other with a white rule, narrower ones filled up with white: uint8 RGB (H, W, 3)."""
+    width = max(panel.shape[1] for panel in panels)
+    rule = np.full((8, width, 3), 255, np.uint8)
+    wide = [np.pad(p, [(0, 0), (0, width - p.shape[1]), (0, 0)], constant_values=255) for p in panels]
+    return np.concatenate([part for one in wide for part in (rule, one)][1:])
 
 
 def save(path: Path, image: Image) -> None:

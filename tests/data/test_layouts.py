@@ -1,0 +1,199 @@
+"""Where images and masks are is found from the names of the files, where one reading fits; else it is asked."""
+
+import shlex
+
+import numpy as np
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from PIL import Image
+
+from segnet.data import layouts
+from segnet.data.pairs import Layout
+from segnet.data.splits import SPLITS, ByList, ByPattern
+from segnet.errors import UserError
+
+N = range(9)
+CITY = "leftImg8bit/{0}/{1}/{1}_{2:06d}_leftImg8bit.png", "gtFine/{0}/{1}/{1}_{2:06d}_gtFine_labelIds.png"
+WORDS = ["big_crack", "small_crack", "big_stain", "small_stain", "dent"]
+THREE = ("train", "val", "test")
+# Each tree: the images, and the mask or masks of each.
+TREES = {
+    "capitals": [(f"Images/{i}.jpg", f"Masks/{i}.png") for i in N],
+    "image, label": [(f"image/{i:04d}.png", f"label/{i:04d}.png") for i in N],
+    "imgs, gt": [(f"imgs/{i}.bmp", f"gt/{i}.bmp") for i in N],
+    "annotations": [(f"images/x{i}.jpg", f"annotations/x{i}.png") for i in N],
+    "_mask": [(f"images/{i}.jpg", f"masks/{i}_mask.png") for i in N],
+    "_gt in one folder": [(f"data/{i}.jpg", f"data/{i}_gt.png") for i in N],
+    "as DRIVE": [(f"images/{i}_training.tif", f"1st_manual/{i}_manual1.gif") for i in range(21, 30)],
+    "as CrackForest": [(f"Images/{i:03d}.jpg", f"Masks/{i:03d}_label.PNG") for i in N],
+    "as magnetic tiles": [(f"MT_{k}/Imgs/e_num_{i}.jpg", f"MT_{k}/Imgs/e_num_{i}.png") for k in "AB" for i in N],
+    "as CamVid": [(f"{s}/{i}.png", f"{s}annot/{i}.png") for s in THREE for i in range(4)],
+    "as Cityscapes": [
+        (CITY[0].format(s, c, i), CITY[1].format(s, c, i)) for s in THREE[:2] for c in ("bonn", "ulm") for i in range(3)
+    ],
+    "as VOC": [(f"JPEGImages/2007_{i:06d}.jpg", f"SegmentationClass/2007_{i:06d}.png") for i in N],
+    "as ISIC": [(f"ISIC_Input/ISIC_{i:07d}.jpg", f"ISIC_GroundTruth/ISIC_{i:07d}_segmentation.png") for i in N],
+    "as DeepGlobe": [(f"train/{i * 37}_sat.jpg", f"train/{i * 37}_mask.png") for i in N],
+    "beside": [(f"{i}.jpg", f"{i}.png") for i in N],
+    "beside, one suffix": [(f"{i}.png", f"{i}_mask.png") for i in N],
+    "suffix in capitals": [(f"images/{i}.JPG", f"masks/{i}.PNG") for i in N],
+    "several suffixes": [(f"images/{i}.{'JPG' if i % 3 else 'png'}", f"masks/{i}.png") for i in N],
+    "masks of several suffixes": [(f"images/{i}.jpg", f"masks/{i}.{'png' if i % 2 else 'bmp'}") for i in N],
+    "another beginning": [(f"images/img_{i:03d}.jpg", f"masks/mask_{i:03d}.png") for i in N],
+    "both ends": [(f"all/img_{i:03d}_rgb.png", f"all/lab_{i:03d}_seg.png") for i in N],
+    "words": [(f"images/{w}.jpg", f"labels/{w}.png") for w in WORDS],
+    "nested": [(f"images/a{i % 2}/b{i % 3}/{i:03d}.png", f"masks/a{i % 2}/b{i % 3}/{i:03d}.png") for i in N],
+    "the same names": [(f"images/{c}/f_{i:06d}.jpg", f"masks/{c}/f_{i:06d}.png") for c in "abc" for i in range(3)],
+    "train/images": [(f"{s}/images/{i}.jpg", f"{s}/masks/{i}.png") for s in THREE for i in range(4)],
+    "images/train": [(f"images/{s}/{i}.jpg", f"masks/{s}/{i}.png") for s in THREE for i in range(4)],
+    "train_images": [(f"{s}_images/{i}.png", f"{s}_masks/{i}.png") for s in THREE for i in range(4)],
+    "objects in folders": [(f"images/{i}.png", [f"masks/{i}/{j}.png" for j in range(1 + i % 3)]) for i in N],
+    "objects in one folder": [(f"images/{i}.png", [f"masks/{i}_{j}.png" for j in range(1 + i % 3)]) for i in N],
+    "as Data Science Bowl": [
+        (f"s/{i}ab/images/{i}ab.png", [f"s/{i}ab/masks/{j}{i}.png" for j in range(1 + i % 3)]) for i in N
+    ],
+    "three": [(f"Images/{i}.jpg", f"Masks/{i}.png") for i in range(3)],
+    "one": [("Images/a.jpg", "Masks/a.png")],
+    "spaces": [(f"my images/part {i}.png", f"my masks/part {i}.png") for i in N],
+    "brackets": [(f"images [a]/p[{i}].png", f"masks [a]/p[{i}].png") for i in N],
+    "braces": [(f"im{{1}}/p{i}.png", f"ma{{1}}/p{i}.png") for i in N],
+    "a name of two suffixes": [(f"images/{i}.jpg", f"masks/{i}.jpg.png") for i in N],
+    "numbers that tell": [(f"set/{i}_1.png", f"set/{i}_2.png") for i in N],
+}  # fmt: skip
+
+
+def photo(root, name, i):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+
+
+def mask(root, name, i):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((16, 16), np.uint8)
+    pixels[2 : 4 + i % 9, 3:9] = 255
+    Image.fromarray(pixels).save(path)
+
+
+def make(root, tree):
+    """Write a tree; which masks each image has."""
+    pairs = {}
+    for i, (image, masks) in enumerate(tree):
+        photo(root, image, i)
+        pairs[image] = sorted([masks] if isinstance(masks, str) else masks)
+        for name in pairs[image]:
+            mask(root, name, i)
+    return pairs
+
+
+def pairs_of(root, found):
+    images = [found.images] if isinstance(found.images, str) else found.images
+    layout = Layout(root, images, found.masks, match=found.match)
+    return {i: sorted(m.relative_to(root).as_posix() for m in layout.masks_of(i)) for i in layout.list_images()}
+
+
+@pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
+def test_every_image_gets_its_mask_and_no_other(tmp_path, tree):
+    written = make(tmp_path, tree)
+    assert pairs_of(tmp_path, layouts.find(tmp_path)) == written
+
+
+@pytest.mark.parametrize("name", ["as CamVid", "train/images", "images/train", "train_images"])
+def test_folders_called_train_val_and_test_are_the_splits(tmp_path, name):
+    written = make(tmp_path, TREES[name])
+    split = layouts.find(tmp_path).split
+    assert split.by == "pattern"
+    found = ByPattern(split.train, split.val, split.test)(tmp_path, sorted(written))
+    assert {s: set(images) for s, images in found.items()} == {s: {i for i in written if s in i} for s in SPLITS}
+
+
+@pytest.mark.parametrize(
+    "names", [("training", "validation", "testing"), ("train", "valid", "test"), ("Train", "Val", "Test")]
+)
+def test_other_words_for_the_splits(tmp_path, names):
+    names = names.split()
+    make(tmp_path, [(f"{s}/img/{i}.jpg", f"{s}/lab/{i}.png") for s in names for i in range(3)])
+    split = layouts.find(tmp_path).split
+    assert (split.train, split.val, split.test) == tuple(f"{name}/*" for name in names)
+
+
+def test_without_a_folder_for_validation_a_share_of_the_training_images_is_it(tmp_path):
+    written = make(tmp_path, [(f"{s}/img/{i}.jpg", f"{s}/lab/{i}.png") for s in ("train", "test") for i in range(20)])
+    found = layouts.find(tmp_path)
+    assert "none for validation: 15% of the training images" in found.told[0]
+    parts = ByPattern(found.split.train, found.split.val, found.split.test)(tmp_path, sorted(written))
+    assert len(parts["val"]) == 3
+    assert set(parts["train"]) | set(parts["val"]) == {i for i in written if i.startswith("train/")}
+    assert not set(parts["train"]) & set(parts["val"])
+    assert set(parts["test"]) == {i for i in written if i.startswith("test/")}
+
+
+def test_test_images_without_masks_are_left_out_and_told(tmp_path):
+    written = make(
+        tmp_path, [(f"{s}/images/{i}.jpg", f"{s}/masks/{i}.png") for s in ("train", "val") for i in range(4)]
+    )
+    for i in range(3):
+        photo(tmp_path, f"test/images/{i}.jpg", 90 + i)
+    found = layouts.find(tmp_path)
+    assert pairs_of(tmp_path, found) == written
+    assert found.told == ["3 images of test have no masks and are left out"]
+
+
+@pytest.mark.parametrize("folder", ["", "ImageSets/Segmentation"])
+def test_lists_are_the_split(tmp_path, folder):
+    make(tmp_path, TREES["_mask"])
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for name, part in (("train", range(6)), ("val", range(6, 9))):
+        (tmp_path / folder / f"{name}.txt").write_text("\n".join(map(str, part)))
+    split = layouts.find(tmp_path).split
+    assert split.by == "list"
+    assert ByList(split.train, split.val, split.test)(tmp_path, [f"images/{i}.jpg" for i in N])["val"] == [
+        "images/6.jpg", "images/7.jpg", "images/8.jpg"
+    ]  # fmt: skip
+
+
+def test_images_and_masks_as_ever_come_before_any_other_folder(tmp_path):
+    written = make(tmp_path, [(f"images/{i}.png", f"masks/{i}.png") for i in N])
+    for i in N:
+        mask(tmp_path, f"edges/{i}.png", i)
+        photo(tmp_path, f"overlays/{i}.png", 50 + i)
+    assert pairs_of(tmp_path, layouts.find(tmp_path)) == written
+
+
+@pytest.mark.parametrize("more", ["edges/{}.png", "masks/{}_edges.png", "second/{}_b.gif"])
+def test_of_several_layouts_each_can_be_pasted(tmp_path, more):
+    tree = [(f"imgs/{i}.png", f"labels/{i}.png") for i in N]
+    first = make(tmp_path, tree)
+    second = {f"imgs/{i}.png": [more.format(i)] for i in N}
+    for i in N:
+        mask(tmp_path, more.format(i), i)
+    with pytest.raises(UserError, match="2 layouts fit its files; choose one") as error:
+        layouts.find(tmp_path)
+    ways = []
+    for way in str(error.value).partition("choose one: ")[2].split("; or "):
+        given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(shlex.split(way))}
+        masks, images = given["data.masks"], given["data.images"]
+        masks = {str(k): str(v) for k, v in masks.items()} if isinstance(masks, dict) else masks
+        ways.append(pairs_of(tmp_path, layouts.find(tmp_path, images, masks, given.get("data.match"))))
+    assert sorted(ways, key=str) == sorted([first, second], key=str)
+
+
+def test_photographs_are_no_masks(tmp_path):
+    for i in N:
+        photo(tmp_path, f"day/{i}.png", i)
+        photo(tmp_path, f"night/{i}.png", 20 + i)
+    with pytest.raises(UserError, match=r"18 image files do not show .* \(in day \(9\), night \(9\)\); name them: 'da"):
+        layouts.find(tmp_path)
+
+
+def test_what_is_named_narrows_what_is_found(tmp_path):
+    written = make(tmp_path, [(f"photos/{i}.png", f"labels/{i}.png") for i in N])
+    for i in N:
+        photo(tmp_path, f"overlays/{i}.png", 50 + i)
+    with pytest.raises(UserError, match="2 layouts fit"):
+        layouts.find(tmp_path)
+    assert pairs_of(tmp_path, layouts.find(tmp_path, images="photos/*")) == written
+    (tmp_path / "overlays").rename(tmp_path / ".overlays")  # hidden
+    assert pairs_of(tmp_path, layouts.find(tmp_path)) == written
+    assert pairs_of(tmp_path, layouts.find(tmp_path, masks={"photos/": "labels/"})) == written

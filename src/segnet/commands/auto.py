@@ -76,6 +76,7 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
         start: when the command began, by `time.monotonic`.
     """
     from segnet.commands import timing
+    from segnet.commands.build import settle_size
     from segnet.configuration import instantiate
     from segnet.recipe import fingerprint, rules
     from segnet.recipe.budget import Budget
@@ -83,7 +84,9 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
     from segnet.recipe.record import Recipe
 
     named = named_in(cfg, given)
-    found = OmegaConf.merge(cfg.data, {"cache_dir": None})
+    found = cfg.data.copy()
+    found.cache_dir = None
+    settle_size(found)
     data: SegmentationDataModule = instantiate(found, "data")
     data.prepare_data()
     data.setup()

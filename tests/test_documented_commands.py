@@ -34,6 +34,12 @@ ONLY_COMPOSED = {
     "python src/benchmark.py": "minutes; tests/commands/test_benchmark.py measures small parts",
     "python src/benchmark.py 'parts=[inference]'": "the same",
     "python src/benchmark.py 'parts=[training]' 'compile=[default,reduce-overhead]'": "the same",
+    "python src/check_data.py data=folder data.root=/my/images write=true": (
+        "would describe it for other commands; tests/commands/test_check_data_write.py writes"
+    ),
+    "python src/check_data.py data=folder data.root=/my/images labels=logs/train/<run>": (
+        "needs a run with folds; tests/reports/test_label_errors.py makes one"
+    ),
     f"python src/demo.py {RUN}": "serves until it is stopped; tests/commands/test_demo.py opens the page",
     f"python src/export.py {RUN} format=onnx": "ten seconds; quantize=int8, which runs, exports and quantises it",
     f"{TRAIN} -m experiment=quickstart seed=0,1 hydra/launcher=submitit_slurm": "needs Slurm",

@@ -109,7 +109,8 @@ COMMANDS = {
         "ignore": ("5", "abc", "null", "[[a]]", "[no_such_label]"), "line_width": ("abc", "-1", "[1]", "nan", "true"),
     },
     "check_data": {
-        "strict": "bool", "near": (*NO_COUNT, "65"), "contact": "count", "seed": "count", "data.root": "path",
+        "strict": "bool", "write": "bool", "overwrite": "bool", "labels": ("[a]", "{a:1}", "no/such/run"), "worst": "count",
+        "near": (*NO_COUNT, "65"), "contact": "count", "seed": "count", "data.root": "path",
         "data.image_size": ("abc", "16", "-1"), "data.masks": "text", "data.split.train": "share",
     },
     "tune": {

@@ -35,8 +35,8 @@ def record_data(cfg: DictConfig) -> None:
         write_record(cfg, "data")
 
 
-def settle_data(cfg: DictConfig, asking: bool = True) -> bool:
-    """Fill in the null settings of ``cfg.data`` (see `segnet.data.folder`), and tell where they come from.
+def settle_data(cfg: DictConfig, asking: bool = True, decide: bool = False) -> bool:
+    """Fill in the null settings of ``cfg.data`` as `segnet.data.folder.settle` does, and tell where they come from.
 
     Returns:
         whether there were any.
@@ -52,7 +52,7 @@ def settle_data(cfg: DictConfig, asking: bool = True) -> bool:
     if not folder.is_open(before):
         return False
     assert cfg.data.root is not None  # OmegaConf says it where it is missing
-    after, lines = folder.settle(before, asking)
+    after, lines = folder.settle(before, asking, decide)
     with open_dict(cfg):
         for key in after:
             if key not in before or after[key] != before[key]:

@@ -6,6 +6,7 @@ import torch
 
 from segnet.command_line import command_line
 from segnet.data.datamodule import SegmentationDataModule
+from segnet.reports.intervals import lines as lines_of
 from segnet.training.module import SegmentationModule
 
 PHOTOS = 4
@@ -105,6 +106,9 @@ They are counted {counted}.
 | IoU of class | validation, {at} | test, {at} | test, images' own size |
 |---|---:|---:|---:|
 {chr(10).join(ious)}
+
+95 % interval of the {"mean " * bool(mean)}IoU, had other images been drawn (bootstrap):
+{"; ".join(lines_of(results)) or "unknown"}.
 
 The last column compares masks as `predict.py` writes them with the mask files, at the images' own size.
 

@@ -286,3 +286,35 @@ def test_only_a_hash_keeps_groups(rule):
     assert rule("a", "b", "c", group=None) == rule("a", "b", "c")  # as conf/data/default.yaml hands it on
     with pytest.raises(ValueError, match=r"data\.split\.group='x': only segnet\.data\.splits\.ByHash keeps groups"):
         rule("a", "b", "c", group="x")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cam2/frame_000000.png",
+        "cam2/frame_000000",  # as CVAT lists them
+        "data/obj_train_data/cam2/frame_000000.png",
+        "D:\\set\\images\\cam2\\frame_000000.png",
+        "./images/cam2/frame_000000.png\tcrack",
+        "# a comment\nimages/cam2/frame_000000",
+        "id;file name;class\n7;cam2/frame_000000.png;crack",
+        ",image,mask\n0,cam2/frame_000000.png,masks/0.png",
+        '"cam2/frame_000000.png","masks/0.png"',
+    ],
+)
+def test_lists_name_an_image_by_any_end_of_its_path(tmp_path, line):
+    images = [f"images/cam{k}/frame_00000{i}.png" for k in (1, 2) for i in range(3)]
+    (tmp_path / "train.txt").write_text(line)
+    assert ByList(train="train.txt")(tmp_path, images) == {"train": ["images/cam2/frame_000000.png"]}
+    (tmp_path / "train.txt").write_text("cam1/frame_000001\nframe_000000.png\n")
+    told = r"train\.txt:2: 'frame_000000\.png' names more than one .*\(images/cam1/frame_000000\.png and images/cam2"
+    with pytest.raises(ValueError, match=told):
+        ByList(train="train.txt")(tmp_path, images)
+
+
+def test_a_share_of_the_training_pattern_is_drawn_as_by_hash(tmp_path):
+    images = [f"{split}/{i}.png" for split in ("train", "test") for i in range(100)]
+    found = ByPattern("train/*", 0.2, "test/*")(tmp_path, images)
+    expected = ByHash(0.8, 0.2, 0)(tmp_path, images[:100])
+    assert found == {"train": expected["train"], "val": expected["val"], "test": images[100:]}
+    assert 10 < len(found["val"]) < 30

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from segnet.runs import record
 
 def complete(cfg: DictConfig) -> DictConfig:
     """The configuration of a new training, with everything settled that its command line leaves open."""
-    record_data(cfg)
-    return auto.complete(cfg)
+    start = time.monotonic()
+    record_data(cfg)  # seconds, in which torch is imported
+    return auto.complete(cfg, start)
 
 
 def for_trials(cfg: DictConfig, given: Sequence[str], varied: Collection[str]) -> list[str]:

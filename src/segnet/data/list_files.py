@@ -87,9 +87,9 @@ def _header(line: str) -> tuple[str, int] | None:
     """The separator and the place of the column that a header calls images; None if the line is no header."""
     for separator in (",", ";", "\t", " "):
         cells = next(csv.reader([line.strip()], delimiter=separator))
-        for i, cell in enumerate(cells):
-            if re.sub("[ _-]", "", cell.strip().strip("\"'").lower()) in HEADERS:
-                return separator, i
+        called = [re.sub("[ _-]", "", cell.strip().strip("\"'").lower()) for cell in cells]
+        if found := [i for i, name in enumerate(called) if name in HEADERS]:
+            return separator, min(found, key=lambda i: called[i] == "id")  # a number, beside a name
     return None
 
 

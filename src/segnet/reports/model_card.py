@@ -94,7 +94,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 {command_line("train", results["overrides"])}
 ```
 
-{_recipe(results.get("recipe") or [])}## Results
+{recipe_section(results.get("recipe") or [])}## Results
 
 Training and validation figures are of the best epoch; training figures are taken while the weights change.
 They are counted {counted}.
@@ -127,7 +127,7 @@ Image, truth, prediction, errors (orange missed, blue false alarm, red another c
 """
 
 
-def _recipe(choices: list[dict[str, str]]) -> str:
+def recipe_section(choices: list[dict[str, str]]) -> str:
     """What ``experiment=auto`` chose; empty for another run."""
     if not choices:
         return ""

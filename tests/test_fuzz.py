@@ -44,6 +44,8 @@ TRAIN = {
     "data.split": "object", "data.split.train": "share", "data.split.val": "share", "data.split.test": "share",
     "data.image_size": (*NO_NUMBER, "16", "-1", "31.5", "[32]", "[32,a]"), "data.batch_size": "positive",
     "data.num_workers": NO_COUNT, "data.cache_dir": ("[a]", "{a:1}", "''"), "data.cache_gb": "not negative",
+    "data.crop": ("abc", "16", "-1", "[64]", "[64,a]", "true", "''"), "data.scale": (*NO_NUMBER, "0", "-1", "5", "inf"),
+    "data.crop_share": "share", "data.crops_per_epoch": ("abc", "0", "-1", "1.5", "[1]", "true", "''"),
     "data.device_cache": ("abc", "1", "[a]", "null"), "data.augment": ("abc", "5", "{a:1}", "[5]", "true"),
     "data.augment.0.p": "share", "data.positive_share": ("abc", "0", "1", "1.5", "[1]", "nan", "true"),
     "data.prepare": ("abc", "5", "[a]", "true"), "data.prepare.images": "positive", "data.prepare.size": (*NO_COUNT, "0"),
@@ -103,11 +105,12 @@ COMMANDS = {
     "import_labels": {
         "input": "path", "output": ("[a]", "{a:1}", "''"), "images": "path", "masks": ("[a]", "{a:1}", "''", "no/such/folder"),
         "format": "choice", "unlabelled": "choice", "missing": "choice", "boxes": "choice", "crowd": "choice", "drawn": "choice",
-        "classes": ("5", "abc", "[]", "[[a]]", "{a:{b:1}}", "[no_such_label]", "{a:no_such_label}", "''"),
+        "classes": ("5", "abc", "[]", "[[a]]", "{a:{b:1}}", "[a,b]", "{a:no_such_label}", "''"),
         "ignore": ("5", "abc", "null", "[[a]]", "[no_such_label]"), "line_width": ("abc", "-1", "[1]", "nan", "true"),
     },
     "check_data": {
-        "strict": "bool", "near": (*NO_COUNT, "65"), "contact": "count", "seed": "count", "data.root": "path",
+        "strict": "bool", "write": "bool", "overwrite": "bool", "labels": ("[a]", "{a:1}", "no/such/run"), "worst": "count",
+        "near": (*NO_COUNT, "65"), "contact": "count", "seed": "count", "data.root": "path",
         "data.image_size": ("abc", "16", "-1"), "data.masks": "text", "data.split.train": "share",
     },
     "tune": {

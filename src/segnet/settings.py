@@ -101,7 +101,10 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "boxes": Literal["error", "fill", "skip"], "line_width": NotNegative | None,
         "crowd": Literal["ignore", "object"] | None, "drawn": Literal["upright", "stored"] | None,
     },
-    "check_data": {"strict": bool, "near": Annotated[int, Interval(ge=0, le=64)], "contact": Count},
+    "check_data": {
+        "strict": bool, "near": Annotated[int, Interval(ge=0, le=64)], "contact": Count, "labels": PathText | None,
+        "worst": Count, "write": bool, "overwrite": bool,
+    },
     "reproduce": {
         "camvid": PathText, "magnetic_tile": PathText, "only": Text, "seeds": Annotated[list[Seed], MinLen(1)],
         "minutes": Above0 | None, "extra": str,

@@ -184,7 +184,7 @@ def test_missing_images_are_asked_about(tmp_path, run):
     assert (code, "'gone.png'" in said, "missing=skip" in said) == (1, True, True)
     code, out, said = run(tmp_path / "in", "missing=skip")
     assert (code, list(imported(out))) == (0, ["a"])
-    assert "left out 1 image (gone.png)" in said
+    assert "left out 1 name (gone.png)" in said
 
 
 def test_no_name_leads_out_of_the_folder(tmp_path, run):
@@ -465,6 +465,8 @@ def test_nothing_is_overwritten_and_the_input_stays_apart(tmp_path, run):
     coco(tmp_path / "in/x.json", [(1, "crack", SQUARE)])
     code, _, said = run(tmp_path / "in", out="in/out")
     assert (code, "output=" in said, (tmp_path / "in/out").exists()) == (1, True, False)
+    code, _, said = run(tmp_path / "in", f'output_dir="{tmp_path}/in/log"')
+    assert (code, "output_dir=" in said) == (1, True)
     (tmp_path / "out").mkdir()
     assert run(tmp_path / "in")[0] == 0  # empty
     code, out, said = run(tmp_path / "in")
@@ -474,3 +476,51 @@ def test_nothing_is_overwritten_and_the_input_stays_apart(tmp_path, run):
     code, out, said = run(tmp_path / "in", out="damaged")
     assert (code, out.exists(), str(tmp_path / "in/a.png") in said) == (1, False, True)
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_mask_beside_its_photo_and_what_is_passed_over(tmp_path, run):
+    for kind in ("MT_Crack", "MT_Free"):
+        image(tmp_path / f"in/{kind}/a.jpg")
+        Image.fromarray(filled(255 * (kind == "MT_Crack"), 2, 2, 5, 5)).save(tmp_path / f"in/{kind}/a.png")
+        (tmp_path / f"in/{kind}/._a.png").write_bytes(b"\0")
+        (tmp_path / f"in/{kind}/a.mat").write_bytes(b"\0")
+    code, out, said = run(tmp_path / "in")
+    assert code == 0, said
+    assert {name: int(mask.sum()) for name, mask in imported(out).items()} == {"MT_Crack__a": 9, "MT_Free__a": 0}
+    assert "passed over 2 .mat files" in said
+    assert "passed over 2 hidden files" in said
+
+
+def test_yolo_lists_paths_of_another_machine_and_labels_without_an_image(tmp_path, run):
+    for i in range(5):
+        image(tmp_path / f"in/set/images/{i} ä.jpg", seed=i)
+        (tmp_path / "in/set/labels").mkdir(exist_ok=True)
+        (tmp_path / f"in/set/labels/{i} ä.txt").write_text("0 0.25 0.2 0.75 0.2 0.75 0.8 0.25 0.8\n")
+    for split, numbers in (("train", (0, 1)), ("val", (2, 3))):
+        lines = [f"D:\\data\\set\\images\\{i} ä.jpg" for i in numbers]
+        (tmp_path / f"in/{split}.txt").write_text("\n".join(lines), encoding="utf-8-sig")
+    content = {"path": "D:/data", "train": "train.txt", "val": "val.txt", "names": ["crack", "stain"]}
+    (tmp_path / "in/data.yaml").write_text(yaml.safe_dump(content))
+    code, out, said = run(tmp_path / "in", "classes=[crack]")
+    assert code == 0, said
+    assert np.array_equal(imported(out)["2 ä"], filled(1, 3, 2, 9, 8))
+    assert (out / "val.txt").read_text(encoding="utf-8").splitlines() == ["images/2 ä.jpg", "images/3 ä.jpg"]
+    assert "left out 1 image (4 ä.jpg) that data.yaml does not list" in said
+    (tmp_path / "in/set/labels/gone.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5\n")
+    code, _, said = run(tmp_path / "in", out="two")
+    assert (code, "belong to no image" in said, "gone.txt" in said) == (1, True, True)
+
+
+def test_masks_that_may_belong_to_two_images_or_to_none_are_told(tmp_path, run):
+    for number in range(2):
+        image(tmp_path / f"in/images/{number}.jpg", seed=number)
+        for part in range(2):
+            (tmp_path / f"in/masks/{number}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(filled(255, 2, 2, 5, 5)).save(tmp_path / f"in/masks/{number}/{part}.png")
+    code, _, said = run(tmp_path / "in")
+    assert (code, "may be a mask of the image" in said) == (1, True)
+    image(tmp_path / "other/images/a.jpg")
+    (tmp_path / "other/masks").mkdir()
+    Image.fromarray(filled(255, 2, 2, 5, 5)).save(tmp_path / "other/masks/b.png")
+    code, _, said = run(tmp_path / "other")
+    assert (code, "belong to no image" in said, "masks/b.png" in said) == (1, True, True)

@@ -91,7 +91,7 @@ def coco(source, target, kind):
 
 
 def labelme(source, target, kind):
-    target.mkdir()
+    target.mkdir(parents=True)
     for name, mask in read(source).items():
         image = source / "images" / f"{name}.png"
         base = {"label": "defect", "group_id": 1, "flags": {}, "description": ""}

@@ -15,6 +15,7 @@ from PIL import Image
 from helpers import SMALL, call_main, start, wait_for
 from segnet.data.images import read_rgb
 from segnet.deployment import exported_model, verification
+from segnet.deployment.predictor import Predictor
 from segnet.networks.ensemble import Ensemble
 from segnet.runs import comparison
 from segnet.training.checkpoint import load_module
@@ -193,6 +194,20 @@ def test_killed_and_stopped_it_resumes_to_the_same_bits(validated, given, tmp_pa
     # A fold is an ordinary run.
     assert call_main("train", f"resume={out}/fold1", "trainer.max_epochs=2") == 0
     assert OmegaConf.load(out / "fold1" / ".hydra" / "config.yaml").trainer.max_epochs == 2
+
+
+def test_on_crops_whole_images_are_predicted_by_the_window(given, images, tmp_path):
+    out = tmp_path / "crops"
+    assert call_main("train", *given, *APART, "data.crop=32", "folds=2", f"output_dir={out}") == 0
+    predictors = [Predictor(load_module(out / f"fold{i}" / "checkpoints" / "best.ckpt")) for i in range(2)]
+    for row in table(out / "out_of_fold" / "images.csv"):
+        (prediction,) = predictors[int(row["fold"])]([read_rgb(images / row["image"])])
+        found = np.asarray(Image.open(out / "out_of_fold" / "confidence" / row["image"]))
+        expected = prediction.probabilities[0].numpy() * 255
+        assert found.shape == expected.shape == (64, 64)
+        assert np.abs(found - expected).max() <= 0.5 + 1e-3
+    assert load_module(out / "checkpoints" / "best.ckpt").on_crops
+    assert json.loads((out / "results.json").read_text())["metrics"]["test/iou"] is not None
 
 
 def test_by_default_shares_all_images_are_folded_and_the_whole_is_one_run_of_a_sweep(given, validated, tmp_path):

@@ -53,7 +53,7 @@ def pair(i):
 
 def test_every_figure_by_numpy(module, exported):
     loaded = []
-    data = SimpleNamespace(indices={"val": [10, 11, 12, 13, 14]}, load=lambda i: (loaded.append(i), pair(i))[1])
+    data = SimpleNamespace(indices={"val": [10, 11, 12, 13, 14]}, example=lambda i: (loaded.append(i), pair(i))[1])
     found = compare(module, exported, data, 3)
     assert loaded == [10, 12, 14]  # spread over the split
     expected = []

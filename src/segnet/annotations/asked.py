@@ -8,9 +8,12 @@ from segnet.annotations.records import Choices
 from segnet.data.listing import counted
 from segnet.errors import UserError
 
+NO_FILE = "images that are named cannot be found below it"
+NO_IMAGE = "files of labels belong to no image below it"
 
-def missing(names: Sequence[str], where: Path, choice: str) -> list[str]:
-    """What is said of images that are named and not there.
+
+def missing(names: Sequence[str], where: Path, choice: str, what: str = NO_FILE) -> list[str]:
+    """What is said of images that are named and not there, or of labels whose image is not.
 
     Raises:
         UserError: there are some, and nobody said to skip them.
@@ -19,10 +22,10 @@ def missing(names: Sequence[str], where: Path, choice: str) -> list[str]:
         return []
     if choice == "error":
         raise UserError(
-            f"{where}: {len(names)} of its images cannot be found below it, such as {names[0]!r}; add them, name their "
-            f"folder with images=<folder>, or leave them out with missing=skip"
+            f"{where}: {len(names)} {what}, such as {names[0]!r}; add the images, name their folder with "
+            f"images=<folder>, or leave these out with missing=skip"
         )
-    return [f"left out {counted(names, 'image')}, named but not there (missing=skip)"]
+    return [f"left out {counted(names, 'name')}: {what} (missing=skip)"]
 
 
 def tell_boxes(boxes: Counter[str], choices: Choices) -> list[str]:

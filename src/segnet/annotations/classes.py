@@ -49,7 +49,7 @@ def choose(source: Source, wanted: Wanted, ignore: Sequence[str]) -> Classes:
     shown = f"the labels are {', '.join(source.labels) or 'none'}"
     if unknown := [label for label in [*listed, *ignore] if label not in source.labels]:
         key = "classes" if unknown[0] in listed else "ignore"
-        raise UserError(f"{key}: {unknown[0]!r} is no label of the source; {shown}")
+        raise UserError(f"{key}: {unknown[0]!r} is no label of the source; choose: {shown}")
     if twice := [label for i, label in enumerate(listed) if label in listed[:i] or label in hidden]:
         raise UserError(f"classes: {twice[0]!r} is there twice, or in ignore too; name every label once")
     if not groups:
@@ -74,7 +74,7 @@ def _groups(source: Source, there: Sequence[str], wanted: Wanted) -> dict[str, l
         return {name: [name] for name in names}
     if len(names) != len(there):
         raise UserError(
-            f"classes={list(wanted)}: the source has {len(there)} values without names, {', '.join(there)}; name each "
-            f"in this order, or say which is which, such as 'classes={{a:[{there[0] if there else 1}]}}'"
+            f"classes={list(wanted)}: the source has {len(there)} values without names, {', '.join(there)}; give "
+            f"each a name in this order, or say which is which, such as 'classes={{a:[{there[0] if there else 1}]}}'"
         )
     return {name: [label] for name, label in zip(names, there, strict=True)}

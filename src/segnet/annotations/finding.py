@@ -38,11 +38,11 @@ def read(given: Path, images: Path | None, format: str, choices: Choices) -> tup
         UserError: nothing, or more than one format, fits; or what the reader says.
     """
     if not given.exists():
-        raise UserError(f"input={given}: no such file or folder")
+        raise UserError(f"input={given}: no such file or folder; correct it")
     if given.is_file() and given.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
         raise UserError(f"input={given}: is packed; unpack it, and give the folder")
     if images is not None and not images.is_dir():
-        raise UserError(f"images={images}: no such folder")
+        raise UserError(f"images={images}: no such folder; correct it")
     root = given if given.is_dir() else given.parent
     if given.is_file() and root.name.lower() in ("annotations", "annotation", "labels", "json") and images is None:
         root = root.parent  # whose images lie beside that folder

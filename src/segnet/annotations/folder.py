@@ -32,16 +32,17 @@ class Folder:
         self.root = root
         self.image_root = images or root
         self.led_out: list[str] = []  # names that lead out of the folder
+        self.hidden: list[Path] = []  # files that were passed over
 
     @cached_property
     def files(self) -> list[Path]:
         """All files, in order of their names."""
-        return _walk(self.root)
+        return self._walk(self.root)
 
     @cached_property
     def images(self) -> list[Path]:
         """Those that may be images."""
-        found = self.files if self.image_root == self.root else _walk(self.image_root)
+        found = self.files if self.image_root == self.root else self._walk(self.image_root)
         return [path for path in found if path.suffix.lower() in EXTENSIONS]
 
     @cached_property
@@ -70,10 +71,9 @@ class Folder:
             raise UserError(f"{annotation}: {given!r} is no name of an image; correct it")
         beside = annotation.parent
         posix = given.strip().replace("\\", "/")
-        if not posix.startswith("/") and ".." not in posix.split("/"):
-            for base in (beside, self.image_root, beside / "images"):
-                if self.has(path := base / posix):
-                    return path
+        for base in (beside, self.image_root, beside / "images"):
+            if self.has(path := Path(os.path.normpath(base / posix))):  # an absolute path may be below the root, too
+                return path
         name = PurePosixPath(re.sub(r"^[a-zA-Z][\w+.-]*:/*", "/", posix).split("?")[0])
         if name.is_absolute() or ".." in name.parts:
             self.led_out.append(given)
@@ -106,6 +106,14 @@ class Folder:
             table[f"{path.stem.lower()}.*"].append(path)  # what is named without a suffix
         return table
 
+    def _walk(self, root: Path) -> list[Path]:
+        found: list[Path] = []
+        for where, folders, names in os.walk(root):  # links to folders may lead out, or to a folder above
+            for name in names:
+                (self.hidden if is_hidden(PurePosixPath(name)) else found).append(Path(where) / name)
+            folders[:] = [name for name in folders if not is_hidden(PurePosixPath(name))]
+        return sorted(found)
+
     def told(self) -> list[str]:
         """What is said of the names that were looked for, and of the folders that were not."""
         links = [
@@ -114,6 +122,8 @@ class Folder:
             if path.is_symlink() and path.is_dir()
         ]
         told = [f"{counted(links, 'link')} to a folder not followed; images=<folder> names one"] if links else []
+        if self.hidden:
+            told.append(f"passed over {counted([path.name for path in self.hidden], 'hidden file')}")
         if self.led_out:
             told.append(f"{counted(self.led_out, 'name')} leading out of the folder: only the end of the path counted")
         return told
@@ -139,12 +149,3 @@ def read_text(path: Path, what: str) -> str:
 def _common_end(path: Sequence[str], given: Sequence[str]) -> int:
     pairs = zip(reversed(path), reversed(given), strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a.lower() != b.lower()), min(len(path), len(given)))
-
-
-def _walk(root: Path) -> list[Path]:
-    found: list[Path] = []
-    for where, folders, names in os.walk(root):  # links to folders may lead out, or to a folder above
-        here = Path(where)
-        folders[:] = [name for name in folders if not is_hidden(PurePosixPath(name))]
-        found += [here / name for name in names if not is_hidden(PurePosixPath(name))]
-    return sorted(found)

@@ -22,7 +22,8 @@ from segnet.errors import UserError
 
 LINES = ("line", "linestrip")
 NO_AREA = ("point", "points")
-KINDS = ("polygon", "rectangle", "circle", "mask", *LINES, *NO_AREA)
+POLYGONS = ("polygon", "rotation")  # the second one is X-AnyLabeling's turned box
+KINDS = (*POLYGONS, "rectangle", "circle", "mask", *LINES, *NO_AREA)
 
 
 def fits(content: Any) -> bool:
@@ -111,8 +112,8 @@ def _shape(shape: Mapping[str, Any], where: str, thickness: float | None) -> ras
     kind = shape.get("shape_type") or "polygon"
     if kind in NO_AREA:
         return None
-    found = points(shape.get("points"), f"{where}: points", 0 if kind == "polygon" else 2)
-    if kind == "polygon":
+    found = points(shape.get("points"), f"{where}: points", 0 if kind in POLYGONS else 2)
+    if kind in POLYGONS:
         return partial(raster.polygon, [found])
     (x0, y0), (x1, y1) = found[:2]
     if kind == "rectangle":

@@ -14,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from segnet.annotations import raster, words
-from segnet.annotations.asked import missing
+from segnet.annotations.asked import NO_IMAGE, missing
 from segnet.annotations.folder import Folder
 from segnet.annotations.records import IGNORE, Annotated, Choices, Object, Source
 from segnet.annotations.stored import Kind, labels_of, read_values, size_of
-from segnet.data.decoding import EXTENSIONS
+from segnet.data import listing
+from segnet.data.decoding import EXTENSIONS, LOSSY
 from segnet.errors import UserError
 
 YES = "1"  # label of the class of masks that say only yes and no
@@ -70,7 +71,9 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     images, masks = _apart(folder, choices.masks)
     told: list[str] = []
     found, lost = _pair(folder, images, masks)
-    told += missing([path.relative_to(folder.root).as_posix() for path in lost], folder.root, choices.missing)
+    told += missing([p.relative_to(folder.root).as_posix() for p in lost], folder.root, choices.missing, NO_IMAGE)
+    if others := listing.split_off(set(folder.files) - {*images, *masks}, folder.root, (".npy", *EXTENSIONS))[1]:
+        told.append(f"passed over {', '.join(others)}")
     of: dict[Path, list[Mask]] = defaultdict(list)
     for mask in found:
         of[mask.image].append(mask)
@@ -124,15 +127,21 @@ def _apart(folder: Folder, given: str | None) -> tuple[list[Path], list[Path]]:
         return [path for path in images if path not in set(masks)], masks
     masks = [path for path in files if words.is_mask(path.relative_to(folder.root))]
     images = [path for path in folder.images if path not in set(masks)]
-    if not masks and not arrays:  # images/ beside a folder for each class
-        inside = [
-            p for p in images if any(words.says(part, words.IMAGE) for part in p.relative_to(folder.root).parts[:-1])
-        ]
-        stems = {path.stem for path in inside}
-        outside = [path for path in images if path not in set(inside)]
-        if any({path.stem, path.parent.name} & stems for path in outside):
-            images, masks = inside, outside
+    if not masks and not arrays:
+        masks = _beside(folder, images)
+        images = [path for path in images if path not in set(masks)]
     return images, sorted([*masks, *arrays])
+
+
+def _beside(folder: Folder, files: Sequence[Path]) -> list[Path]:
+    """Masks that no word tells: beside ``images/`` in a folder for each class, or ``a.png`` beside ``a.jpg``."""
+    inside = [p for p in files if any(words.says(part, words.IMAGE) for part in p.relative_to(folder.root).parts[:-1])]
+    stems = {path.stem for path in inside}
+    outside = [path for path in files if path not in set(inside)]
+    if any({path.stem, path.parent.name} & stems for path in outside):
+        return outside
+    photos = {path.with_suffix("") for path in files if path.suffix.lower() in LOSSY}
+    return [path for path in files if path.suffix.lower() not in LOSSY and path.with_suffix("") in photos]
 
 
 def _pair(folder: Folder, images: Sequence[Path], masks: Sequence[Path]) -> tuple[list[Mask], list[Path]]:
@@ -140,7 +149,7 @@ def _pair(folder: Folder, images: Sequence[Path], masks: Sequence[Path]) -> tupl
     tables = [_table(key, images) for key in KEYS]
     found = [sum(key.mask(mask) in table for mask in masks) for key, table in zip(KEYS, tables, strict=True)]
     best = found.index(max(found))
-    if best == 0 and found[2] == found[0] and masks and any(mask.parent.name != mask.stem for mask in masks):
+    if best == 0 < found[0] == found[2] and any(mask.parent.name != mask.stem for mask in masks):
         raise UserError(
             f"{masks[0]}: may be a mask of the image {masks[0].stem!r} or of {masks[0].parent.name!r}, after which its "
             f"folder is called; rename the folders or the images"

@@ -33,7 +33,7 @@ def color(index: int) -> Color:
 
 def fits(folder: Folder) -> list[Path]:
     """The folders of masks."""
-    return sorted({path.parent for path in folder.images if path.parent.name == MASKS})
+    return sorted({path.parent for path in folder.with_suffix(*EXTENSIONS) if path.parent.name == MASKS})
 
 
 def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
@@ -48,10 +48,10 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     for masks in files:
         base = masks.parent
         splits = _splits(base / "ImageSets" / "Segmentation", told)
-        for path in [path for path in folder.images if path.parent == masks]:
+        for path in [path for path in folder.with_suffix(*EXTENSIONS) if path.parent == masks]:
             if path.suffix.lower() in LOSSY:
                 raise UserError(f"{path}: JPEG changes colours, so it holds no classes; give PNG")
-            image = _image(folder, base, path.stem)
+            image = _image(folder, path)
             if image is None:
                 absent.append(path.name)
                 continue
@@ -88,7 +88,13 @@ def _classes(folder: Folder, files: Sequence[Path], told: list[str]) -> tuple[di
         return {VOID: IGNORE, (0, 0, 0): BACKGROUND[0]} | table, labels, True
     colors = {color(i): i for i in range(1, 255)}
     used = sorted(
-        {colors[c] for path in folder.images if path.parent in files for c in _used(path, colors) if c in colors}
+        {
+            colors[c]
+            for path in folder.with_suffix(*EXTENSIONS)
+            if path.parent in files
+            for c in _used(path, colors)
+            if c in colors
+        }
     )
     annotated = {o.findtext("name") for path in folder.with_suffix(".xml") for o in _objects(path)}
     if annotated and annotated <= set(NAMES) and max(used, default=0) <= len(NAMES):
@@ -133,13 +139,16 @@ def _drawn(path: Path, table: Mapping[Color, str], height: int, width: int) -> I
             yield Object(label, partial(raster.stored, codes == code, 0, 0))
 
 
-def _image(folder: Folder, base: Path, stem: str) -> Path | None:
+def _image(folder: Folder, mask: Path) -> Path | None:
+    """The image of a mask, which lies in a folder beside that of the masks, or below ``images=<folder>``."""
+    base = mask.parent.parent
     places = [folder.image_root] if folder.image_root != folder.root else [base / "JPEGImages", base / "images", base]
     for place in places:
         for suffix in (*EXTENSIONS, *(suffix.upper() for suffix in EXTENSIONS)):
-            if folder.has(path := place / f"{stem}{suffix}"):
+            if folder.has(path := place / f"{mask.stem}{suffix}"):
                 return path
-    return None
+    found = folder.find(mask.stem, mask)
+    return None if found is None or words.is_mask(found.relative_to(folder.image_root)) else found
 
 
 def _splits(folder: Path, told: list[str]) -> dict[str, Split]:

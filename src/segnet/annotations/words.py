@@ -7,7 +7,7 @@ from segnet.annotations.records import Split
 
 Words = re.Pattern[str]
 MASK: Words = re.compile(
-    r"masks?|labels?|labelids|annot\w*|gt|truth|groundtruth|seg|segmentations?|segmented|segmentationclass|targets?"
+    r"masks?|labels?|labelids|annot\w*|gt|truth|groundtruth|seg|segmentations?|segmented|segmentationclass|segmentationobject|targets?"
     r"|manual\d*|1st|2nd"
 )
 IMAGE: Words = re.compile(r"images?|imgs?|photos?|sat|rgb|inputs?|originals?|frames?|jpegimages|data|raw")

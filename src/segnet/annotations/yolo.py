@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from segnet.annotations import raster, words
-from segnet.annotations.asked import missing, tell_boxes
+from segnet.annotations.asked import NO_IMAGE, missing, tell_boxes
 from segnet.annotations.folder import Folder, read_text
 from segnet.annotations.records import Annotated, Choices, Object, Source, Split, points
 from segnet.data.listing import counted
@@ -73,21 +73,27 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     splits = _splits(content, folder, settings[0], choices, told) if settings else {}
     images: list[Annotated] = []
     boxes, used = Counter[str](), Counter[int]()
-    texts = set(folder.with_suffix(".txt"))
-    if splits and (rest := [path.name for path in folder.images if path not in splits]):
-        told.append(f"left out {counted(rest, 'image')} that {settings[0].name} does not list")
-    for path in splits or folder.images:
+    texts = dict.fromkeys(folder.with_suffix(".txt"), False)  # whether an image has it
+    for path in folder.images:
         relative = path.relative_to(folder.image_root)
-        split = splits.get(path) if splits else words.split_of_folders(relative)
         label = next((text for text in _texts(folder, relative) if text in texts), None)
         if label is not None:
-            texts.discard(label)
-            used.update(_check(label, choices, boxes))
-        images.append(Annotated(path, partial(_drawn, label, names, choices) if label else None, split=split))
+            texts[label] = True
+        if splits and path not in splits:
+            continue
+        used.update(_check(label, choices, boxes) if label else ())
+        draw = partial(_drawn, label, names, choices) if label else None
+        images.append(
+            Annotated(path, draw, split=splits.get(path) or (None if splits else words.split_of_folders(relative)))
+        )
+    if splits and (rest := [path.name for path in folder.images if path not in splits]):
+        told.append(f"left out {counted(rest, 'image')} that {settings[0].name} does not list")
     if names and (unknown := [number for number in used if number not in names]):
         raise UserError(f"{folder.root}: labels have class {unknown[0]}, and names are {names}; add it there")
-    homeless = [text.relative_to(folder.root).as_posix() for text in sorted(texts) if is_label(text)]
-    told += missing(homeless, folder.root, choices.missing) + tell_boxes(boxes, choices)
+    homeless = [
+        text.relative_to(folder.root).as_posix() for text, known in texts.items() if not known and is_label(text)
+    ]
+    told += missing(homeless, folder.root, choices.missing, NO_IMAGE) + tell_boxes(boxes, choices)
     numbers = sorted(names or used)
     return Source(images, [names.get(n, str(n)) for n in numbers], told, named=bool(names))
 

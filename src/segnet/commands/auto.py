@@ -35,9 +35,13 @@ AGAIN = 1.5  # times more or fewer pixels than were measured are measured once m
 SHORT = 180  # seconds, in which measuring twice would take too much
 
 
-def complete(cfg: DictConfig) -> DictConfig:
+def complete(cfg: DictConfig, start: float) -> DictConfig:
     """The configuration with the recipe in it, which is told, and written to the run's folder; without
     ``experiment=auto`` as it is.
+
+    Args:
+        cfg: as composed of the user's overrides, its data settled.
+        start: when the command began, by `time.monotonic`.
 
     Raises:
         UserError: ``minutes`` without ``experiment=auto``, or with several processes.
@@ -51,7 +55,7 @@ def complete(cfg: DictConfig) -> DictConfig:
         return cfg
     hydra = HydraConfig.get()
     given = list(hydra.overrides.task)
-    recipe = decide(cfg, given, time.monotonic())
+    recipe = decide(cfg, given, start)
     settled = _composed([*recipe.overrides, *_others(given), *hydra.overrides.hydra], cfg)
     folder = Path(cfg.output_dir)
     if os.environ.get("LOCAL_RANK", "0") == "0":
@@ -72,6 +76,7 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
         start: when the command began, by `time.monotonic`.
     """
     from segnet.commands import timing
+    from segnet.commands.build import settle_size
     from segnet.configuration import instantiate
     from segnet.recipe import fingerprint, rules
     from segnet.recipe.budget import Budget
@@ -79,7 +84,9 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
     from segnet.recipe.record import Recipe
 
     named = named_in(cfg, given)
-    found = OmegaConf.merge(cfg.data, {"cache_dir": None})
+    found = cfg.data.copy()
+    found.cache_dir = None
+    settle_size(found)
     data: SegmentationDataModule = instantiate(found, "data")
     data.prepare_data()
     data.setup()

@@ -6,8 +6,8 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
 
-from segnet import environment
-from segnet.configuration import instantiate
+from segnet import environment, rules, settings
+from segnet.configuration import instantiate, plain
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
 from segnet.training import distillation
@@ -50,5 +50,6 @@ def settle_size(data: DictConfig) -> None:
     """
     chosen = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     named = any(override.lstrip("+").startswith("data.image_size=") for override in chosen)
-    if data.get("crop") is not None and not (named and data.get("image_size") is not None):
+    if data.get("crop") is not None and not named:
+        rules.check("data.crop", plain(data.crop), settings.ImageSize)
         data.image_size = data.crop

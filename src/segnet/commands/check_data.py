@@ -2,9 +2,10 @@
 
 import re
 import sys
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from segnet.cli import command
 from segnet.commands import choices
@@ -19,27 +20,42 @@ def run(cfg: DictConfig) -> None:
 
     from segnet.commands.build import settle_size
     from segnet.configuration import instantiate
+    from segnet.data.description import NAME
     from segnet.data.splits import SPLITS
     from segnet.recipe import propose
-    from segnet.reports import audit_report, data_audit, shrinking
+    from segnet.reports import audit_report, data_audit, held_out, label_ranking, self_description, shrinking
 
-    choices.settle_data(cfg, asking=False)
+    choices.settle_data(cfg, asking=bool(cfg.write), decide=bool(cfg.write))
     cfg.data.cache_dir = None
     settle_size(cfg.data)
     data = instantiate(cfg.data, "data")
     data.prepare_data()
     data.setup()
+    found: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    said = self_description.agreed(data.root, found, bool(cfg.overwrite)) if cfg.write else None
+    named = cfg.labels is not None
+    predictions = held_out.find(Path(str(cfg.labels)), data.root, data.num_classes) if named else None
     print(data.used(*SPLITS))
     findings, tiles = data_audit.examine(data, int(cfg.near), int(cfg.contact))
     findings["warnings"] += shrinking.found(data)
     folder = Path(cfg.output_dir)
+    if predictions:
+        ranking = label_ranking.rank(data, predictions)
+        findings["label_errors"], more = label_ranking.findings(ranking)
+        findings["warnings"] += more
     audit_report.write(folder, findings, tiles)
+    if predictions:
+        label_ranking.write(folder, data, predictions, ranking, int(cfg.worst))
     print(audit_report.summary(findings))
-    if not findings["errors"]:
+    if not findings["errors"] and not predictions:
         given = [word for word in HydraConfig.get().overrides.task if re.match(r"\+*data[=./]", word)]
         proposed = propose(data, given, torch.cuda.is_available())
         print(*map(printable, proposed.lines()), printable(proposed.command), sep="\n")
     print(f"written to {folder}")
+    if said and not findings["errors"]:
+        print(*map(printable, self_description.write(data.root, said)), sep="\n")
+    elif said:
+        print(f"{NAME} is not written, because of the errors")
     if findings["errors"] or (cfg.strict and findings["warnings"]):
         sys.exit(1)
 

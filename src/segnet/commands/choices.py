@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from segnet.runs import record
 
 def complete(cfg: DictConfig) -> DictConfig:
     """The configuration of a new training, with everything settled that its command line leaves open."""
-    record_data(cfg)
-    return auto.complete(cfg)
+    start = time.monotonic()
+    record_data(cfg)  # seconds, in which torch is imported
+    return auto.complete(cfg, start)
 
 
 def for_trials(cfg: DictConfig, given: Sequence[str], varied: Collection[str]) -> list[str]:
@@ -33,8 +35,8 @@ def record_data(cfg: DictConfig) -> None:
         write_record(cfg, "data")
 
 
-def settle_data(cfg: DictConfig, asking: bool = True) -> bool:
-    """Fill in the null settings of ``cfg.data`` (see `segnet.data.folder`), and tell where they come from.
+def settle_data(cfg: DictConfig, asking: bool = True, decide: bool = False) -> bool:
+    """Fill in the null settings of ``cfg.data`` as `segnet.data.folder.settle` does, and tell where they come from.
 
     Returns:
         whether there were any.
@@ -50,7 +52,7 @@ def settle_data(cfg: DictConfig, asking: bool = True) -> bool:
     if not folder.is_open(before):
         return False
     assert cfg.data.root is not None  # OmegaConf says it where it is missing
-    after, lines = folder.settle(before, asking)
+    after, lines = folder.settle(before, asking, decide)
     with open_dict(cfg):
         for key in after:
             if key not in before or after[key] != before[key]:

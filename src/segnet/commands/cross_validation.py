@@ -32,10 +32,12 @@ def run(cfg: DictConfig, changed_data: bool = False) -> float | None:
     Raises:
         Stopped: by a signal; the run can be resumed.
     """
+    from segnet.commands.build import settle_size
     from segnet.commands.fit import fit
     from segnet.training.preemption import stopping
 
     _check(cfg)
+    settle_size(cfg.data)
     with stopping():
         _divide(cfg)
         for number in range(cfg.folds):

@@ -43,7 +43,8 @@ def run(cfg: DictConfig) -> float | None:
     for key in ("crop", "scale"):
         if settings.get(key) != (trained := module.config["data"].get(key)):
             raise UserError(
-                f"data.{key}={settings[key]}: a network is evaluated as it was trained, with {trained}; leave it out"
+                f"data.{key}={settings[key]}: a network is evaluated as it was trained, with {trained or 'null'}; "
+                f"leave it out"
             )
     data = instantiate(settings, "data")
     check_output(cfg.output_dir, "data.root", data.root)

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from segnet import environment
 from segnet.benchmark.steps import Step, seconds_of
+from segnet.commands.build import settle_size
 from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import Samples, collate
@@ -35,6 +36,7 @@ def measure(cfg: DictConfig, data: SegmentationDataModule, plan: Plan) -> Speed:
         plan: its figures.
     """
     environment.keep_freed_memory()
+    settle_size(cfg.data)
     torch.manual_seed(0)
     device = device_of(cfg)
     precision = str(cfg.trainer.precision)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+import torch
 from annotated_types import MinLen
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -153,12 +154,8 @@ class SegmentationDataModule(LightningDataModule):
             if self.plan:
                 rank_zero_info(loading.told(self.arrays, self.indices["train"], self.plan, self.classes))
             if self.trainer is not None:
-                from segnet.data import on_device
-
-                self._resident, device = None, self.trainer.strategy.root_device  # frees an earlier one's memory first
-                self._resident = on_device.keep(
-                    self.device_cache, self.arrays.cached, self.indices, self.augment, self.seed, device
-                )
+                self._resident = None  # frees an earlier one's memory first
+                self._resident = self._keep(self.trainer.strategy.root_device)
 
     def require(self, *splits: str) -> None:
         """Refuse a data set that has no image for one of these splits."""
@@ -184,6 +181,16 @@ class SegmentationDataModule(LightningDataModule):
     def class_frequencies(self) -> NDArray[np.int64]:
         """Pixels (2 or num_classes, 2) of the training split: of each class, and of the images in which it occurs."""
         return self.arrays.frequencies(self.indices["train"])
+
+    def _keep(self, device: torch.device) -> "Resident | None":
+        from segnet.data import on_device
+
+        if self.plan is None:
+            given = self.arrays.cached, self.indices, self.augment, self.seed
+            return on_device.keep(self.device_cache, *given, device)
+        if self.device_cache and device.type == "cuda":
+            rank_zero_info("data.device_cache=auto: images stay with the loader's workers, which cut the crops")
+        return None
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Lightning's hook: make images and masks where the loader gave their rows on the device only."""

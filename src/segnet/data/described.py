@@ -14,6 +14,7 @@ TAKES = {
     "Values": ("num_classes", "classes", "ignore"),
     "Palette": ("colors", "ignore", "tolerance"),
 }
+ROOMS = {"masks": ENCODINGS, "splits": SPLITTERS}
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 Data = dict[str, Any]
 
@@ -43,20 +44,40 @@ def split_by(kind: str, named: Data) -> Data:
 
 
 def describe(data: Data) -> Description:
-    """A settled data configuration as the description that leads to it."""
-    kinds = {kind: name for name, kind in (ENCODINGS | SPLITTERS).items()}
+    """A settled data configuration as the description that leads to it.
+
+    Raises:
+        UserError: the masks or the split are read by a class that a description cannot name, or a file or a folder
+            that it names lies outside of the root.
+    """
+    kinds = {f"{HERE}.{room}.{kind}": name for room, known in ROOMS.items() for name, kind in known.items()}
     parts: list[Data] = []
-    for part, key in ((data["mask"], "encoding"), (data["split"], "by")):
+    for part, key in (("mask", "encoding"), ("split", "by")):
         given = {
-            name: value for name, value in part.items() if value is not None and name not in ("_target_", "num_classes")
+            name: value
+            for name, value in data[part].items()
+            if value is not None and name not in ("_target_", "num_classes")
         }
-        parts.append({key: kinds[part["_target_"].rpartition(".")[2]], **given})
-    return Description(
+        target = data[part]["_target_"]
+        if target not in kinds:
+            raise UserError(
+                f"data.{part}._target_={target}: {description.NAME} cannot describe it; of its kind it knows "
+                f"{', '.join(known for known in kinds if known.split('.')[2] == target.split('.')[2]) or 'none'}"
+            )
+        parts.append({key: kinds[target], **given})
+    default = parts[1] == {"by": "hash", **SHARES}
+    found = Description(
         images=[data["images"]] if isinstance(data["images"], str) else list(data["images"]),
         masks=data["masks"],
-        match=data["match"],
+        match=data.get("match"),
         classes=data["classes"],
         mask=MaskEncoding(**parts[0]),
-        colors=data["colors"],
-        split=None if parts[1]["by"] == "hash" else Division(**parts[1]),
+        colors=data.get("colors"),
+        missing_mask=data.get("missing_mask") or "error",
+        defect_free=data.get("defect_free"),
+        mask_drawn=data.get("mask_drawn"),
+        bits=data.get("bits"),
+        split=None if default else Division(**parts[1]),
     )
+    description.check(found, "data")
+    return found

@@ -112,10 +112,19 @@ def read(root: Path) -> Description | None:
         raise UserError(
             f"{path}: {key}={first['input']!r}: {first['msg']}; correct it, or move the file away"
         ) from None
+    check(found, str(path))
+    return found
+
+
+def check(found: Description, name: str) -> None:
+    """Refuse a description of something outside of its folder; ``name`` says where it stands.
+
+    Raises:
+        UserError: with the path.
+    """
     for text in _paths(found):
         if PurePosixPath(text).is_absolute() or ".." in PurePosixPath(text).parts:
-            raise UserError(f"{path}: {text!r} leads out of the folder; name what lies below it")
-    return found
+            raise UserError(f"{name}: {text!r} leads out of the folder; name what lies below it")
 
 
 def write(root: Path, description: Description) -> Path:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from segnet.networks.window import starts
 from segnet.recipe.fingerprint import Fingerprint
 
 # What is trained on where no time is given: about twelve minutes of two cores with AVX-512 BF16, or of a GPU's one.
@@ -84,9 +85,7 @@ class Task:
         """Pixels that the network sees of a validation image."""
         if not self.windows:
             return self.size[0] * self.size[1]
-        rows, columns = (
-            1 + math.ceil(max(0, side - own) / (0.75 * own)) for side, own in zip(self.size, self.shown, strict=True)
-        )
+        rows, columns = (len(starts(side, own)) for side, own in zip(self.size, self.shown, strict=True))
         return rows * columns * self.shown[0] * self.shown[1]
 
 
@@ -166,7 +165,8 @@ class Budget:
         whole = (part or steps) * step + EPOCH
         fits = max(1, int(usable / whole))
         wanted, every = _rhythm(epochs or min(task.most, fits), count, epochs is not None)
-        reason = f"{wanted} epochs of {whole:.1f} s and {wanted // every} validations of {val:.1f} s fit the time"
+        validations = f"{wanted // every} validation{'s' if wanted > every else ''} of {val:.1f} s"
+        reason = f"{wanted} epochs of {whole:.1f} s and {validations} fit the time"
         if fits > task.most and epochs is None:
             reason = f"{MOST} times all {data.images['train']} images; more would repeat them: time is left"
         stop = max(1, int(seconds - START - REPORT - cache - test - val))

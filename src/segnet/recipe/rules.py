@@ -179,7 +179,7 @@ def validation(case: Case, plan: Plan) -> Iterator[Choice]:
     assert plan.length is not None
     every, count = plan.length.every, plan.length.validations
     if every > 1:
-        yield Choice(f"trainer.check_val_every_n_epoch={every}", f"{count} validations in all")
+        yield Choice(f"trainer.check_val_every_n_epoch={every}", f"{count} validation{'s' if count > 1 else ''} in all")
     if plan.length.validated is not None:
         batches = plan.length.validated
         reason = f"the first {batches * (1 if plan.crop else plan.batch)} validation images; all take too long"

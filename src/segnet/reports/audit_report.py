@@ -37,7 +37,10 @@ def contact_sheet(tiles: Sequence[Tile]) -> Tile:
 
 def summary(findings: Findings) -> str:
     """The report for people; long lists are cut."""
-    lines = [f"images {findings['images']}, masks with only the first class {findings['empty_masks']}"]
+    lines = [
+        f"{name} {value if isinstance(value, str) else json.dumps(value)}" for name, value in findings["data"].items()
+    ]
+    lines += [f"images {findings['images']}, masks with only the first class {findings['empty_masks']}"]
     lines += [f"sizes {dict(list(findings['sizes'].items())[:5])}"]
     names = list(findings["class_shares"]["train"])
     lines += [f"{'share of pixels':20s}" + "".join(f"{split:>10s}" for split in SPLITS)]

@@ -16,9 +16,10 @@ from segnet.command_line import command_line, override
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.files import atomic_write
 from segnet.networks.segnet import count_parameters
+from segnet.recipe import record as recipe
 from segnet.reports import tested
 from segnet.reports.evaluation import write_images
-from segnet.reports.model_card import teacher_row
+from segnet.reports.model_card import recipe_section, teacher_row
 from segnet.reports.out_of_fold import FOLDER, Judged, write_table
 from segnet.runs.record import recorded
 from segnet.training.metrics import scores
@@ -108,6 +109,7 @@ def collect(
         "seconds": round(sum(fold["seconds"] for fold in folds), 1),
         "images": {"folds": len(judged), "test": len(data.indices["test"])},
         "teacher": folds[0].get("teacher"),
+        "recipe": recipe.recorded(Path(cfg.output_dir)),
         "overrides": recorded(Path(cfg.output_dir)),
         "seed": cfg.seed,
         "folds": [
@@ -182,7 +184,7 @@ def card(results: Results, module: SegmentationModule, data: SegmentationDataMod
 {command_line("train", results["overrides"])}
 ```
 
-## Results
+{recipe_section(results["recipe"] or [])}## Results
 
 | fold | training images | validation images | best epoch | val/loss | val/iou |
 |---|---:|---:|---:|---:|---:|

@@ -37,7 +37,14 @@ def examine(data: SegmentationDataModule, near: int, contact: int = 0) -> tuple[
         warnings.append(f"{len(seen.sizes)} different image sizes; all are resized to {data.image_size}")
     place = {i: n for n, i in enumerate(split_of)}
     pairs = [(place[i], place[j], kind, i, j) for kind in ("exact", "near") for i, j in getattr(twins, kind)]
+    layout = data.layout
     findings = {
+        "data": {
+            "images": list(layout.images),
+            "masks": layout.masks if isinstance(layout.masks, str | dict) else list(layout.masks),
+            "encoding": str(data.mask),
+            "classes": data.classes,
+        },
         "errors": errors,
         "warnings": warnings,
         "images": {name: len(data.indices[name]) for name in SPLITS},
@@ -99,7 +106,7 @@ def _inverted(data: SegmentationDataModule, seen: Seen) -> Iterator[str]:
         "rgb": f"'data.mask.colors={list(getattr(data.mask, 'colors', ()))[::-1]}'".replace(" ", ""),
     }[data.mask.kind]
     if data.mask.kind == "grey" and values <= {"0", "1", "255"} and len(values) == 2:
-        remedy = f"data/mask=values 'data.mask.classes=[{max(map(int, values))},0]'"
+        remedy = f"data/mask=values 'data.mask.classes=[{max(map(int, values))},0]' 'data.mask.ignore=[]'"
     yield (
         f"{counted([_mask(data, i) for i in inverted], 'mask')} of {len(masks)} call more than half of the image "
         f"{data.classes[0]}; if black and white are exchanged, invert them: {remedy}"

@@ -16,7 +16,7 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.environment import surroundings
 from segnet.files import atomic_write, cells
 from segnet.networks.segnet import count_parameters
-from segnet.reports import tested
+from segnet.reports import intervals, tested
 from segnet.runs.record import recorded
 from segnet.training.callbacks import draw_panel
 from segnet.training.metrics import calibration, calibration_error, scores
@@ -33,8 +33,10 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
     metrics = tested.figures(module, cfg.split, trainer, own)
     error = metrics[f"{cfg.split}/calibration_error"] = calibration_error(histogram).item()
     shown = {name: None if math.isnan(value) else value for name, value in sorted(metrics.items())}
+    limits = intervals.found(cfg.split, module, own)
     results = {
         "metrics": shown,
+        "intervals": limits,
         "checkpoint": str(cfg.ckpt_path),
         "images": len(module.image_counts.found),
         "image_size": list(data.image_size),
@@ -66,6 +68,10 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
         ranks = [int((row + 0.5) * len(ranked) / cfg.grid) for row in range(cfg.grid)][::-1]
         save(folder / "grid.jpg", grid([draw(ranked[rank][1]) for rank in ranks]))
     notes = {f"{cfg.split}/{name}": note for name, note in sizes(module, data).items()}
+    for name in (f"{cfg.split}/iou", f"{cfg.split}/iou_own_size"):
+        if shown.get(name) is not None:
+            told = intervals.note(limits.get(name), results["images"])
+            notes[name] = f"{notes[name]}; 95 % interval over images {told}"
     for name, value in shown.items():
         print(f"{name:32s} {'–' if value is None else f'{value:.4f}':6s}  {notes.get(name, '')}".rstrip())
     if f"{cfg.split}/false_alarm_images" in metrics:

@@ -97,14 +97,14 @@ def see(data: SegmentationDataModule, contact: int = 0) -> Seen:
     seen = Seen(len(data.pairs), max(data.num_classes, 2))
     drawn = set(np.linspace(0, len(data.pairs) - 1, min(contact, len(data.pairs))).round().astype(int).tolist())
     with threads(THREADS) as pool:
-        tasks = ((_bytes(pair.image), partial(_look, data, i, i in drawn)) for i, pair in enumerate(data.pairs))
+        tasks = ((peak_bytes(pair.image), partial(_look, data, i, i in drawn)) for i, pair in enumerate(data.pairs))
         looks = ahead(pool, tasks, 2 * THREADS, READ_AHEAD)
         for i, look in enumerate(tqdm(looks, "check", len(data.pairs), unit="image", leave=False, disable=None)):
             seen.put(i, look, [name for name, part in parts.items() if i in part])
     return seen
 
 
-def _bytes(path: Path) -> int:
+def peak_bytes(path: Path) -> int:
     """What looking at an image and its mask takes at its peak; an unreadable one takes nothing."""
     try:
         height, width, _ = header(path)

@@ -6,6 +6,7 @@ import torch
 
 from segnet.command_line import command_line
 from segnet.data.datamodule import SegmentationDataModule
+from segnet.reports.intervals import lines as lines_of
 from segnet.training.module import SegmentationModule
 
 PHOTOS = 4
@@ -93,7 +94,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 {command_line("train", results["overrides"])}
 ```
 
-{_recipe(results.get("recipe") or [])}## Results
+{recipe_section(results.get("recipe") or [])}## Results
 
 Training and validation figures are of the best epoch; training figures are taken while the weights change.
 They are counted {counted}.
@@ -105,6 +106,9 @@ They are counted {counted}.
 | IoU of class | validation, {at} | test, {at} | test, images' own size |
 |---|---:|---:|---:|
 {chr(10).join(ious)}
+
+95 % interval of the {"mean " * bool(mean)}IoU, had other images been drawn (bootstrap):
+{"; ".join(lines_of(results)) or "unknown"}.
 
 The last column compares masks as `predict.py` writes them with the mask files, at the images' own size.
 
@@ -123,7 +127,7 @@ Image, truth, prediction, errors (orange missed, blue false alarm, red another c
 """
 
 
-def _recipe(choices: list[dict[str, str]]) -> str:
+def recipe_section(choices: list[dict[str, str]]) -> str:
     """What ``experiment=auto`` chose; empty for another run."""
     if not choices:
         return ""

@@ -15,7 +15,7 @@ from segnet.environment import surroundings
 from segnet.files import atomic_write
 from segnet.networks.segnet import count_parameters
 from segnet.recipe import record as recipe
-from segnet.reports import tested
+from segnet.reports import intervals, tested
 from segnet.reports.evaluation import sizes, write_images
 from segnet.reports.model_card import PHOTOS, card
 from segnet.runs.record import recorded
@@ -99,6 +99,8 @@ class RunReport(Callback):
         for name in ("val/iou", "test/iou", "test/iou_own_size", "test/loss"):
             value = results["metrics"].get(name)
             print(f"{name:17s} {'–' if value is None else f'{value:.4f}':6s}  {notes.get(name, '')}".rstrip())
+        for line in intervals.lines(results):
+            print(f"95 % interval of the IoU over images: {line}")
         if not done:
             print("there was no test; the validation images chose the checkpoint, so their figures are optimistic")
         print(f"model card {self.folder / 'README.md'}\ndashboard  tensorboard --logdir logs")
@@ -122,6 +124,7 @@ def collect(
     rates = sorted(float(row["images_per_second"]) for row in rows[1:] or rows)
     return {
         "metrics": {k: None if math.isnan(v) else v for k, v in sorted(metrics.items())},
+        "intervals": intervals.of_validation(trainer, module, data) | intervals.found("test", module, own),
         "monitor": cfg.monitor,
         "best_epoch": int(best["epoch"]) if best else None,
         "epochs": trainer.current_epoch,

@@ -159,9 +159,25 @@ def paired_bootstraps(runs: Sequence[Run], resamples: int, seed: int) -> list[Ro
 
 def bootstrap(first: NDArray[np.int64], second: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.float64]:
     """Differences (resamples,) of IoU of two runs' confusion matrices (images, K · K), drawn in pairs."""
-    count = len(first)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
+    draws = _draws(len(first), resamples, seed)
     return iou(draws @ first) - iou(draws @ second)
+
+
+def interval(confusions: NDArray[np.int64], resamples: int = 1000, seed: int = 0) -> tuple[float, float] | None:
+    """The 95 % interval of the IoU of confusion matrices (images, K · K) over the choice of images.
+
+    None where it is unknown: a single image, or no draw with a defect. Of few images it is too narrow.
+    """
+    if len(confusions) < 2:
+        return None
+    drawn = iou(_draws(len(confusions), resamples, seed) @ confusions)
+    drawn = drawn[~np.isnan(drawn)]
+    return (float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))) if len(drawn) else None
+
+
+def _draws(count: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """How often each of ``count`` images is drawn, (resamples, count)."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
 
 
 def iou(confusions: NDArray[np.int64]) -> NDArray[np.float64]:

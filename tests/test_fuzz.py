@@ -38,9 +38,10 @@ TRAIN = {
     "seed": "count", "mode": "choice", "monitor": "text", "find": "choice", "resume": "path", "weights": "path",
     "folds": ("abc", "0", "1", "27", "2.5", "[2]", "true"), "teacher": "path", "distill": ("abc", "5", "[a]", "null"),
     "distill.weight": "share", "distill.temperature": "above 0",
-    "data.root": "path", "data.images": "text", "data.masks": "text", "data.missing_mask": "choice",
+    "data.root": "path", "data.missing_mask": "choice",
+    "data.images": ("[a]", "{a:1}", "''", "true"), "data.masks": ("{a:1}", "''", "true"),  # null is found by data=folder
     "data.defect_free": ("[a]", "{a:1}", "true"), "data.mask": "object", "data.mask.above": ("abc", "[1]", "true", "nan"),
-    "data.classes": ("5", "{a:1}", "''", "[a,b]", "null"), "data.num_classes": "positive", "data.colors": ("5", "abc", "[[1,2]]", "[[a,b,c]]"),
+    "data.classes": ("5", "{a:1}", "''", "[a,b]"), "data.num_classes": "positive", "data.colors": ("5", "abc", "[[1,2]]", "[[a,b,c]]"),
     "data.split": "object", "data.split.train": "share", "data.split.val": "share", "data.split.test": "share",
     "data.image_size": (*NO_NUMBER, "16", "-1", "31.5", "[32]", "[32,a]"), "data.batch_size": "positive",
     "data.num_workers": NO_COUNT, "data.cache_dir": ("[a]", "{a:1}", "''"), "data.cache_gb": "not negative",

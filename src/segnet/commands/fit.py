@@ -16,10 +16,9 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.reports.run_report import RunReport
 from segnet.runs import resume
 from segnet.training import checkpoint
-from segnet.training.callbacks import ValidateAtTheStop
 from segnet.training.data_record import DataRecord
 from segnet.training.module import SegmentationModule
-from segnet.training.preemption import StopOnSignal
+from segnet.training.preemption import StopOnSignal, ValidateAtTheStop
 
 
 def fit(

@@ -165,17 +165,6 @@ class Forecast(Callback):
         )
 
 
-class ValidateAtTheStop(Callback):
-    """Validates the epoch in which ``trainer.max_time`` ends a run, whichever epochs are validated otherwise."""
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        """Lightning validates at once where a run should stop, in an epoch that has a validation."""
-        if trainer.should_stop:
-            trainer.check_val_every_n_epoch = 1
-
-
 def _peak(device: torch.device) -> float:
     """Greatest memory in 10⁹ bytes: of the GPU, or of this process."""
     if device.type == "cuda":

@@ -115,3 +115,14 @@ class StopOnSignal(Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+class ValidateAtTheStop(Callback):
+    """Validates the epoch in which ``trainer.max_time`` ends a run, whichever epochs are validated otherwise."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Lightning validates at once where a run should stop, in an epoch that has a validation."""
+        if trainer.should_stop:
+            trainer.check_val_every_n_epoch = 1

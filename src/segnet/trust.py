@@ -45,16 +45,8 @@ OWN = Rule(
     ("segnet.networks", "segnet.data", "segnet.training"),
     text=re.compile(r"(?![/~])([^\\{\x00-\x1f]|\{\w*\})*"),  # patterns below the data's root are among them
     excluded=(
-        "segnet.data.cache",
-        "segnet.data.decoding",
-        "segnet.data.description",
-        "segnet.data.encodings",
-        "segnet.data.folder",
-        "segnet.data.images",
-        "segnet.data.layouts",
-        "segnet.data.list_files",
-        "segnet.data.looks",
-        "segnet.data.recognition",
+        *(f"segnet.data.{name}" for name in ("cache", "decoding", "description", "encodings", "flat_cache", "folder")),
+        *(f"segnet.data.{name}" for name in ("images", "layouts", "list_files", "looks", "recognition")),
         "segnet.training.callbacks",
         "segnet.training.checkpoint",
         "segnet.training.data_record",
@@ -112,6 +104,7 @@ PREPARE = {
 }
 # Arguments that name where a run writes: in its own folder.
 _PLACES = {"default_root_dir", "dirpath", "path", "save_dir"}
+_FOUND = {"data.mask", "data.split"}  # null in a record whose run was killed before its data was settled
 # Arguments that may be any text. Data are read below the root; the cache makes a folder of its own in cache_dir.
 _FREE = {
     "segnet.data.datamodule.SegmentationDataModule": {"root", "cache_dir", "classes", "defect_free", "match"},
@@ -175,7 +168,7 @@ class _Check:
             for i, entry in enumerate(value):
                 self.walk(entry, f"{key}.{i}")
         elif isinstance(value, dict):
-            if value.get("_target_") is not None:
+            if "_target_" in value and not (key in _FOUND and value["_target_"] is None):
                 self.call(value, key)
             for name, entry in value.items():
                 self.walk(name, key)

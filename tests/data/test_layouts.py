@@ -112,7 +112,6 @@ def test_folders_called_train_val_and_test_are_the_splits(tmp_path, name):
     "names", [("training", "validation", "testing"), ("train", "valid", "test"), ("Train", "Val", "Test")]
 )
 def test_other_words_for_the_splits(tmp_path, names):
-    names = names.split()
     make(tmp_path, [(f"{s}/img/{i}.jpg", f"{s}/lab/{i}.png") for s in names for i in range(3)])
     split = layouts.find(tmp_path).split
     assert (split.train, split.val, split.test) == tuple(f"{name}/*" for name in names)

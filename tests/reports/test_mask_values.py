@@ -1,11 +1,13 @@
 """The values of masks, against numpy's own search over all pixels."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from segnet.reports.mask_values import ValueTable, distinct
+from segnet.data.masks import Palette, Threshold
+from segnet.reports.mask_values import Noting, ValueTable, distinct
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.float32])
@@ -37,3 +39,14 @@ def test_the_table_keeps_each_list_once():
     assert [table[i] for i in range(5)] == [[0, 255], None, [0, 255], [0, 1], [[0, 0, 0]]]
     assert table[0] is table[2]
     assert list(table.everywhere().items()) == [("0", 3), ("255", 2), ("1", 1), ("[0, 0, 0]", 1)]
+
+
+def test_all_files_of_a_mask_are_noted():
+    noting = Noting(Threshold())
+    for value in (255, 0, 255, 1):
+        noting(np.full((4, 4), value, np.uint8), Path("mask.png"))
+    assert (noting.values, noting.greatest) == ([0, 1, 255], 255)
+    noting = Noting(Palette([[0, 0, 0], [9, 0, 0], [9, 0, 5]]))
+    for colour in ([9, 0, 5], [0, 0, 0], [9, 0, 0]):
+        noting(np.full((4, 4, 3), colour, np.uint8), Path("mask.png"))
+    assert (noting.values, noting.greatest) == ([[0, 0, 0], [9, 0, 0], [9, 0, 5]], 0)

@@ -51,5 +51,5 @@ def settle_size(data: DictConfig) -> None:
     chosen = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     named = any(override.lstrip("+").startswith("data.image_size=") for override in chosen)
     if data.get("crop") is not None and not named:
-        rules.check("data.crop", plain(data.crop), settings.ImageSize)
+        rules.check("data.crop", plain(data.crop), settings.ImageSize | None)
         data.image_size = data.crop

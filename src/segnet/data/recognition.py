@@ -18,6 +18,7 @@ from segnet.data.looks import like_a_mask
 from segnet.data.naming import File, Parts, Rule, between, holding, keys
 
 VOTERS, CROWD, RULES = 80, 60, 40  # files that vote, files that share a name's part at most, rules that are looked at
+FEW = 20  # a rule with fewer than one vote for so many of the leading one is chance
 NEARLY = 0.9  # of all images, or of all masks
 LOOKED_AT = 5  # files of each side
 MASK_WORDS = re.compile(
@@ -134,7 +135,9 @@ def _voted(names: Names, images: Sequence[File] | None) -> list[Rule]:
                 seen.update(sharing[key])
         rules |= {holding(voter, other) for other in holders[voter.stem][:CROWD] if other.stem != voter.stem}
         votes.update(rules)
-    return [rule for rule, _ in sorted(votes.items(), key=lambda item: (-item[1], str(item[0])))[:RULES]]
+    top = max(votes.values(), default=0)
+    found = sorted(votes.items(), key=lambda item: (-item[1], str(item[0])))[:RULES]
+    return [rule for rule, count in found if FEW * count >= top]
 
 
 def _read(names: Names, rule: Rule, images: Sequence[File] | None) -> Reading | None:

@@ -18,9 +18,9 @@ from segnet.files import atomic_write, cells
 from segnet.networks.segnet import count_parameters
 from segnet.reports import intervals, tested
 from segnet.runs.record import recorded
-from segnet.training.callbacks import draw_panel
 from segnet.training.metrics import calibration, calibration_error, scores
 from segnet.training.module import SegmentationModule
+from segnet.training.panels import draw_panel
 from segnet.visualization.figures import confusion_figure, reliability_figure
 from segnet.visualization.overlays import grid, palette, save
 

@@ -15,7 +15,7 @@ MOST = 32  # different values of a file that are told
 
 
 class Noting:
-    """An encoding that notes what the stored arrays hold on their way, so that no file is decoded twice.
+    """An encoding that notes what the files of a mask hold on their way, so that none is decoded twice.
 
     Attributes:
         values: the least `MOST` of the different values (or colours, as lists); None before a mask has been read.
@@ -31,8 +31,12 @@ class Noting:
     def __call__(self, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
         """What the encoding makes of the stored values."""
         found = distinct(raw)
-        self.values = found[:MOST].tolist()
-        self.greatest = float(found[-1]) if found.ndim == 1 and len(found) else 0
+        values = found[:MOST].tolist()
+        if self.values is not None:  # a further file of the same mask
+            values = sorted([*self.values, *(value for value in values if value not in self.values)])[:MOST]
+        self.values = values
+        if found.ndim == 1 and len(found):
+            self.greatest = max(self.greatest, float(found[-1]))
         return self.encoding(raw, path)
 
 

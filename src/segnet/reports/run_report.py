@@ -19,9 +19,10 @@ from segnet.reports import intervals, tested
 from segnet.reports.evaluation import sizes, write_images
 from segnet.reports.model_card import PHOTOS, card
 from segnet.runs.record import recorded
-from segnet.training.callbacks import EpochTable, draw_panels
+from segnet.training.callbacks import EpochTable
 from segnet.training.distillation import Teacher
 from segnet.training.module import SegmentationModule
+from segnet.training.panels import draw_panels
 from segnet.visualization.figures import loss_figure
 from segnet.visualization.overlays import save
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from segnet.data.naming import File
-from segnet.data.patterns import MaskPattern, Masks
+from segnet.data.patterns import MaskPattern, Masks, shown
 from segnet.data.recognition import Names, Reading
 from segnet.errors import UserError
 
@@ -14,16 +14,18 @@ def pattern_of(names: Names, reading: Reading) -> tuple[Masks, str | None] | Non
     for masks, match in _candidates(reading):
         pattern = MaskPattern(names.root, masks, match)
         try:
-            if all(_finds(pattern, image, files) for image, files in reading.pairs.items()):
+            if all(_finds(names, pattern, image, files) for image, files in reading.pairs.items()):
                 return masks, match
         except UserError:
             continue
     return None
 
 
-def _finds(pattern: MaskPattern, image: File, masks: Sequence[File]) -> bool:
-    found = pattern.find(image.path)
-    return sorted(found) == sorted(pattern.root / mask.path for mask in masks)
+def _finds(names: Names, pattern: MaskPattern, image: File, masks: Sequence[File]) -> bool:
+    if set("*?") & set(shown(pattern.masks)):
+        return sorted(pattern.find(image.path)) == sorted(pattern.root / mask.path for mask in masks)
+    there = [name for name in (name.removeprefix("./") for name in pattern.names(image.path)) if name in names.paths]
+    return there == [mask.path for mask in masks]
 
 
 def _candidates(reading: Reading) -> Iterator[tuple[Masks, str | None]]:

@@ -1,5 +1,6 @@
 """What was recognised in a folder, said as the settings of a data configuration: globs, mask patterns, splits."""
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -45,21 +46,22 @@ def find(root: Path, images: Any = None, masks: Masks | None = None, match: str 
     Raises:
         UserError: several layouts fit, or none; with the settings to choose one.
     """
-    names = Names(root)
     if images is not None and masks is not None:
-        return _divided(Layout(images, masks, match), names, None)
+        return _divided(Layout(images, masks, match), root, _matching(root, images))
+    names = Names(root)
     if masks is not None:
-        return _divided(_images_for(names, masks, match), names, None)
+        found = _images_for(names, masks, match)
+        return _divided(found, root, _matching(root, found.images))
     given = None if images is None else _matching(root, images)
-    plain = list(names.inside[("images",)]) if given is None else given
+    plain = names.inside.get(("images",), []) if given is None else given
     if plain and all(names.index.get((("masks",), file.stem)) for file in plain) and _all_png(names, plain):
-        return _divided(Layout(images or IMAGES, MASKS), names, plain)
-    found = readings(names, given)
-    if len(found) > 1:
-        raise UserError(_several(names, found, images))
-    if not found:
+        return _divided(Layout(images or IMAGES, MASKS), root, plain)
+    fitting = readings(names, given)
+    if len(fitting) > 1:
+        raise UserError(_several(names, fitting, images))
+    if not fitting:
         return _unknown(names, images, plain)
-    return _said(names, found[0], images)
+    return _said(names, fitting[0], images)
 
 
 def _all_png(names: Names, images: Sequence[File]) -> bool:
@@ -109,7 +111,7 @@ def _said(names: Names, reading: Reading, images: Any) -> Layout:
             f"data.root={names.root}: {image.path} has the mask {reading.pairs[image][0].path}, but not all names "
             f"follow one pattern; name them with data.images, data.masks and data.match"
         )
-    return _divided(Layout(globs, pattern[0], pattern[1], told=told), names, files)
+    return _divided(Layout(globs, pattern[0], pattern[1], told=told), names.root, files)
 
 
 def _globs(names: Names, files: Sequence[File], reading: Reading, masks: Masks, match: str | None) -> Any:
@@ -127,11 +129,28 @@ def _globs(names: Names, files: Sequence[File], reading: Reading, masks: Masks, 
     ways = [
         [f"{where}/{name}" if where else name for where in place for name in tail] for place in places for tail in lists
     ]
-    for apart in (("{dir}/{name}", None), (masks, match)):  # first those that find no mask
-        for globs in ways:
-            if len(globs) <= GLOBS and {file.path for file in _matching(names.root, globs, *apart)} == wanted:
+    finding = [(globs, found) for globs in ways if len(globs) <= GLOBS and wanted <= (found := _found(names, globs))]
+    pattern = MaskPattern(names.root, masks, match)
+    for apart in (False, True):  # first those that find no mask
+        for globs, found in finding:
+            if (found - pattern.among(sorted(found)) if apart else found) == wanted:
                 return globs[0] if len(globs) == 1 else globs
     return None
+
+
+def _found(names: Names, globs: Sequence[str]) -> set[str]:
+    """The files that globs find, without a look at the disk: ``**`` stands for any folders, ``*`` for part of a name."""
+    parts = [glob.split("/") for glob in globs]
+    texts = [
+        "".join("(?:[^/]+/)*" if p == "**" else f"{_part(p)}/" for p in glob[:-1]) + _part(glob[-1]) for glob in parts
+    ]
+    fits = re.compile("|".join(texts)).fullmatch
+    return {path for path in names.paths if fits(path)}
+
+
+def _part(glob: str) -> str:
+    """A regular expression for a name or the part of one that a glob stands for, with what `escape` has put in."""
+    return "".join("[^/]*" if text == "*" else re.escape(text[len(text) // 2]) for text in re.findall(r"\[.\]|.", glob))
 
 
 def _shapes(folders: Sequence[tuple[str, ...]]) -> list[str]:
@@ -155,17 +174,17 @@ def _common(folders: Sequence[tuple[str, ...]]) -> str:
     return "/".join(map(escape, first[:count]))
 
 
-def _matching(root: Path, images: Any, masks: Masks = "{dir}/{name}", match: str | None = None) -> list[File]:
+def _matching(root: Path, images: Any) -> list[File]:
     patterns = [images] if isinstance(images, str) else list(images)
     try:
-        return [File.of(path) for path in Pairs(root, patterns, masks, match=match).list_images()]
+        return [File.of(path) for path in Pairs(root, patterns, "{dir}/{name}").list_images()]
     except UserError:
         return []
 
 
 def _images_for(names: Names, masks: Masks, match: str | None) -> Layout:
     """The images that have a mask where ``masks`` says."""
-    if names.inside[("images",)]:
+    if ("images",) in names.inside:
         return Layout(IMAGES, masks, match)
     pattern = MaskPattern(names.root, masks, match)
     pairs: dict[File, list[File]] = {}
@@ -194,8 +213,7 @@ def _typed(key: str, value: Any) -> str:
     return shlex.quote(f"{key}=[{','.join(texts)}]")
 
 
-def _divided(layout: Layout, names: Names, files: Sequence[File] | None) -> Layout:
-    """The layout with the split that its folders or list files show."""
-    files = _matching(names.root, layout.images) if files is None else files
-    layout.split = by_folders(files, layout.told) or by_lists(names.root, files)
+def _divided(layout: Layout, root: Path, files: Sequence[File]) -> Layout:
+    """The layout of images with the split that their folders or list files show."""
+    layout.split = by_folders(files, layout.told) or by_lists(root, files)
     return layout

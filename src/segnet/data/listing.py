@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from os.path import relpath, splitext
 from pathlib import Path, PurePath
 
 from segnet.data.decoding import EXTENSIONS
@@ -13,7 +14,11 @@ CLUTTER = {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "ehthumbs.db"}
 
 def is_hidden(relative: PurePath) -> bool:
     """Whether a path below a data set's root is hidden, or lies in a hidden folder."""
-    return any(part.startswith(".") or part.lower() in CLUTTER for part in relative.parts)
+    return _hidden(relative.parts)
+
+
+def _hidden(names: Sequence[str]) -> bool:
+    return any(name[0] == "." or name.lower() in CLUTTER for name in names)
 
 
 def split_off(paths: Iterable[Path], root: Path, suffixes: Sequence[str] = EXTENSIONS) -> tuple[list[Path], list[str]]:
@@ -23,14 +28,13 @@ def split_off(paths: Iterable[Path], root: Path, suffixes: Sequence[str] = EXTEN
     """
     found: list[Path] = []
     others: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(set(paths)):
-        relative = path.relative_to(root)
-        image = path.suffix.lower() in suffixes
-        if not is_hidden(relative) and image:
+    for path in sorted(set(paths), key=lambda path: path.parts):
+        relative = path.parts[len(root.parts) :]
+        image, hidden = path.suffix.lower() in suffixes, _hidden(relative)
+        if image and not hidden:
             found.append(path)
         elif image or not path.is_dir():
-            kind = "hidden" if is_hidden(relative) else path.suffix or "suffixless"
-            others[kind].append(relative.as_posix())
+            others["hidden" if hidden else path.suffix or "suffixless"].append("/".join(relative))
     return found, [counted(names, f"{kind} file") for kind, names in sorted(others.items())]
 
 
@@ -48,25 +52,24 @@ def neither(root: Path, patterns: Sequence[str], images: Sequence[str], masks: S
         images: those found, relative to the root.
         masks: theirs.
     """
-    known = {root / image for image in images} | set(masks)
-    folders = {root / _before_wildcards(pattern) for pattern in patterns}
-    found = {
-        path
-        for folder in folders
-        if folder.is_relative_to(root)  # masks may lie elsewhere
-        for path in _files(folder)
-        if path.suffix.lower() in EXTENSIONS and not is_hidden(path.relative_to(root)) and path not in known
-    }
-    return sorted(path.relative_to(root).as_posix() for path in found)
+    depth = len(root.parts)
+    known = set(images) | {"/".join(mask.parts[depth:]) for mask in masks if mask.parts[:depth] == root.parts}
+    folders = {root / _before_wildcards(pattern) for pattern in patterns}  # masks may lie elsewhere, or in ".."
+    seen = [folder for folder in folders if folder.is_relative_to(root) and not _hidden(folder.parts[depth:])]
+    found = {path for folder in seen for path in files_below(root, folder) if splitext(path)[1].lower() in EXTENSIONS}
+    return sorted(found - known)
 
 
-def files_below(root: Path) -> list[str]:
-    """Every file below a folder that is not hidden, relative to it; what hidden folders hold is not looked at."""
+def files_below(root: Path, folder: Path | None = None) -> list[str]:
+    """Every file below a folder, the root itself by default, that is not hidden, relative to the root.
+
+    What hidden folders hold is not looked at.
+    """
     found: list[str] = []
-    for where, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not is_hidden(PurePath(name))]
-        below = Path(where).relative_to(root)
-        found += [(below / name).as_posix() for name in names if not is_hidden(PurePath(name))]
+    for where, folders, names in os.walk(root if folder is None else folder):
+        folders[:] = [name for name in folders if not _hidden([name])]
+        below = relpath(where, root)
+        found += [name if below == "." else f"{below}/{name}" for name in names if not _hidden([name])]
     return found
 
 
@@ -85,8 +88,3 @@ def _before_wildcards(pattern: str) -> Path:
     parts = Path(pattern).parts[:-1]
     end = next((i for i, part in enumerate(parts) if set(part) & set("*?[{")), len(parts))
     return Path(*parts[:end])
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for where, _, names in os.walk(folder):
-        yield from (Path(where) / name for name in names)

@@ -2,14 +2,14 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from os.path import splitext
+from typing import NamedTuple
 
 _TOKEN = re.compile(r"\d+|[^\W\d_]+|.", re.DOTALL)
 Parts = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """A file below the root: folders, name without and with its suffix."""
 
     folder: Parts
@@ -19,8 +19,8 @@ class File:
     @classmethod
     def of(cls, path: str) -> "File":
         """Of a relative path."""
-        pure = PurePosixPath(path)
-        return cls(pure.parts[:-1], pure.stem, pure.suffix)
+        *folder, name = path.split("/")
+        return cls(tuple(folder), *splitext(name))
 
     @property
     def path(self) -> str:

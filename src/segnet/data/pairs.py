@@ -129,7 +129,7 @@ class Layout:
         """
         if not self.root.is_dir():
             raise UserError(f"data.root={self.root}: no such folder; set data.root to the folder of the data set")
-        found, others = listing.split_off(self._matches(), self.root)
+        found, others = self._listed
         if not found:
             known = listing.neither(self.root, [""], [], [])
             more = f"; images there: {listing.counted(known, 'file')}" if known else ""
@@ -137,22 +137,26 @@ class Layout:
             raise UserError(
                 f"data.root={self.root}: nothing matches data.images={list(self.images)}; correct it{more}{told}"
             )
-        names = [path.relative_to(self.root).as_posix() for path in found]
-        masks = self.pattern.among(names)
-        return [name for name in names if name not in masks]
+        return found
 
-    def _matches(self) -> list[Path]:
+    @cached_property
+    def _listed(self) -> tuple[list[str], list[str]]:
+        """The images, and what is said of other files that ``images`` finds; the disk is asked once."""
         for pattern in self.images:
             if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
                 raise UserError(f"data.images={pattern!r}: must be a pattern below data.root")
-        return [path for pattern in self.images for path in self.root.glob(pattern)]
+        matches = (path for pattern in self.images for path in self.root.glob(pattern))
+        found, others = listing.split_off(matches, self.root)
+        names = ["/".join(path.parts[len(self.root.parts) :]) for path in found]
+        masks = self.pattern.among(names)
+        return [name for name in names if name not in masks], others
 
     def passed_over(self) -> list[str]:
         """What lies among the images and is not used, and masks of several images: texts with numbers, for people."""
         images = self.list_images()
         masks = [self.masks_of(image) for image in images]
         there = [mask for files in masks for mask in files if mask.is_file()]
-        others = listing.split_off(self._matches(), self.root)[1]
+        others = self._listed[1]
         told = [f"passed over {', '.join(others)}"] if others else []
         told += [f"no file for data.images={p!r}" for p in self.images if not any(self.root.glob(p))]
         if rest := listing.neither(self.root, [*self.images, *self.pattern.folders(there)], images, there):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path, PurePosixPath
+from posixpath import basename, normpath, split, splitext
 
 from segnet.data.decoding import EXTENSIONS
 from segnet.data.listing import is_hidden
@@ -25,6 +26,7 @@ class MaskPattern:
     masks: Masks
     match: str | None = None
     _listed: dict[Path, list[str]] = field(default_factory=dict, compare=False, repr=False)
+    _found: dict[str, list[Path]] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.match is not None:
@@ -50,11 +52,13 @@ class MaskPattern:
     def find(self, image: str) -> list[Path]:
         """The files that are an image's mask, in the order of their names; several are its parts.
 
-        Where there is none, the place where it should be.
+        Where there is none, the place where it should be. The disk is asked once.
 
         Raises:
             UserError: as `names`; or there are files for several choices.
         """
+        if image in self._found:
+            return self._found[image]
         names = self.names(image)
         found = [files for name in names if (files := list(self._files(name)))]
         if len(found) > 1:
@@ -62,15 +66,15 @@ class MaskPattern:
                 f"{self.root / image}: has two masks by data.masks={shown(self.masks)}, {found[0][0]} and "
                 f"{found[1][0]}; remove one, or leave one pattern out"
             )
-        return found[0] if found else [self.root / names[0]]
+        self._found[image] = found[0] if found else [self.root / names[0]]
+        return self._found[image]
 
     def among(self, images: Sequence[str]) -> set[str]:
         """Which of these are masks of others: of a.png and a_mask.png in one folder, the second."""
         known, found = set(images), set()
         for image in images:
             try:
-                names = {PurePosixPath(name).as_posix() for name in self.names(image)}
-                found |= names & known - {image}
+                found |= ({normpath(name) for name in self.names(image)} - {image}) & known
             except UserError:  # told when its mask is asked for
                 continue
         return found
@@ -93,8 +97,8 @@ class MaskPattern:
         return name
 
     def _formatted(self, template: str, image: str) -> str:
-        path = PurePosixPath(image)
-        known = {"stem": path.stem, "name": path.name, "dir": path.parent.as_posix(), "parent": path.parent.name}
+        folder, name = split(image)
+        known = {"stem": splitext(name)[0], "name": name, "dir": folder or ".", "parent": basename(folder)}
         groups: list[str] = []
         if self.match is not None:
             found = re.search(self.match, image)

@@ -5,10 +5,13 @@ if it leads from nearly all images, or to nearly all masks, and the files at its
 """
 
 import re
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from os.path import splitext
+from pathlib import Path
 
 import numpy as np
 
@@ -29,19 +32,28 @@ MASK_WORDS = re.compile(
 Index = dict[tuple[Parts, str], list[File]]
 
 
+def by_folders(files: Iterable[File]) -> dict[Parts, list[File]]:
+    """The files in each folder."""
+    found: dict[Parts, list[File]] = {}
+    for file in files:
+        found.setdefault(file.folder, []).append(file)
+    return found
+
+
 class Names:
     """The image files of a folder, and what they are found by."""
 
     def __init__(self, root: Path, paths: Iterable[str] | None = None) -> None:
         self.root = root
         known = files_below(root) if paths is None else paths
-        self.files = [File.of(path) for path in sorted(known) if PurePosixPath(path).suffix.lower() in EXTENSIONS]
+        self.files = [File.of(path) for path in sorted(known) if splitext(path)[1].lower() in EXTENSIONS]
         self.index: Index = defaultdict(list)
-        self.inside: dict[Parts, list[File]] = defaultdict(list)
+        self.inside = by_folders(self.files)
         for file in self.files:
             self.index[file.folder, file.stem].append(file)
-            self.inside[file.folder].append(file)
+        self.paths = {file.path for file in self.files}
         self._looked: dict[File, bool] = {}
+        self._by_stem: dict[Parts, list[File]] = {}
 
     def like_a_mask(self, file: File) -> bool:
         """Whether a file looks like a mask; it is read once."""
@@ -49,21 +61,34 @@ class Names:
             self._looked[file] = like_a_mask(self.root / file.path)
         return self._looked[file]
 
-    def masks(self, rule: Rule, file: File) -> list[File]:
-        """The files that a rule leads to from an image."""
-        folder = rule.folder(file)
-        if folder is None or (rule.suffixes and file.suffix != rule.suffixes[0]):
-            return []
+    def follow(self, rule: Rule, files: Mapping[Parts, Sequence[File]]) -> Iterator[tuple[File, list[File]]]:
+        """The files, by their folders, of which a rule says where the mask is; each with those that are there."""
+        for here in files.values():
+            folder = rule.folder(here[0])
+            for file in here:
+                if rule.name is None:
+                    folder = rule.folder(file)
+                start = "" if rule.name is None else rule.name(file.stem)
+                if folder is not None and start is not None:
+                    found = [] if rule.suffixes and file.suffix != rule.suffixes[0] else self._at(rule, folder, start)
+                    yield file, [f for f in found if f != file and (not rule.suffixes or f.suffix == rule.suffixes[1])]
+
+    def _at(self, rule: Rule, folder: Parts, start: str) -> Sequence[File]:
+        """The files in a folder whose names, or beginnings of names, a rule gives."""
         if rule.name is None:
-            found = self.inside.get(folder, [])
-        elif rule.many:
-            start = rule.name(file.stem)
-            form = None if start is None else re.compile(re.escape(start) + r"\d+")
-            found = [f for f in self.inside.get(folder, []) if form is not None and form.fullmatch(f.stem)]
-        else:
-            stem = rule.name(file.stem)
-            found = self.index.get((folder, stem), []) if stem is not None else []
-        return [f for f in found if f != file and (not rule.suffixes or f.suffix == rule.suffixes[1])]
+            return self.inside.get(folder, [])
+        return self._numbered(folder, start) if rule.many else self.index.get((folder, start), [])
+
+    def _numbered(self, folder: Parts, start: str) -> list[File]:
+        """The files in a folder that are called so, and a number behind it."""
+        if folder not in self._by_stem:
+            self._by_stem[folder] = sorted(self.inside.get(folder, []), key=lambda file: file.stem)
+        there, found = self._by_stem[folder], []
+        for i in range(bisect_left(there, start, key=lambda file: file.stem), len(there)):
+            if not there[i].stem.startswith(start):
+                break
+            found += [there[i]] if there[i].stem[len(start) :].isdecimal() else []
+        return found
 
 
 @dataclass(frozen=True)
@@ -74,6 +99,11 @@ class Reading:
     pairs: dict[File, list[File]]
     alone: list[File]
 
+    @cached_property
+    def masks(self) -> set[File]:
+        """Those of all images."""
+        return {mask for found in self.pairs.values() for mask in found}
+
 
 def readings(names: Names, images: Sequence[File] | None = None) -> list[Reading]:
     """The readings that fit, the one with the most pairs first.
@@ -83,15 +113,16 @@ def readings(names: Names, images: Sequence[File] | None = None) -> list[Reading
         images: which of them are the images, where that is known.
     """
     found: list[Reading] = []
+    grouped = names.inside if images is None else by_folders(images)
     for rule in _voted(names, images):
-        reading = _read(names, rule, images)
+        reading = _read(names, rule, grouped, images is not None)
         if reading is None or any(_same(reading, other) for other in found):
             continue
         found = [other for other in found if not _same(other, reading)] + [reading]
     found = sorted(found, key=lambda reading: -len(reading.pairs))
     found = [one for i, one in enumerate(found) if not any(_within(one, other) for other in found[:i])]
     found = [reading for reading in found if _looks_right(names, reading)]
-    masks = {mask for reading in found for files in reading.pairs.values() for mask in files}
+    masks = {mask for reading in found for mask in reading.masks}
     true = [reading for reading in found if not masks & reading.pairs.keys()]
     return true or found
 
@@ -103,8 +134,7 @@ def _same(one: Reading, other: Reading) -> bool:
 
 def _within(one: Reading, other: Reading) -> bool:
     """Whether the other has an image for each mask of the one, and for more: files of equal names in other folders."""
-    masks, others = ({mask for found in r.pairs.values() for mask in found} for r in (one, other))
-    return len(one.pairs) < len(other.pairs) and masks <= others
+    return len(one.pairs) < len(other.pairs) and one.masks <= other.masks
 
 
 def _voted(names: Names, images: Sequence[File] | None) -> list[Rule]:
@@ -116,10 +146,13 @@ def _voted(names: Names, images: Sequence[File] | None) -> list[Rule]:
         else []
     )
     wanted = {key for voter in voters for key in keys(voter.stem)}
-    sharing: dict[str, list[File]] = defaultdict(list)
+    called: dict[str, list[File]] = defaultdict(list)
     for file in names.files:
-        for key in wanted.intersection(keys(file.stem)):
-            sharing[key].append(file)
+        called[file.stem].append(file)
+    sharing: dict[str, list[File]] = defaultdict(list)
+    for stem, files in called.items():
+        for key in wanted.intersection(keys(stem)):
+            sharing[key] += files
     holders: dict[str, list[File]] = defaultdict(list)  # files in a folder that is called like an image
     stems = {voter.stem for voter in voters}
     for file in names.files:
@@ -140,31 +173,39 @@ def _voted(names: Names, images: Sequence[File] | None) -> list[Rule]:
     return [rule for rule, count in found if FEW * count >= top]
 
 
-def _read(names: Names, rule: Rule, images: Sequence[File] | None) -> Reading | None:
-    """What a rule says of all files; None where it does not lead from nearly all images, or to nearly all masks."""
-    pairs = {file: masks for file in (images or names.files) if (masks := names.masks(rule, file))}
-    taken = Counter(mask for masks in pairs.values() for mask in masks)
-    pairs = {image: masks for image, masks in pairs.items() if image not in taken or images is not None}
-    if not pairs or (rule.many and max(map(len, pairs.values())) < 2) or max(taken.values()) > 1:
+def _read(names: Names, rule: Rule, files: Mapping[Parts, Sequence[File]], known: bool) -> Reading | None:
+    """What a rule says of files; None where it does not lead from nearly all images, or to nearly all masks.
+
+    Args:
+        names: of all files.
+        rule: to follow.
+        files: by their folders.
+        known: whether they are the images, all of them; else masks are among them.
+    """
+    pairs: dict[File, list[File]] = {}
+    bare, taken = list[File](), set[File]()
+    for file, masks in names.follow(rule, files):
+        if not taken.isdisjoint(masks):
+            return None  # at the first mask of two images: rules that lead nowhere soon end here
+        taken.update(masks)
+        if masks:
+            pairs[file] = masks
+        else:
+            bare.append(file)
+    if not known:
+        pairs = {image: masks for image, masks in pairs.items() if image not in taken}
+    if not pairs or (rule.many and max(map(len, pairs.values())) < 2):
         return None
     suffixes = {image.suffix for image in pairs}
-    alone = [
-        file
-        for file in (images or names.files)
-        if file not in pairs
-        and file not in taken
-        and file.suffix in suffixes
-        and rule.folder(file) is not None
-        and (rule.name is None or rule.name(file.stem) is not None)
-    ]
+    alone = [file for file in bare if file not in taken and file.suffix in suffixes]
+    if len(pairs) >= NEARLY * (len(pairs) + len(alone)):
+        return Reading(rule, pairs, alone)
     folders = {mask.folder for mask in taken}
     kinds = {(mask.suffix, _ending(rule, mask)) for mask in taken}
     others = sum(
         (f.suffix, _ending(rule, f)) in kinds and f not in pairs for folder in folders for f in names.inside[folder]
     )
-    if len(pairs) >= NEARLY * (len(pairs) + len(alone)) or len(taken) >= NEARLY * others:
-        return Reading(rule, pairs, alone)
-    return None
+    return Reading(rule, pairs, alone) if len(taken) >= NEARLY * others else None
 
 
 def _ending(rule: Rule, mask: File) -> bool:

@@ -139,7 +139,7 @@ def _globs(names: Names, files: Sequence[File], reading: Reading, masks: Masks, 
 
 
 def _found(names: Names, globs: Sequence[str]) -> set[str]:
-    """The files that globs find, without a look at the disk: ``**`` stands for any folders, ``*`` for part of a name."""
+    """The files that globs find, in memory: ``**`` stands for any folders, ``*`` for a part of a name."""
     parts = [glob.split("/") for glob in globs]
     texts = [
         "".join("(?:[^/]+/)*" if p == "**" else f"{_part(p)}/" for p in glob[:-1]) + _part(glob[-1]) for glob in parts

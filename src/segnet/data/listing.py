@@ -3,8 +3,8 @@
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from os.path import relpath, splitext
 from pathlib import Path, PurePath
+from posixpath import relpath, splitext
 
 from segnet.data.decoding import EXTENSIONS
 

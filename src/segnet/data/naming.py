@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from os.path import splitext
+from posixpath import splitext
 from typing import NamedTuple
 
 _TOKEN = re.compile(r"\d+|[^\W\d_]+|.", re.DOTALL)

@@ -26,7 +26,7 @@ def run(cfg: DictConfig) -> None:
     from segnet.reports import audit_report, data_audit, held_out, label_ranking, self_description, shrinking
 
     choices.settle_data(cfg, asking=bool(cfg.write), decide=bool(cfg.write))
-    cfg.data.cache_dir = None
+    cfg.data.cache_dir, cfg.data.augment = None, []  # neither is looked at, and albumentations takes seconds to import
     settle_size(cfg.data)
     data = instantiate(cfg.data, "data")
     data.prepare_data()

@@ -89,6 +89,16 @@ def header(path: Path | str) -> tuple[int, int, int]:
         return (file.width, file.height, orientation) if swapped else (file.height, file.width, orientation)
 
 
+def mode(path: Path | str) -> str:
+    """Pillow's mode of an image, such as ``RGB``; only the header is read.
+
+    Raises:
+        UserError: as `opened`, as far as the header shows it.
+    """
+    with _header(path) as file:
+        return file.mode
+
+
 @contextmanager
 def _header(path: Path | str) -> Iterator[Image.Image]:
     check_regular(path)

@@ -172,9 +172,11 @@ def _palette(seen: Sequence[Look], names: Sequence[str] | None, ignore: Sequence
 
 
 def _reads(palette: Palette, seen: Sequence[Look]) -> bool:
+    listed = {tuple(colour) for colour in (*palette.colors, *palette.ignore)}
     try:
         for look in seen:
-            palette(read_raw_mask(look.path, "rgb"), look.path)
+            if look.colours is None or not look.colours.keys() <= listed:  # else there is nothing it could refuse
+                palette(read_raw_mask(look.path, "rgb"), look.path)
     except UserError:
         return False
     return True

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segnet.data.decoding import MAX_PIXELS, header, opened
+from segnet.data.decoding import MAX_PIXELS, header, mode, opened
 from segnet.data.images import read_raw_mask
 from segnet.data.masks import IGNORE_INDEX, Threshold
+from segnet.data.values import counted, packed, unpacked
 from segnet.errors import UserError
 
 PIXELS, FEWEST, MOST = 5 * 10**7, 12, 400  # of the sample: pixels in all, files at least and at most
@@ -57,11 +58,11 @@ def like_a_mask(path: Path) -> bool:
     try:
         colour = _colour(path)
         if colour is not None:
-            return len(np.unique(_packed(colour))) <= FEW
+            return len(counted(packed(colour))[0]) <= FEW
         raw = read_raw_mask(path, "index")
     except UserError:
         return False
-    if len(np.unique(raw)) <= FEW:
+    if len(counted(raw)[0]) <= FEW:
         return True
     white = {"u1": 255.0, "u2": 65535.0, "f4": 1.0}.get(raw.dtype.str[1:], float(raw.max()))
     return bool(((raw <= white / 32) | (raw >= white - white / 32)).mean() >= ENDS)
@@ -84,39 +85,30 @@ def _look(path: Path) -> Look | None:
 
 def _colour(path: Path) -> NDArray[np.uint8] | None:
     """The pixels of a file in colour, uint8 (H, W, 3); None where it is grey, or holds indices."""
-    with opened(path, MAX_PIXELS) as (file, _, _):
-        if file.mode not in ("RGB", "RGBA", "CMYK", "YCbCr"):
-            return None
+    if mode(path) not in ("RGB", "RGBA", "CMYK", "YCbCr"):
+        return None
     try:
         raw: NDArray[np.uint8] = read_raw_mask(path, "rgb")
     except UserError:  # the mask is in the alpha channel
         return None
-    return raw if (raw != raw[..., :1]).any() else None
-
-
-def _packed(colour: NDArray[np.uint8]) -> NDArray[np.int32]:
-    red, green, blue = (colour[..., i].astype(np.int32) for i in range(3))
-    return (red << 16) | (green << 8) | blue
+    red, green, blue = (raw[..., i] for i in range(3))
+    return None if np.array_equal(red, green) and np.array_equal(red, blue) else raw
 
 
 def _colour_look(path: Path, raw: NDArray[np.uint8]) -> Look:
     area = np.ones((3, 3), np.uint8)
-    still = (cv2.dilate(raw, area) == cv2.erode(raw, area)).all(-1)
-    packed = _packed(raw)
-    colours, counts = np.unique(packed, return_counts=True)
-    found = Counter({_unpacked(colour): int(n) for colour, n in zip(colours.tolist(), counts, strict=True)})
-    return Look(path, None, found, frozenset(map(_unpacked, np.unique(packed[still]).tolist())))
-
-
-def _unpacked(colour: int) -> Rgb:
-    return colour >> 16, colour >> 8 & 255, colour & 255
+    greatest, least = (packed(np.asarray(edge(raw, area), np.uint8)) for edge in (cv2.dilate, cv2.erode))
+    codes = packed(raw)
+    colours, counts = counted(codes)
+    found = Counter({_rgb(colour): int(n) for colour, n in zip(unpacked(colours), counts, strict=True)})
+    return Look(path, None, found, frozenset(map(_rgb, unpacked(counted(codes[greatest == least])[0]))))
 
 
 def _counts(raw: NDArray[np.generic]) -> Counter[int] | None:
     """Pixels of each value; None where they are no integers or too many to be classes."""
     if not np.issubdtype(raw.dtype, np.integer):
         return None
-    values, counts = np.unique(raw, return_counts=True)
+    values, counts = counted(raw)
     if len(values) > IGNORE_INDEX + 1 or values[0] < 0 or values[-1] > 65535:
         return None
     return Counter({int(v): int(n) for v, n in zip(values, counts, strict=True)})

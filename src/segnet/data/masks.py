@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from segnet.data.decoding import LOSSY
 from segnet.data.images import MaskKind
+from segnet.data.values import packed, unpacked
 from segnet.errors import UserError
 from segnet.settings import Colors, Count, Positive, Value
 
@@ -161,18 +162,18 @@ class Palette:
 
     def __call__(self, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
         """Stored uint8 (H, W, 3) RGB to class indices and `IGNORE_INDEX`."""
-        code = _pack(raw)
+        code = packed(raw)
         out = np.zeros(code.shape, np.uint8)
         unknown = np.ones(code.shape, np.bool_)
         known = np.array([*self.colors, *self.ignore], np.int64).reshape(-1, 3)
         index = np.array([*range(len(self.colors)), *[IGNORE_INDEX] * len(self.ignore)], np.uint8)
-        for color, target in zip(_pack(known), index, strict=True):
+        for color, target in zip(packed(known.astype(np.uint8)), index, strict=True):
             here = code == color
             out[here] = target
             unknown &= ~here
         if unknown.any():
             colors, place = np.unique(code[unknown], return_inverse=True)
-            rgb = np.stack([colors >> 16, colors >> 8 & 255, colors & 255], 1)
+            rgb = unpacked(colors).astype(np.int64)
             distance = np.abs(rgb[:, None] - known[None]).max(2).min(1)
             if not (
                 _blended(rgb, known, code, unknown) if self.tolerance is None else distance.max() <= self.tolerance
@@ -187,7 +188,7 @@ class Palette:
 
 
 def _blended(
-    colors: NDArray[np.int64], known: NDArray[np.int64], code: NDArray[np.int64], unknown: NDArray[np.bool_]
+    colors: NDArray[np.int64], known: NDArray[np.int64], code: NDArray[np.uint32], unknown: NDArray[np.bool_]
 ) -> bool:
     """Whether ``colors`` (n, 3), those of the ``unknown`` pixels, are soft edges between two ``known`` ones."""
     off = np.full(len(colors), np.inf)
@@ -239,11 +240,6 @@ def check_classes(classes: Sequence[str], num_classes: int, colors: Sequence[Seq
         )
     if colors is not None and len(colors) != num_classes:
         raise UserError(f"data.colors has {len(colors)} colours for {num_classes} classes; name one for each")
-
-
-def _pack(rgb: NDArray[np.integer]) -> NDArray[np.int64]:
-    r, g, b = (rgb[..., i].astype(np.int64) for i in range(3))
-    return (r << 16) | (g << 8) | b
 
 
 def _some(values: Sequence[float]) -> str:

@@ -1,10 +1,11 @@
 """Images and masks at their own size, or at a scale of it, of which crops are read."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 
 from segnet.data import cache, flat_cache
@@ -79,6 +80,10 @@ class Native(Decoded):
 
     def frequencies(self, indices: Sequence[int]) -> NDArray[np.int64]:
         """Pixels (2 or num_classes, 2) of these pairs: of each class, and of the images in which it occurs."""
+        if self.content is None and (unread := set(indices) - self._looks.keys()):
+            rank_zero_info(f"data.crop: reading {len(unread)} masks once, for want of data.cache_dir which keeps them")
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(self.look, unread))
         counts = np.array([self.look(index).counts for index in indices], np.int64).reshape(-1, self.classes)
         shown = (counts > 0) * counts.sum(1, keepdims=True)
         return np.stack([counts.sum(0), shown.sum(0)], 1)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from segnet.data.images import MaskKind
 from segnet.data.masks import IGNORE_INDEX, Encoding
+from segnet.data.values import counted, packed, unpacked
 
 MOST = 32  # different values of a file that are told
 
@@ -72,19 +73,8 @@ class ValueTable:
 
 
 def distinct(raw: NDArray[Any]) -> NDArray[Any]:
-    """The different values (n,) of an array (H, W), or the colours (n, 3) of uint8 (H, W, 3), in ascending order.
-
-    Masks are areas: only pixels that differ from the one before them are sorted.
-    """
-    if raw.ndim == 3:
-        parts = raw.reshape(-1, 3).astype(np.int32)
-        found = _distinct(parts[:, 0] << 16 | parts[:, 1] << 8 | parts[:, 2])
-        return np.stack([found >> 16, found >> 8 & 255, found & 255], 1).astype(raw.dtype)
-    return _distinct(raw.ravel())
-
-
-def _distinct(values: NDArray[Any]) -> NDArray[Any]:
-    return np.unique(np.concatenate([values[:1], values[1:][values[1:] != values[:-1]]]))
+    """The different values (n,) of an array (H, W), or the colours (n, 3) of uint8 (H, W, 3), in ascending order."""
+    return unpacked(counted(packed(raw))[0]) if raw.ndim == 3 else counted(raw)[0]
 
 
 def guess(values: Sequence[Any] | None) -> str:

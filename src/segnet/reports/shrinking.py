@@ -1,6 +1,7 @@
 """What becomes of small objects when large images are resized to the network's input."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 import cv2
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.decoding import header
+from segnet.data.pairs import Pair
 from segnet.errors import UserError
 from segnet.networks.window import Size
 
@@ -60,17 +62,19 @@ def found(data: SegmentationDataModule) -> list[str]:
     if data.plan or not pairs:
         return []
     chosen = [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, LOOKED_AT).round().astype(int))]
-    sizes, widths = [], []
-    for pair in chosen:
-        try:
-            height, across, _ = header(pair.image)
-            sizes.append((height, across))
-            if warning(sizes[-1:], [1.0], data.image_size) is None:  # not that large: its mask need not be read
-                continue
-            mask = pair.indices(data.mask)
-        except (UserError, OSError):  # the audit reports it
-            continue
-        if (least := width((mask > 0) & (mask < 255))) is not None:
-            widths.append(least)
-    told = warning(sizes, widths, data.image_size)
+    with ThreadPoolExecutor(2) as pool:
+        seen = [look for look in pool.map(lambda pair: _look(data, pair), chosen) if look is not None]
+    told = warning([size for size, _ in seen], [least for _, least in seen if least is not None], data.image_size)
     return [told] if told else []
+
+
+def _look(data: SegmentationDataModule, pair: Pair) -> tuple[Size, float | None] | None:
+    """Size of an image, and `width` of its mask, if it is large; None where it cannot be read, as the audit reports."""
+    try:
+        height, across, _ = header(pair.image)
+        if warning([(height, across)], [1.0], data.image_size) is None:  # not that large: its mask need not be read
+            return (height, across), None
+        mask = pair.indices(data.mask)
+    except (UserError, OSError):
+        return None
+    return (height, across), width((mask > 0) & (mask < 255))

@@ -232,6 +232,16 @@ def test_counts_are_those_of_the_masks(folder, tmp_path):
         assert made.arrays.absent([3]) == [2]
 
 
+def test_masks_that_no_cache_keeps_are_read_once_and_it_is_told(folder, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        for cache in (None, str(tmp_path)):
+            made = data(folder, binary=False, cache_dir=cache)
+            for _ in range(2):
+                made.class_frequencies()
+    told = [record.message for record in caplog.records if "masks once" in record.message]
+    assert told == ["data.crop: reading 6 masks once, because no data.cache_dir keeps what they show"]
+
+
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [

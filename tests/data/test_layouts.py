@@ -1,6 +1,7 @@
 """Where images and masks are is found from the names of the files, where one reading fits; else it is asked."""
 
 import shlex
+from time import process_time
 
 import numpy as np
 import pytest
@@ -196,3 +197,21 @@ def test_what_is_named_narrows_what_is_found(tmp_path):
     (tmp_path / "overlays").rename(tmp_path / ".overlays")  # hidden
     assert pairs_of(tmp_path, layouts.find(tmp_path)) == written
     assert pairs_of(tmp_path, layouts.find(tmp_path, masks={"photos/": "labels/"})) == written
+
+
+@pytest.mark.parametrize(
+    ("image", "label"), [("all/{0}.png", "all/{0}_mask.png"), ("f{1}/img/{0}.png", "f{1}/gt/{0}_gt.png")]
+)
+def test_large_folders_take_time_in_proportion(tmp_path, image, label):
+    photo(tmp_path, ".photo.png", 0)
+    mask(tmp_path, ".mask.png", 0)
+    written = {}
+    for i in range(3000):
+        names = [text.format(f"{i:04d}", i % 20) for text in (image, label)]
+        written[names[0]] = [names[1]]
+        for name, file in zip(names, (".photo.png", ".mask.png"), strict=True):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).hardlink_to(tmp_path / file)
+    start = process_time()
+    assert pairs_of(tmp_path, layouts.find(tmp_path)) == written
+    assert process_time() - start < 10  # half a second; where every file is compared with all, minutes

@@ -1,6 +1,7 @@
 """Where the mask of an image is: replacements, groups, alternatives, and several files that are one mask."""
 
 import os
+from time import process_time
 
 import numpy as np
 import pytest
@@ -182,3 +183,11 @@ def test_of_images_and_masks_in_one_folder_the_masks_are_no_images(tmp_path):
         put(tmp_path, f"{name}_mask.png", square(3))
     for masks in ("{stem}_mask.png", "{dir}/{stem}_mask.png", {".png": "_mask.png"}):
         assert Layout(tmp_path, ["*.png"], masks).list_images() == ["a.png", "b.png", "c.png"]
+
+
+def test_masks_among_many_images_are_found_in_proportion_to_their_number(tmp_path):
+    images = [f"d/{i}{end}.png" for i in range(20000) for end in ("", "_m")]
+    start = process_time()
+    found = MaskPattern(tmp_path, "{dir}/{stem}_m.png").among(images)
+    assert process_time() - start < 5  # 0.1 s; with a copy of all names for each of them 30 s
+    assert found == {name for name in images if name.endswith("_m.png")}

@@ -81,7 +81,9 @@ class Native(Decoded):
     def frequencies(self, indices: Sequence[int]) -> NDArray[np.int64]:
         """Pixels (2 or num_classes, 2) of these pairs: of each class, and of the images in which it occurs."""
         if self.content is None and (unread := set(indices) - self._looks.keys()):
-            rank_zero_info(f"data.crop: reading {len(unread)} masks once, for want of data.cache_dir which keeps them")
+            rank_zero_info(
+                f"data.crop: reading {len(unread)} masks once, because no data.cache_dir keeps what they show"
+            )
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(self.look, unread))
         counts = np.array([self.look(index).counts for index in indices], np.int64).reshape(-1, self.classes)

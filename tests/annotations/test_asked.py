@@ -553,7 +553,8 @@ def test_objects_of_no_image_at_all_are_an_error_and_not_images_without_objects(
     image(tmp_path / "in/a.png")
     coco(tmp_path / "in/x.json", [("1", "crack", SQUARE)], named("a.png"))
     code, _, printed = run(tmp_path / "in", "unlabelled=empty")
-    assert code == 1 and "image_id='1' is no id of images, such as 1" in printed
+    assert code == 1
+    assert "image_id='1' is no id of images, such as 1" in printed
 
 
 @pytest.mark.parametrize("stem", ["a{}", "part {} x"])
@@ -611,7 +612,8 @@ def test_thumbnails_are_not_taken_for_the_images_and_capitals_do_not_matter(tmp_
         (tmp_path / "yolo/Labels").mkdir(exist_ok=True)
         (tmp_path / f"yolo/Labels/{i}.txt").write_text("0 0.1 0.1 0.3 0.1 0.3 0.3 0.1 0.3")
     code, out, printed = run(tmp_path / "in", "unlabelled=skip")
-    assert code == 0 and len(list((out / "images").iterdir())) == 2, printed
+    assert code == 0, printed
+    assert len(list((out / "images").iterdir())) == 2
     code, out, printed = run(tmp_path / "yolo", out="other")
     assert code == 0, printed
     expected = filled(1, 1, 1, 4, 3)
@@ -636,4 +638,5 @@ def test_labels_that_are_no_names_of_classes_are_asked_about_in_a_form_to_paste(
     code, _, printed = run(tmp_path / "in")
     assert code == 1
     code, out, printed = run(tmp_path / "in", shlex.split(printed.strip().rpartition("name them: ")[2])[0])
-    assert code == 0 and description.read(out).classes == ["background", "a_b", "x_y"], printed
+    assert code == 0, printed
+    assert description.read(out).classes == ["background", "a_b", "x_y"]

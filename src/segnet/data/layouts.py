@@ -11,6 +11,7 @@ from typing import Any
 from segnet.command_line import override
 from segnet.data.description import Division
 from segnet.data.layout_masks import joint, pattern_of
+from segnet.data.layout_numbers import by_numbers
 from segnet.data.layout_splits import by_folders, by_lists, split_of
 from segnet.data.naming import File, Rule
 from segnet.data.pairs import Layout as Pairs
@@ -68,8 +69,18 @@ def find(root: Path, images: Any = None, masks: Masks | None = None, match: str 
     if len(found) > 1:
         raise UserError(_several(names, found, images))
     if not found:
-        return _unknown(names, images, plain)
+        return _numbered(names, images) or _unknown(names, images, plain)
     return _said(names, found[0], images)
+
+
+def _numbered(names: Names, images: Any) -> Layout | None:
+    way = by_numbers(names) if images is None else None
+    if way is None:
+        return None
+    pairs, masks, match = way
+    files = sorted(pairs, key=lambda file: file.path)
+    globs = _globs(names, files, Reading(Rule(), pairs, []), masks, match)
+    return None if globs is None else _divided(Layout(globs, masks, match), names, files)
 
 
 def _as_mvtec(names: Names) -> bool:

@@ -215,3 +215,11 @@ def test_crack_forest_is_asked_and_its_proposal_ignores_the_slips():
     found, reasons = folder.propose(DATA / "crack_forest")
     assert (found.masks, found.mask.classes, found.mask.ignore) == ("Masks/{stem}_label.PNG", [0, 255], [3, 4])
     assert "are ignored" in reasons[-1]
+
+
+def test_a_named_group_divides_anew_and_that_is_told(tmp_path, capsys):
+    put(tmp_path)
+    describe(tmp_path)
+    split = settled(tmp_path, 'data.split.group="raw/(.)"').split
+    assert (split._target_, split.train, split.group) == ("segnet.data.splits.ByHash", 0.7, "raw/(.)")
+    assert "but not its split by pattern, for data.split.group divides all images anew" in capsys.readouterr().err

@@ -68,11 +68,14 @@ def _find_files(data: Data, root: Path, alone: bool, lines: list[str]) -> list[s
     if not wanted and not dividing:
         return []
     found = layouts.find(root, data.get("images"), data.get("masks"), data.get("match"))
-    took = [f"{key} {_shown(getattr(found, key))}" for key in wanted]
+    took = [f"{key} {_shown(getattr(found, key))}" for key in wanted if found.found]
     data.update({key: getattr(found, key) for key in wanted})
     if "masks" in wanted and found.match is not None:
         data["match"] = found.match
         took.append(f"match {found.match}")
+    if found.defect_free is not None and data.get("defect_free") is None:
+        data["defect_free"] = found.defect_free
+        took.append(f"defect_free {found.defect_free}")
     if dividing and found.split is not None:
         data["split"] = division(found.split)
         named = {name: getattr(found.split, name) for name in SHARES if getattr(found.split, name) is not None}
@@ -157,6 +160,8 @@ def _describe(data: Data, found: Description) -> list[str]:
     if found.split is not None and _open(data.get("split")) and not _names(data.get("split")):
         data["split"] = division(found.split)
         took.append(f"split by {found.split.by}")
+    elif found.split is not None and _names(data.get("split")).keys() == {"group"}:
+        took.append(f"but not its split by {found.split.by}, for data.split.group divides all images anew")
     return took
 
 

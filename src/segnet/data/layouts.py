@@ -11,6 +11,7 @@ from typing import Any
 from segnet.command_line import override
 from segnet.data.description import Division
 from segnet.data.layout_masks import joint, pattern_of
+from segnet.data.layout_numbers import by_numbers
 from segnet.data.layout_splits import by_folders, by_lists, split_of
 from segnet.data.naming import File, Rule
 from segnet.data.pairs import Layout as Pairs
@@ -20,17 +21,23 @@ from segnet.errors import UserError
 
 IMAGES, MASKS = "images/*", "masks/{stem}.png"  # what has always been read without a word
 GLOBS = 100
+MVTEC = {"train", "test", "ground_truth"}
 
 
 @dataclass
 class Layout:
-    """Where images and masks are, and which split each is in; ``told`` are lines for people."""
+    """Where images and masks are, and which split each is in; ``told`` are lines for people.
+
+    ``found`` is false where no file is there to say it.
+    """
 
     images: Any
     masks: Masks
     match: str | None = None
     split: Division | None = None
     told: list[str] = field(default_factory=list)
+    found: bool = True
+    defect_free: str | None = None
 
 
 def find(root: Path, images: Any = None, masks: Masks | None = None, match: str | None = None) -> Layout:
@@ -54,12 +61,37 @@ def find(root: Path, images: Any = None, masks: Masks | None = None, match: str 
     plain = list(names.inside[("images",)]) if given is None else given
     if plain and all(names.index.get((("masks",), file.stem)) for file in plain) and _all_png(names, plain):
         return _divided(Layout(images or IMAGES, MASKS), names, plain)
+    if images is None and _as_mvtec(names):
+        told = ["a tree as of MVTec AD, without a defect in train/: all images are divided by hash"]
+        globs = ["train/*/*", "test/*/*"]
+        return Layout(globs, "ground_truth/{parent}/{stem}_mask.png", told=told, defect_free="*/good/*")
     found = readings(names, given)
     if len(found) > 1:
         raise UserError(_several(names, found, images))
     if not found:
-        return _unknown(names, images, plain)
+        return _numbered(names, images) or _unknown(names, images, plain)
     return _said(names, found[0], images)
+
+
+def _numbered(names: Names, images: Any) -> Layout | None:
+    way = by_numbers(names) if images is None else None
+    if way is None:
+        return None
+    pairs, masks, match = way
+    files = sorted(pairs, key=lambda file: file.path)
+    globs = _globs(names, files, Reading(Rule(), pairs, []), masks, match)
+    return None if globs is None else _divided(Layout(globs, masks, match), names, files)
+
+
+def _as_mvtec(names: Names) -> bool:
+    """Whether it is train/good/, test/<kind>/ and ground_truth/<kind>/<stem>_mask.png, and nothing else."""
+    homes = {("train", "good"), *(file.folder for file in names.files if len(file.folder) == 2)}
+    masks = [file for file in names.files if file.folder[:1] == ("ground_truth",)]
+    folders = {file.folder for file in names.files} <= homes and {home[0] for home in homes} == MVTEC
+    return folders and all(
+        mask.stem.endswith("_mask") and names.index.get((("test", mask.folder[1]), mask.stem.removesuffix("_mask")))
+        for mask in masks
+    )
 
 
 def _all_png(names: Names, images: Sequence[File]) -> bool:
@@ -69,7 +101,7 @@ def _all_png(names: Names, images: Sequence[File]) -> bool:
 
 def _unknown(names: Names, images: Any, plain: Sequence[File]) -> Layout:
     if images is not None or plain or not names.files:  # whoever reads it says what is missing
-        return Layout(images or IMAGES, MASKS)
+        return Layout(images or IMAGES, MASKS, found=False)
     folders = Counter("/".join(file.folder) or "." for file in names.files)
     there = ", ".join(f"{folder} ({count})" for folder, count in folders.most_common(6))
     raise UserError(
@@ -87,7 +119,10 @@ def _several(names: Names, found: Sequence[Reading], images: Any) -> str:
         texts += [_typed("data.masks", layout.masks)]
         texts += [_typed("data.match", layout.match)] if layout.match else []
         ways.append(" ".join(texts))
-    return f"data.root={names.root}: {len(found)} layouts fit its files; choose one: {'; or '.join(ways)}"
+    parts = all(other.pairs.keys() == found[0].pairs.keys() for other in found)
+    way = shlex.join([f"input={names.root}", f"output={names.root}_set"])
+    one = f"if they are classes or objects of one mask, import_labels.py {way} makes it; else " if parts else ""
+    return f"data.root={names.root}: {one}{len(found)} layouts fit its files; choose one: {'; or '.join(ways)}"
 
 
 def _said(names: Names, reading: Reading, images: Any) -> Layout:
@@ -197,5 +232,5 @@ def _typed(key: str, value: Any) -> str:
 def _divided(layout: Layout, names: Names, files: Sequence[File] | None) -> Layout:
     """The layout with the split that its folders or list files show."""
     files = _matching(names.root, layout.images) if files is None else files
-    layout.split = by_folders(files, layout.told) or by_lists(names.root, files)
+    layout.split = by_folders(files, layout.told) or by_lists(names.root, files, layout.told)
     return layout

@@ -63,11 +63,20 @@ def neither(root: Path, patterns: Sequence[str], images: Sequence[str], masks: S
 def files_below(root: Path) -> list[str]:
     """Every file below a folder that is not hidden, relative to it; what hidden folders hold is not looked at."""
     found: list[str] = []
-    for where, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not is_hidden(PurePath(name))]
+    known = {str(root.resolve())}  # links to folders are followed, once
+    for where, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if not is_hidden(PurePath(name)) and _new(known, where, name)]
         below = Path(where).relative_to(root)
         found += [(below / name).as_posix() for name in names if not is_hidden(PurePath(name))]
     return found
+
+
+def _new(known: set[str], where: str, name: str) -> bool:
+    """Whether a folder has not been seen yet, by another path."""
+    real = str((Path(where) / name).resolve())
+    new = real not in known
+    known.add(real)
+    return new
 
 
 def shared(images: Sequence[str], masks: Sequence[Sequence[Path]]) -> list[str]:

@@ -37,8 +37,7 @@ def settle(data: Data, asking: bool = True, decide: bool = False) -> tuple[Data,
     if not is_open(data):
         return data, []
     root = Path(str(data["root"]))
-    lines: list[str] = []
-    told: list[str] = []
+    lines, told = list[str](), list[str]()
     found = description.read(root)
     if found is not None and (took := _describe(data, found)):
         lines.append(f"data: {root / description.NAME} says {', '.join(took)}")
@@ -165,13 +164,11 @@ def _describe(data: Data, found: Description) -> list[str]:
 def _check_expressions(data: Data, found: Description, root: Path) -> None:
     """Try the regular expressions of a description on the images' names, because some take years on some names."""
     given = {"match": found.match, "split.group": found.split.group if found.split else None}
+    paths = matching(root, _globs(data)) if any(given.values()) else []
     for key, text in given.items():
-        if text is not None and not quick(
-            text, [path.relative_to(root).as_posix() for path in matching(root, _globs(data))]
-        ):
+        if text and not quick(text, [path.relative_to(root).as_posix() for path in paths]):
             raise UserError(
-                f"{root / description.NAME}: {key}={text!r} takes too long on the images' names; simplify it, such as "
-                f"(a+)+ to a+"
+                f"{root / description.NAME}: {key}={text!r} takes too long on the images' names; simplify it"
             )
 
 

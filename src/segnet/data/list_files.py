@@ -61,8 +61,8 @@ def read(path: Path, known: Known) -> list[str]:
         if len(match) != 1:
             some = f" ({' and '.join(sorted(match)[:2])})" if match else ""
             raise UserError(
-                f"{path}:{number}: {called[1][:200]!r} names {'more than one' if match else 'no'} image that data.images "
-                f"finds{some}; write its path relative to data.root"
+                f"{path}:{number}: {called[1][:200]!r} names {'more than one' if match else 'no'} image that "
+                f"data.images finds{some}; write its path relative to data.root"
             )
         (image,) = match
         if image in found:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shlex
 import time
 
 import cv2
@@ -524,3 +525,118 @@ def test_masks_that_may_belong_to_two_images_or_to_none_are_told(tmp_path, run):
     Image.fromarray(filled(255, 2, 2, 5, 5)).save(tmp_path / "other/masks/b.png")
     code, _, said = run(tmp_path / "other")
     assert (code, "belong to no image" in said, "masks/b.png" in said) == (1, True, True)
+
+
+def test_names_as_coco_exporters_write_them(tmp_path, run):
+    """CVAT's relative to images/<subset>, Label Studio's local files, and PowerShell's UTF-16."""
+    names = {
+        "default/a.png": "a.png",
+        "default/sub/a.png": "sub/a.png",
+        "my b.png": "/data/local-files/?d=x/my%20b.png",
+    }
+    for file in names:
+        image(tmp_path / "in/images" / file)
+    path = tmp_path / "in/annotations/instances_default.json"
+    shapes = [(i, "crack", box(i, 1, i + 2, 3)) for i in (1, 2, 3)]
+    coco(path, shapes, named(*names.values()), categories=("crack",))
+    path.write_text(path.read_text(), encoding="utf-16")
+    code, out, printed = run(tmp_path / "in")
+    assert code == 0, printed
+    masks = {p.stem: cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in (out / "masks").iterdir()}
+    expected = {"default__a": 1, "sub__a": 2, "my b": 3}
+    assert masks.keys() == expected.keys()
+    for name, i in expected.items():
+        np.testing.assert_array_equal(masks[name], filled(1, i, 1, i + 2, 3))
+
+
+def test_objects_of_no_image_at_all_are_an_error_and_not_images_without_objects(tmp_path, run):
+    image(tmp_path / "in/a.png")
+    coco(tmp_path / "in/x.json", [("1", "crack", SQUARE)], named("a.png"))
+    code, _, printed = run(tmp_path / "in", "unlabelled=empty")
+    assert code == 1
+    assert "image_id='1' is no id of images, such as 1" in printed
+
+
+@pytest.mark.parametrize("stem", ["a{}", "part {} x"])
+@pytest.mark.parametrize("form", ["{}_crack.png {}_stain.png", "{}_mask_stain.png {}_mask_crack.png"])
+def test_classes_that_the_names_of_masks_say_are_not_united(stem, form, tmp_path, run):
+    for i in range(3):
+        name = stem.format("bcd"[i])
+        image(tmp_path / f"in/images/{name}.jpg", seed=i)
+        for mask in form.split(" "):
+            place = (1, 1, 3, 3 + i) if "crack" in mask else (5, 5, 8, 8)
+            file = tmp_path / "in/masks" / mask.format(name)
+            file.parent.mkdir(exist_ok=True)
+            Image.fromarray(filled(255, *place)).save(file)
+    code, out, printed = run(tmp_path / "in")
+    assert code == 0, printed
+    classes = description.read(out).classes
+    assert sorted(classes) == ["background", "crack", "stain"]
+    for i in range(3):
+        found = np.asarray(Image.open(out / f"masks/{stem.format('bcd'[i])}.png"))
+        expected = filled(classes.index("stain"), 5, 5, 8, 8, filled(classes.index("crack"), 1, 1, 3, 3 + i))
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        ("{i}/image.png", "{i}/mask.png"),
+        ("{i}ab/images/{i}ab.png", "{i}ab/masks/f{j}e.png"),
+        ("train/{i}/img.jpg", "train/{i}/label.png"),
+    ],
+)
+def test_a_folder_for_each_image(tree, tmp_path, run):
+    for i in range(3):
+        image(tmp_path / "in" / tree[0].format(i=i), seed=i)
+        for j in range(2 if "{j}" in tree[1] else 1):
+            file = tmp_path / "in" / tree[1].format(i=i, j=j)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(filled(255, 1 + 3 * j, 1, 3 + 3 * j, 3 + i)).save(file)
+    code, out, printed = run(tmp_path / "in")
+    assert code == 0, printed
+    for i in range(3):
+        (file,) = (p for p in (out / "masks").iterdir() if p.stem.startswith(str(i)))
+        expected = filled(1, 1, 1, 3, 3 + i)
+        expected = filled(1, 4, 1, 6, 3 + i, expected) if "{j}" in tree[1] else expected
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), expected)
+
+
+def test_thumbnails_are_not_taken_for_the_images_and_capitals_do_not_matter(tmp_path, run):
+    for i in range(2):
+        image(tmp_path / f"in/images/{i}.jpg")
+        image(tmp_path / f"in/thumbnails/{i}.jpg", size=(5, 6))
+        (tmp_path / "in/masks").mkdir(exist_ok=True)
+        Image.fromarray(filled(255, 1, 1, 3, 3)).save(tmp_path / f"in/masks/{i}.png")
+        image(tmp_path / f"yolo/Images/{i}.JPG")
+        (tmp_path / "yolo/Labels").mkdir(exist_ok=True)
+        (tmp_path / f"yolo/Labels/{i}.txt").write_text("0 0.1 0.1 0.3 0.1 0.3 0.3 0.1 0.3")
+    code, out, printed = run(tmp_path / "in", "unlabelled=skip")
+    assert code == 0, printed
+    assert len(list((out / "images").iterdir())) == 2
+    code, out, printed = run(tmp_path / "yolo", out="other")
+    assert code == 0, printed
+    expected = filled(1, 1, 1, 4, 3)
+    np.testing.assert_array_equal(cv2.imread(str(out / "masks/0.png"), cv2.IMREAD_UNCHANGED), expected)
+
+
+def test_class_0_of_yolo_is_an_object_where_nothing_names_it(tmp_path, run):
+    image(tmp_path / "in/images/a.png")
+    (tmp_path / "in/labels").mkdir()
+    corners = "0.1 0.1 0.3 0.1 0.3 0.3 0.1 0.3"
+    (tmp_path / "in/labels/a.txt").write_text(f"0 {corners}\n1 {corners.replace('0.1', '0.5').replace('0.3', '0.7')}\n")
+    code, out, printed = run(tmp_path / "in")
+    assert code == 0, printed
+    expected = filled(2, 6, 5, 8, 7, filled(1, 1, 1, 4, 3))
+    np.testing.assert_array_equal(cv2.imread(str(out / "masks/a.png"), cv2.IMREAD_UNCHANGED), expected)
+    assert description.read(out).classes == ["background", "class_0", "class_1"]
+
+
+def test_labels_that_are_no_names_of_classes_are_asked_about_in_a_form_to_paste(tmp_path, run):
+    image(tmp_path / "in/a.png")
+    coco(tmp_path / "in/x.json", [(1, "a/b", SQUARE), (1, 'x "y"', SQUARE)], categories=("a/b", 'x "y"'))
+    code, _, printed = run(tmp_path / "in")
+    assert code == 1
+    code, out, printed = run(tmp_path / "in", shlex.split(printed.strip().rpartition("name them: ")[2])[0])
+    assert code == 0, printed
+    assert description.read(out).classes == ["background", "a_b", "x_y"]

@@ -4,9 +4,11 @@ import json
 import shlex
 import time
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from helpers import SMALL, call_main
 
@@ -91,6 +93,26 @@ def test_minutes_end_in_time_with_a_report(cable, cache, tmp_path, capfd):
     assert results["metrics"]["test/iou"] is not None
     assert any(word.startswith("trainer.max_time=00:00:00:") for word in overrides_of(tmp_path))
     assert "images/s" in capfd.readouterr().err
+
+
+def test_what_minutes_chose_trains_the_same_bits_again_unless_time_ends_it(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+    for i in range(80):  # smaller than a crop
+        image, mask = rng.integers(0, 80, (24, 24, 3), np.uint8), np.zeros((24, 24), np.uint8)
+        mask[6:12, 6:18] = 255
+        Image.fromarray(image + mask[..., None] // 2).save(tmp_path / "set" / "images" / f"{i}.png")
+        Image.fromarray(mask).save(tmp_path / "set" / "masks" / f"{i}.png")
+    words = ["experiment=auto", "minutes=0.1", "trainer.max_time=null", "data.crop=32", "data=folder"]
+    first, again = tmp_path / "first", tmp_path / "again"
+    quick = [*QUICK, "~callbacks.panels", "data.cache_dir=null", f"data.root={tmp_path / 'set'}"]
+    assert call_main("train", *quick, *words, f"output_dir={first}") == 0
+    recorded = [word for word in overrides_of(first) if not word.startswith("output_dir=")]
+    assert {"trainer.limit_val_batches=1", "trainer.limit_test_batches=1"} <= set(recorded)
+    assert call_main("train", *recorded, f"output_dir={again}") == 0
+    one, two = weights_of(first), weights_of(again)
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_a_stop_in_the_midst_of_an_epoch_leaves_a_validated_best(cable, cache, tmp_path):

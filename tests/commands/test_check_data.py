@@ -87,6 +87,17 @@ def test_bad_files_are_all_named_with_a_guess(run_main, root, tmp_path):
     assert "class defect does not occur in train (it holds 0 and 255: data/mask=threshold)" in text
 
 
+def test_no_other_encoding_is_proposed_where_another_split_shows_the_class(run_main, root, tmp_path):
+    """0, 1 and void: the first training mask is all 0, which says nothing of the encoding."""
+    for i, path in enumerate(sorted((root / "masks").glob("*/*.png"))):
+        mask = np.asarray(Image.open(path)) // 255
+        mask[0] = 255 * (i % 2)
+        Image.fromarray(mask * np.uint8(path.parent.name != "train")).save(path)
+    code, _, report = examine(run_main, root, tmp_path, "data/mask=values", "data.mask.num_classes=1")
+    assert code == 1
+    assert report["errors"] == ["class defect does not occur in train"]
+
+
 def test_missing_classes_and_strict(run_main, root, tmp_path):
     for i in range(3):
         Image.new("L", (80, 60)).save(root / "masks" / "val" / f"val{i}.png")

@@ -64,7 +64,7 @@ def test_nothing_is_typed_once_the_folder_describes_itself(check, tmp_path):
         "mask": {"encoding": "values", "classes": [0, 7, 9], "ignore": [255]}, "missing_mask": "error",
         "split": {"by": "hash", "train": 0.7, "val": 0.3, "test": 0.0, "group": "(\\d\\d)\\d"},
     }  # fmt: skip
-    (line,) = re.findall(r"nothing else need be said of the data: (.*)", told)
+    (line,) = re.findall(r"train on it: (.*)", told)
     assert shlex.split(line)[2:] == ["experiment=auto", "data=folder", f"data.root={root}"]
     content, when = file.read_bytes(), file.stat().st_mtime_ns
     code, told, after = check("write=true")

@@ -160,7 +160,7 @@ def test_outside_its_tolerance_nothing_is_kept(run_main, trained, tmp_path):
         (["data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (
             ["data.image_size=96"],
-            "data.image_size=96: an exported model has the size that the network was trained at, 64",
+            "data.image_size=96: an exported model has that of the network's training, 64",
         ),
         (["data.split.val=0", "data.split.train=0.85"], "gives no image to val (train 79, val 0, test 17) of the 96"),
     ],

@@ -145,6 +145,49 @@ def test_a_description_without_a_split_is_divided_by_hash(described):
     assert settled(described).split._target_ == "segnet.data.splits.ByHash"
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"masks": "{1}/etc/hostname", "match": "(x)?"}, "leads from 'raw/0.png' to '/etc/hostname'"),
+        ({"masks": {"ra": ".", "w": "."}}, "leads from 'raw/0.png' to '../0.png'"),
+        ({"masks": "../{stem}.png"}, "'../{stem}.png' leads out of the folder"),
+        ({"images": ["/etc/*"]}, "'/etc/*' leads out of the folder"),
+        ({"split": {"by": "list", "train": "../a.txt", "val": "b.txt"}}, "'../a.txt' leads out of the folder"),
+        ({"masks": "${oc.env:SECRET}/{stem}.png"}, "'${oc.env:SECRET}/{stem}.png' would be read as a reference"),
+        ({"classes": ["${oc.env:SECRET}", "crack", "stain"]}, "'${oc.env:SECRET}' would be read as a reference"),
+        ({"masks": {"raw": "${data.root}"}}, "'${data.root}' would be read as a reference"),
+        ({"classes": ["ground", "crack", "???"]}, "'???' would be read as a reference"),
+        ({"masks": "{stem:3000000000}.png"}, "wrong placeholder ({stem:3000000000})"),
+        ({"images": ["raw/**/**/**/*"]}, "'raw/**/**/**/*' has ** more than 2 times"),
+        ({"images": ["ra**w/*"]}, "data.images='ra**w/*': no glob"),
+        ({"images": ["."]}, "data.images='.': no glob"),
+        ({"match": r"(\w+)+!$", "masks": "drawn/{stem}.png"}, r"match='(\\w+)+!$' takes too long"),
+        ({"split": {"group": r"(\w+)+!$"}}, r"split.group='(\\w+)+!$' takes too long"),
+        ({"classes": [f"class {i}" for i in range(300)]}, "List should have at most 254 items"),
+    ],
+)
+def test_the_description_of_a_stranger_reads_nothing_else_and_holds_up_nobody(
+    described, monkeypatch, capsys, changes, told
+):
+    monkeypatch.setenv("SECRET", "42")
+    monkeypatch.setattr("segnet.data.patterns.SECONDS", 0.5)
+    for folder_name in ("raw", "drawn"):
+        os.link(described / folder_name / "0.png", described / folder_name / f"{'a' * 60}.png")
+    describe(described, missing_mask=None, **changes)
+    with pytest.raises(UserError) as error:
+        made(settled(described))
+    assert told in str(error.value)
+    assert len(str(error.value)) < 600
+    assert "42" not in str(error.value) + capsys.readouterr().err
+
+
+def test_names_of_folders_are_no_references(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", "42")
+    put(tmp_path, images="${oc.env:SECRET}", masks="labels", values=(255,))
+    with pytest.raises(UserError, match=r"\$\{oc\.env:SECRET\}.* would be read as a reference"):
+        settled(tmp_path)
+
+
 def test_a_described_key_that_its_encoding_does_not_take(described):
     describe(described, mask={"encoding": "threshold", "colors": [[0, 0, 0]]})
     with pytest.raises(UserError, match=r"dataset\.yaml: mask\.colors is nothing that encoding: threshold takes"):
@@ -215,3 +258,11 @@ def test_crack_forest_is_asked_and_its_proposal_ignores_the_slips():
     found, reasons = folder.propose(DATA / "crack_forest")
     assert (found.masks, found.mask.classes, found.mask.ignore) == ("Masks/{stem}_label.PNG", [0, 255], [3, 4])
     assert "are ignored" in reasons[-1]
+
+
+def test_a_named_group_divides_anew_and_that_is_told(tmp_path, capsys):
+    put(tmp_path)
+    describe(tmp_path)
+    split = settled(tmp_path, 'data.split.group="raw/(.)"').split
+    assert (split._target_, split.train, split.group) == ("segnet.data.splits.ByHash", 0.7, "raw/(.)")
+    assert "but not its split by pattern, for data.split.group divides all images anew" in capsys.readouterr().err

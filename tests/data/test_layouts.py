@@ -8,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
-from segnet.data import layouts
+from segnet.data import folder, layouts
 from segnet.data.pairs import Layout
 from segnet.data.splits import SPLITS, ByList, ByPattern
 from segnet.errors import UserError
@@ -53,6 +53,12 @@ TREES = {
     "as Data Science Bowl": [
         (f"s/{i}ab/images/{i}ab.png", [f"s/{i}ab/masks/{j}{i}.png" for j in range(1 + i % 3)]) for i in N
     ],
+    "a folder for each image": [(f"{i:03d}/image.png", f"{i:03d}/mask.png") for i in N],
+    "as labelme_json_to_dataset": [(f"image{i}_json/img.png", f"image{i}_json/label.png") for i in N],
+    "one image in two formats": [("Images/0.png", "Masks/0.png"), *((f"Images/{i}.jpg", f"Masks/{i}.png") for i in N)],
+    "numbers padded with zeros": [(f"images/{i}.jpg", f"masks/{i:03d}.png") for i in range(5, 14)],
+    "numbers no longer padded": [(f"a/im_{i:04d}.png", f"b/{i}_x.png") for i in range(5, 14)],
+    "numbers in one folder": [(f"set1/photo{i}.jpg", f"set1/seg{i:02d}.png") for i in N],
     "three": [(f"Images/{i}.jpg", f"Masks/{i}.png") for i in range(3)],
     "one": [("Images/a.jpg", "Masks/a.png")],
     "spaces": [(f"my images/part {i}.png", f"my masks/part {i}.png") for i in N],
@@ -212,3 +218,89 @@ def test_large_folders_take_time_in_proportion(tmp_path):
     start = process_time()
     assert pairs_of(tmp_path, layouts.find(tmp_path)) == written
     assert process_time() - start < 5  # one; where every file is compared with all of its folder, 15
+
+
+@pytest.mark.parametrize(("folder", "names"), [("", ("Train", "Val")), ("splits", ("train", "valid"))])
+def test_lists_under_other_names(tmp_path, folder, names):
+    make(tmp_path, TREES["_mask"])
+    (tmp_path / folder).mkdir(exist_ok=True)
+    for name, part in zip(names, (range(6), range(6, 9)), strict=True):
+        (tmp_path / folder / f"{name}.txt").write_text("\n".join(map(str, part)))
+    split = layouts.find(tmp_path).split
+    assert [split.train, split.val] == [f"{folder}/{name}.txt".lstrip("/") for name in names]
+
+
+def test_lists_for_training_and_test_leave_validation_a_share(tmp_path):
+    make(tmp_path, TREES["_mask"])
+    for name, part in (("train", range(7)), ("test", range(7, 9))):
+        (tmp_path / f"{name}.txt").write_text("\n".join(map(str, part)))
+    found = layouts.find(tmp_path)
+    assert ["15% of the training images" in line for line in found.told] == [True]
+    files = [f"images/{i}.jpg" for i in N]
+    parts = ByList(found.split.train, found.split.val, found.split.test)(tmp_path, files)
+    assert parts["test"] == files[7:]
+    assert len(parts["val"]) == 1
+    assert sorted(parts["train"] + parts["val"]) == files[:7]
+
+
+@pytest.mark.parametrize("content", ["8\nx", ""])
+def test_lists_that_are_not_taken_are_told(tmp_path, content):
+    make(tmp_path, TREES["_mask"])
+    (tmp_path / "train.txt").write_text("\n".join(map(str, range(6))))
+    (tmp_path / "val.txt").write_text(content)
+    found = layouts.find(tmp_path)
+    assert found.split is None
+    (line,) = found.told
+    assert "split by train.txt, val.txt is not taken" in line
+    assert ("'x' names no image" if content else "empty") in line
+
+
+def test_thumbnails_are_told_from_images_by_the_size_of_the_masks(tmp_path):
+    written = make(tmp_path, TREES["capitals"])
+    for i in N:
+        (tmp_path / "Small").mkdir(exist_ok=True)
+        with Image.open(tmp_path / f"Images/{i}.jpg") as file:
+            file.resize((file.width // 2, file.height // 2)).save(tmp_path / f"Small/{i}.jpg")
+    assert pairs_of(tmp_path, layouts.find(tmp_path)) == written
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    make(tmp_path / "there", TREES["capitals"])
+    (tmp_path / "here/more").mkdir(parents=True)
+    (tmp_path / "here/more/round").symlink_to(tmp_path / "here")
+    for name in ("Images", "Masks"):
+        (tmp_path / "here" / name).symlink_to(tmp_path / "there" / name)
+    found = layouts.find(tmp_path / "here")
+    assert (found.images, found.masks) == ("Images/*", "Masks/{stem}.png")
+
+
+def test_masks_of_classes_can_be_made_one_by_what_the_error_says(tmp_path):
+    make(tmp_path / "my set", [(f"images/im{w}.jpg", f"masks/im{w}_crack.png") for w in "abc"])
+    for i, w in enumerate("abc"):
+        mask(tmp_path / "my set", f"masks/im{w}_stain.png", 9 + i)
+    with pytest.raises(UserError, match="2 layouts fit") as caught:
+        layouts.find(tmp_path / "my set")
+    command = shlex.split(str(caught.value).rpartition("import_labels.py ")[2].partition(" makes it")[0])
+    assert command == [f"input={tmp_path}/my set", f"output={tmp_path}/my set_set"]
+
+
+def test_nothing_is_said_to_be_found_where_nothing_is(tmp_path):
+    make(tmp_path, [("images/a.png", "other/b.png")])
+    for root in (tmp_path, tmp_path / "images"):
+        _, lines = folder.settle({"root": str(root), "images": "images/*", "masks": None, "classes": None})
+        assert lines == []
+
+
+def test_a_tree_as_of_mvtec_is_read_whole_and_divided_by_hash(tmp_path):
+    good = [(f"{place}/good/{i:03d}.png", []) for place in ("train", "test") for i in N]
+    kinds = [(f"test/{k}/{i:03d}.png", f"ground_truth/{k}/{i:03d}_mask.png") for k in ("cut", "hole") for i in N]
+    written = make(tmp_path, good + kinds)
+    data, lines = folder.settle(
+        {"root": str(tmp_path), **dict.fromkeys(("images", "masks", "mask", "split", "classes"))}
+    )
+    found = Layout(tmp_path, data["images"], data["masks"], defect_free=data["defect_free"])
+    images = found.list_images()
+    assert images == sorted(written)
+    assert {i: [m.relative_to(tmp_path).as_posix() for m in found.masks_of(i)] for i in images} == written
+    assert data["split"]["_target_"].endswith("ByHash")
+    assert "divided by hash" in lines[-1]

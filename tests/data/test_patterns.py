@@ -68,11 +68,24 @@ def test_where_a_mask_may_be(tmp_path, masks, match, image, expected):
         ("{2}.png", r"images/(.*)", r"wrong placeholder .* and groups of data\.match, \{1\} or \{name\}"),
         ("{1}.png", r"photos/(.*)", r"data\.match='photos/\(\.\*\)' does not match 'images/a\.png'"),
         ("{1}.png", r"(", r"data\.match='\(': no regular expression"),
+        ("{stem:9999999999}.png", None, r"wrong placeholder \(\{stem:9999999999\}\); use \{stem\}"),
+        ("{stem!r}.png", None, r"wrong placeholder \(\{stem\}\)"),
+        ("{stem.__class__}.png", None, r"wrong placeholder \(\{stem\.__class__\}\)"),
+        ("{1}/etc/{stem}", r"(x)?", r"leads from 'images/a\.png' to '/etc/a', which is not below data\.root"),
+        ("{1}{1}/{name}", r"(\.)", r"leads from 'images/a\.png' to '\.\./a\.png', which is not below data\.root"),
+        ({"images": ""}, None, r"leads from 'images/a\.png' to '/a\.png', which is not below data\.root"),
+        ({"imag": ".", "es": "."}, None, r"leads from 'images/a\.png' to '\.\./a\.png', which is not below data\.root"),
     ],
 )
 def test_a_pattern_that_leads_nowhere(tmp_path, masks, match, told):
     with pytest.raises(UserError, match=told):
         names(tmp_path, masks, "images/a.png", match)
+
+
+@pytest.mark.parametrize("masks", ["/elsewhere/{stem}.png", "../masks/{stem}.png", {"images": "../masks"}])
+def test_masks_elsewhere_are_named_openly(tmp_path, masks):
+    (name,) = names(tmp_path, masks, "images/a.png", None)
+    assert name.endswith("/a.png")
 
 
 def test_two_masks_for_one_image_are_an_error(tmp_path):

@@ -2,11 +2,13 @@
 
 import hashlib
 import os
+import tracemalloc
 from collections import Counter
 
 import pytest
 
 from segnet.data.splits import SPLITS, All, ByHash, ByList, ByPattern
+from segnet.errors import UserError
 
 MANY = [f"images/{i:04d}.png" for i in range(2000)]
 LISTS = ByList("train.txt", "val.txt", "test.txt")
@@ -310,6 +312,17 @@ def test_lists_name_an_image_by_any_end_of_its_path(tmp_path, line):
     told = r"train\.txt:2: 'frame_000000\.png' names more than one .*\(images/cam1/frame_000000\.png and images/cam2"
     with pytest.raises(ValueError, match=told):
         ByList(train="train.txt")(tmp_path, images)
+
+
+@pytest.mark.parametrize("line", ["a/" * 100_000 + "a.png", "x" * 200_000, "," * 200_000 + "a", '"' + "x" * 200_000])
+def test_a_line_of_any_length_is_one_line_and_takes_little_memory(tmp_path, line):
+    (tmp_path / "train.txt").write_text(f"{line}\nb/b.png\n")
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"train\.txt:1: .{1,210} names no image"):
+        ByList(train="train.txt")(tmp_path, ["a/0.png", "b/b.png"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**8
 
 
 def test_a_share_of_the_training_pattern_is_drawn_as_by_hash(tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from segnet.errors import UserError
 from segnet.recipe import rules
 from segnet.recipe.budget import MOST, Budget, Speed
 from segnet.recipe.fingerprint import Fingerprint
@@ -82,6 +83,15 @@ def test_named_settings_hold_and_others_follow_them():
     found, plan = chosen(TEXTURE, named={"trainer.max_epochs": 12})
     assert "trainer.max_epochs" not in found
     assert plan.length.epochs == 12
+
+
+def test_what_is_named_null_is_the_default_and_an_endless_run_is_refused():
+    found, plan = chosen(HAIRLINES, named={"data.crop": None})
+    assert (found["data.image_size"], plan.crop, "data.crop" in found) == ("[192,272]", None, False)
+    found, plan = chosen(TEXTURE, named={"data.image_size": None})
+    assert (plan.size, "data.image_size" in found) == ((480, 480), False)
+    with pytest.raises(UserError, match=r"trainer\.max_epochs=-1: .* name the number of epochs"):
+        chosen(TEXTURE, named={"trainer.max_epochs": -1})
 
 
 @pytest.mark.parametrize(

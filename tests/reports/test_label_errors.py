@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import call_main
+
 SIDE = 64
 COUNT = 160
 
@@ -132,6 +134,16 @@ def test_sound_masks_give_few_alarms_and_what_is_not_judged_is_counted(run_main,
     warnings = json.loads((tmp_path / "o" / "report.json").read_text())["warnings"]
     assert any("2 of 160 images have no out-of-fold prediction" in text and "003.jpg" in text for text in warnings)
     assert any("005.jpg: its prediction in" in text and "another size, 9×9" in text for text in warnings)
+
+
+def test_that_no_mask_is_suspected_is_said(tmp_path, capfd):
+    make(tmp_path / "data", tmp_path / "run", 1, lambda masks: {})
+    predictions = tmp_path / "run" / "out_of_fold" / "masks" / "images"
+    for path in sorted(predictions.iterdir())[2:]:
+        path.unlink()
+    words = ["data=folder", f"data.root={tmp_path / 'data'}", f"labels={tmp_path / 'run'}", "contact=0"]
+    assert call_main("check_data", *words, f"output_dir={tmp_path / 'o'}") == 0
+    assert "\n2 masks compared with their predictions, 0 of them probably wrong\n" in capfd.readouterr().out
 
 
 def test_a_run_without_such_predictions_is_refused_with_the_command_that_makes_them(run_main, tmp_path):

@@ -69,7 +69,7 @@ def changed(result, trained=TRAINED):
 def test_every_setting_of_an_evaluation_can_be_named():
     """conf/data/checkpoint.yaml lists them by hand."""
     listed = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "data" / "checkpoint.yaml"))
-    of_training = {"augment", "positive_share", "prepare"}
+    of_training = {"augment", "positive_share", "prepare", "crop_share", "crops_per_epoch"}
     takes = set(signature(SegmentationDataModule).parameters) - of_training
     assert listed.keys() - {"defaults", "_target_"} == takes
     for key, kinds in (("split", (ByHash, ByList, ByPattern)), ("mask", (Threshold, Values, Palette))):

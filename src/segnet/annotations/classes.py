@@ -1,5 +1,7 @@
 """Which class index each label of a source gets."""
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +43,7 @@ def choose(source: Source, wanted: Wanted, ignore: Sequence[str]) -> Classes:
     Raises:
         UserError: a label that is named is not there, is named twice, or there is no class.
     """
-    ground = {label for label in source.labels if label.lower() in BACKGROUND or (not source.named and label == "0")}
+    ground = {label for label in source.labels if label.lower() in BACKGROUND}
     hidden = {IGNORE, *ignore}
     there = [label for label in source.labels if label not in ground | hidden]
     groups = _groups(source, there, wanted)
@@ -55,6 +57,12 @@ def choose(source: Source, wanted: Wanted, ignore: Sequence[str]) -> Classes:
     if not groups:
         raise UserError(f"no class to learn: {shown}; name some with 'classes=[<label>,<label>]'")
     names = list(groups) if len(groups) == 1 else ["background", *groups]
+    if wanted is None and (odd := [name for name in groups if not name.isprintable() or set(name) & set("/\\")]):
+        renamed = {re.sub(r"\W+", "_", name).strip("_") or "a": label for name, (label,) in groups.items()}
+        pairs = ",".join(f"{name}:[{json.dumps(label, ensure_ascii=False)}]" for name, label in renamed.items())
+        raise UserError(
+            f"classes: the label {odd[0]!r} is no name of a class, for '/'; name them: 'classes={{{pairs}}}'"
+        )
     check_classes(names, len(names), None)
     index = {label: place for place, labels in enumerate(groups.values(), 1) for label in labels}
     zero = {label: 0 for label in ground if label not in index}

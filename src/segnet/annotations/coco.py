@@ -62,9 +62,10 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
                 absent.append(image["file_name"])
                 continue
             if file in found:
+                other = f", or give one file: input={path}" if len(files) > 1 else ""
                 raise UserError(
                     f"{path}: image {image['file_name']!r} (id {key!r}) is {file}, which is there once before; "
-                    f"keep one of them, or give one file: input={path}"
+                    f"keep one of them{other}"
                 )
             drawn = [*crowds[key], *objects[key]]
             found[file] = Annotated(file, _drawer(drawn) if drawn else None, _size(image, path), split)
@@ -142,6 +143,11 @@ def _objects(
             crowds[entry["image_id"]].append(Object(IGNORE, shape))
         else:
             objects[entry["image_id"]].append(Object(label, shape))
+    if len(homeless) == len(content["annotations"]) > 0:
+        raise UserError(
+            f"{homeless[0]}: image_id={content['annotations'][0].get('image_id')!r} is no id of images, such as "
+            f"{next(iter(images), None)!r}, and so are all others; correct them, or give the images' own file"
+        )
     if homeless:
         told.append(f"left out {counted(homeless, 'object')} whose image_id no image has")
     if again:

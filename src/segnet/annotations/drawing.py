@@ -82,7 +82,8 @@ def told(counts: Counts, classes: Classes) -> list[str]:
     absent = [label for label, i in classes.index.items() if 0 < i < IGNORE_INDEX and label not in shown]
     if absent:
         kept = ",".join(label for label in classes.index if label in shown)
-        said.append(f"no object of {', '.join(absent)}; 'classes=[{kept}]' leaves such classes out")
+        remedy = f"; 'classes=[{kept}]' leaves such classes out" if kept else ""
+        said.append(f"no object of {', '.join(absent)}{remedy}")
     if counts.left_out:
         said.append(f"left out objects of labels that classes does not name: {_tally(counts.left_out)}")
     if counts.empty:

@@ -63,7 +63,7 @@ def read(given: Path, images: Path | None, format: str, choices: Choices) -> tup
             raise UserError(f"input={given}: may be read in {len(found)} ways: {there}; choose {choice}")
         raise UserError(
             f"input={given}: no labels were found: {there}; known are {', '.join(FORMATS)}: see docs/labels.md for how "
-            f"their files are named"
+            f"their files are named{''.join(f'; {text}' for text in folder.told())}"
         )
     ((name, files),) = found.items()
     source = READERS[name](folder, files, choices)
@@ -110,12 +110,20 @@ def _fitting(folder: Folder, given: Path) -> dict[Format, list[Path]]:
 
 def _json(path: Path) -> Format | None:
     """By the keys that are in its text: whether they are where they belong is seen when it is read."""
-    content = path.read_bytes() if path.stat().st_size <= BYTES else b""
+    content = _bytes(path, BYTES) if path.stat().st_size <= BYTES else b""
     if b'"shapes"' in content and b'"imagePath"' in content:
         return "labelme"
     return "coco" if all(f'"{key}"'.encode() in content for key in coco.KEYS) else None
 
 
 def _head(path: Path) -> bytes:
+    return _bytes(path, 10_000)
+
+
+def _bytes(path: Path, count: int) -> bytes:
+    """The beginning of a text; of UTF-16, as PowerShell writes it, in UTF-8."""
     with path.open("rb") as file:
-        return file.read(10_000)
+        content = file.read(count)
+    if content[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        return content
+    return content.decode("utf-16", errors="replace").encode(errors="replace")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from segnet.annotations import words
 from segnet.annotations.records import Split
@@ -70,7 +71,7 @@ class Folder:
         if not isinstance(given, str) or not given.strip():
             raise UserError(f"{annotation}: {given!r} is no name of an image; correct it")
         beside = annotation.parent
-        posix = given.strip().replace("\\", "/")
+        posix = given.strip().split("?d=")[-1].replace("\\", "/")  # Label Studio's local files have the path there
         for base in (beside, self.image_root, beside / "images"):
             if self.has(path := Path(os.path.normpath(base / posix))):  # an absolute path may be below the root, too
                 return path
@@ -80,6 +81,8 @@ class Folder:
         parts = [part for part in name.parts if part not in ("/", "..", ".")]
         if not parts:
             return None
+        if parts[-1].lower() not in self._by_name:
+            parts = [unquote(part) for part in parts]  # as in a URL
         found = self._by_name.get(parts[-1].lower()) or self._by_name.get(f"{parts[-1].lower()}.*", [])
         around = beside.parent if beside != self.root else beside
         ranks: tuple[Callable[[Path], int], ...] = (
@@ -88,6 +91,8 @@ class Folder:
             lambda path: path.is_relative_to(beside) + path.is_relative_to(around),
             lambda path: split is not None and words.split_of_folders(path.relative_to(self.image_root)) == split,
             lambda path: path.name == parts[-1],
+            # Names are relative to one folder: of default/a.png and default/sub/a.png, a.png is the first.
+            lambda path: all(other.is_relative_to(path.parents[_common_end(path.parts, parts) - 1]) for other in found),
         )
         for rank in ranks if len(found) > 1 else ():
             most = max(rank(path) for path in found)

@@ -6,7 +6,7 @@ of the masks mean is found out from all of them together. What can be read in tw
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from segnet.data import listing
 from segnet.data.decoding import EXTENSIONS, LOSSY
 from segnet.errors import UserError
 
+OBJECT = "mask|object|obj|instance|inst"
 YES = "1"  # label of the class of masks that say only yes and no
 
 
@@ -43,7 +44,21 @@ class Key(NamedTuple):
 
 def _one_of_many(path: Path) -> str:
     """A name without the number behind it: ``a`` of ``a_0`` and ``a_mask_0``."""
-    return re.sub(r"[_\-. ]?(mask|object|obj|instance|inst)?[_\-. ]?\d+$", "", path.stem)
+    return re.sub(rf"[_\-. ]?({OBJECT})?[_\-. ]?\d+$", "", path.stem)
+
+
+def _beginning(stems: Set[str], mask: Path) -> str:
+    """The longest of the images' names that a mask's begins with: ``a`` of ``a_crack``."""
+    ends = [found.start() for found in re.finditer(r"[_\-. ]", mask.stem)]
+    return next((mask.stem[:end] for end in reversed(ends) if mask.stem[:end] in stems), "")
+
+
+def _own_folder(root: Path, path: Path) -> str:
+    """Where a folder holds one image and its masks: ``007`` of ``007/image.png`` and of ``007/masks/a.png``."""
+    parts = list(path.relative_to(root).parts[:-1])
+    while parts and words.says_nothing(parts[-1]):
+        parts.pop()
+    return "/".join(parts)
 
 
 def _numbers(name: str) -> str:
@@ -55,10 +70,12 @@ KEYS = (
     Key(lambda mask: words.bare(mask.stem), lambda image: words.bare(image.stem)),
     Key(lambda mask: mask.parent.name, lambda image: image.stem, True),
     Key(lambda mask: words.bare(mask.parent.name), lambda image: words.bare(image.stem), True),
+)
+PARTS = (
     Key(_one_of_many, lambda image: image.stem),
     Key(lambda mask: words.bare(_one_of_many(mask)), lambda image: words.bare(image.stem)),
-    Key(lambda mask: _numbers(mask.stem), lambda image: _numbers(image.stem)),
 )
+NUMBERS = Key(lambda mask: _numbers(mask.stem), lambda image: _numbers(image.stem))
 
 
 def fits(folder: Folder) -> list[Path]:
@@ -146,8 +163,13 @@ def _beside(folder: Folder, files: Sequence[Path]) -> list[Path]:
 
 def _pair(folder: Folder, images: Sequence[Path], masks: Sequence[Path]) -> tuple[list[Mask], list[Path]]:
     """Masks with their images, by the key that finds the most of them, and those that it does not find."""
-    tables = [_table(key, images) for key in KEYS]
-    found = [sum(key.mask(mask) in table for mask in masks) for key, table in zip(KEYS, tables, strict=True)]
+    stems = {image.stem for image in images}
+    own = Key(partial(_own_folder, folder.root), partial(_own_folder, folder.image_root))
+    keys = (*KEYS, own, *PARTS, Key(partial(_beginning, stems), lambda image: image.stem), NUMBERS)
+    tables = [_table(key, images) for key in keys]
+    lone = tables[len(KEYS)]
+    tables[len(KEYS)] = {name: found for name, found in lone.items() if len(found) == 1 < len(lone)}
+    found = [sum(key.mask(mask) in table for mask in masks) for key, table in zip(keys, tables, strict=True)]
     best = found.index(max(found))
     if best == 0 < found[0] == found[2] and any(mask.parent.name != mask.stem for mask in masks):
         raise UserError(
@@ -156,13 +178,28 @@ def _pair(folder: Folder, images: Sequence[Path], masks: Sequence[Path]) -> tupl
         )
     pairs, lost = [], []
     for mask in masks:
-        near = _nearest(mask, tables[best].get(KEYS[best].mask(mask), []), folder)
+        near = _nearest(mask, tables[best].get(keys[best].mask(mask), []), folder)
         if near is None:
             lost.append(mask)
         else:
-            pairs.append(Mask(mask, near, _label(mask, near, KEYS[best], folder)))
+            pairs.append(Mask(mask, near, _label(mask, near, keys[best], folder)))
     _check(pairs)
-    return pairs, lost
+    return _by_words(pairs), lost
+
+
+def _by_words(pairs: list[Mask]) -> list[Mask]:
+    """The masks with the classes that their names say, where images have several: ``a_crack`` and ``a_stain``."""
+    words_of, several = [_word(mask) for mask in pairs], len({mask.image for mask in pairs}) < len(pairs)
+    if any(mask.label for mask in pairs) or not several or not all(words_of) or len(set(words_of)) == 1:
+        return pairs
+    return [mask._replace(label=word) for mask, word in zip(pairs, words_of, strict=True)]
+
+
+def _word(mask: Mask) -> str:
+    """What a mask's name says beside its image's; empty where that is no word."""
+    rest = [part for part in re.split(r"[_\-. ]+", mask.path.stem.replace(mask.image.stem, "", 1)) if part]
+    rest = [part for part in rest if words.bare(part) and not re.fullmatch(rf"({OBJECT})?\d*", part, re.IGNORECASE)]
+    return "_".join(rest) if all(part.isalpha() for part in rest) else ""
 
 
 def _table(key: Key, images: Sequence[Path]) -> Mapping[str, list[Path]]:
@@ -178,6 +215,12 @@ def _nearest(mask: Path, images: Sequence[Path], folder: Folder) -> Path | None:
     ours = set(mask.parent.relative_to(folder.root).parts)
     common = [len(ours & set(image.parent.relative_to(folder.image_root).parts)) for image in images]
     near = [image for image, count in zip(images, common, strict=True) if count == max(common)]
+    if len(near) > 1:  # of images/a.jpg and thumbnails/a.jpg the first
+        called = [
+            any(words.says(part, words.IMAGE) for part in image.parent.relative_to(folder.image_root).parts)
+            for image in near
+        ]
+        near = [image for image, says in zip(near, called, strict=True) if says == any(called)]
     if len(near) > 1:
         raise UserError(f"{mask}: may be the mask of {near[0]} or of {near[1]}; give them different names")
     return near[0] if near else None

@@ -74,9 +74,10 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     images: list[Annotated] = []
     boxes, used = Counter[str](), Counter[int]()
     texts = dict.fromkeys(folder.with_suffix(".txt"), False)  # whether an image has it
+    known = {str(text).lower(): text for text in texts}  # Labels/a.TXT of Images/a.JPG
     for path in folder.images:
         relative = path.relative_to(folder.image_root)
-        label = next((text for text in _texts(folder, relative) if text in texts), None)
+        label = next((known[name] for text in _texts(folder, relative) if (name := str(text).lower()) in known), None)
         if label is not None:
             texts[label] = True
         if splits and path not in splits:
@@ -116,7 +117,7 @@ def _names(content: Mapping[str, Any], folder: Folder) -> dict[int, str]:
 def _texts(folder: Folder, relative: Path) -> Iterator[Path]:
     """Where the text of an image may be: below ``labels/`` in place of ``images/`` (the last one), or beside it."""
     name = f"{relative.stem}.txt"
-    for place in reversed([i for i, part in enumerate(relative.parts[:-1]) if part == "images"]):
+    for place in reversed([i for i, part in enumerate(relative.parts[:-1]) if part.lower() == "images"]):
         yield folder.root.joinpath(*relative.parts[:place], "labels", *relative.parts[place + 1 : -1], name)
     yield folder.root.joinpath("labels", *relative.parts[:-1], name)
     yield folder.root.joinpath(*relative.parts[:-1], "labels", name)

@@ -47,6 +47,8 @@ def run(cfg: DictConfig) -> None:
     if predictions:
         label_ranking.write(folder, data, predictions, ranking, int(cfg.worst))
     print(audit_report.summary(findings))
+    if predictions:
+        print(f"{ranking.compared} masks compared with their predictions, {len(ranking.wrong)} of them probably wrong")
     if not findings["errors"] and not predictions:
         given = [word for word in HydraConfig.get().overrides.task if re.match(r"\+*data[=./]", word)]
         proposed = propose(data, given, torch.cuda.is_available())

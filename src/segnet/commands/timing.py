@@ -12,6 +12,7 @@ from segnet.commands.build import settle_size
 from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import Samples, collate
+from segnet.data.native import cut
 from segnet.recipe.budget import Speed
 from segnet.recipe.plan import Plan
 from segnet.training import distillation
@@ -45,8 +46,7 @@ def measure(cfg: DictConfig, data: SegmentationDataModule, plan: Plan) -> Speed:
     train = data.indices["train"]
     batch, (height, width) = plan.batch, plan.crop or plan.size
     pairs = [data.pairs[train[i * len(train) // 2]] for i in range(min(2, len(train)))]
-    both = [pair.load(data.mask, plan.size) for pair in pairs]
-    loaded = [(image[:height, :width], mask[:height, :width]) for image, mask in both]
+    loaded = [cut(pair.load(data.mask, plan.size), (0, 0), (height, width)) for pair in pairs]
     plain = Samples(lambda i: loaded[i % len(loaded)], range(batch))
     drawn = Samples(plain.load, range(batch), instantiate(cfg.data.augment, "data.augment") or ())
     made = [drawn[i] for i in range(batch)]

@@ -4,14 +4,16 @@
 what their values mean and what the classes are called. The schema (`Description`) is versioned; docs/data.md has it.
 """
 
+import reprlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from annotated_types import Len, MinLen
+from annotated_types import Len, MaxLen, MinLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from segnet.data.patterns import leads_out
 from segnet.errors import UserError
 from segnet.files import atomic_write
 from segnet.settings import Bits, Count, Share, Text, Value
@@ -19,6 +21,8 @@ from segnet.settings import Bits, Count, Share, Text, Value
 NAME = "dataset.yaml"
 VERSION = 1
 BYTES = 10**6  # of the file at most
+MOST = 254  # classes, as `segnet.settings.NumClasses`
+DEEP = 2  # ``**`` in a glob at most; each looks into every folder anew
 HEAD = """\
 # What this folder holds, read by data=folder; the command line overrides it. docs/data.md explains the keys.
 """
@@ -33,8 +37,8 @@ class MaskEncoding(_Part):
 
     encoding: Literal["threshold", "values", "palette"]
     above: float | None = None
-    classes: list[Value] | None = None
-    colors: list[Annotated[list[Value], Len(3, 3)]] | None = None
+    classes: Annotated[list[Value], MaxLen(MOST)] | None = None
+    colors: Annotated[list[Annotated[list[Value], Len(3, 3)]], MaxLen(MOST)] | None = None
     ignore: list[Value] | list[list[Value]] = Field(default_factory=list)
     tolerance: Count | None = None
 
@@ -72,9 +76,9 @@ class Description(_Part):
     images: Annotated[list[Text], MinLen(1)]
     masks: Text | Annotated[list[Text], MinLen(1)] | dict[Text, str]
     match: Text | None = None
-    classes: Annotated[list[Text], MinLen(1)]
+    classes: Annotated[list[Text], Len(1, MOST)]
     mask: MaskEncoding
-    colors: list[Annotated[list[Value], Len(3, 3)]] | None = None
+    colors: Annotated[list[Annotated[list[Value], Len(3, 3)]], MaxLen(MOST)] | None = None
     missing_mask: Literal["error", "empty"] = "error"
     defect_free: Text | None = None
     mask_drawn: Literal["upright", "stored"] | None = None
@@ -110,7 +114,7 @@ def read(root: Path) -> Description | None:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise UserError(
-            f"{path}: {key}={first['input']!r}: {first['msg']}; correct it, or move the file away"
+            f"{path}: {key}={reprlib.repr(first['input'])}: {first['msg']}; correct it, or move the file away"
         ) from None
     check(found, str(path))
     return found
@@ -122,9 +126,26 @@ def check(found: Description, name: str) -> None:
     Raises:
         UserError: with the path.
     """
+    check_texts(found.model_dump(), name)
     for text in _paths(found):
-        if PurePosixPath(text).is_absolute() or ".." in PurePosixPath(text).parts:
+        if leads_out(text):
             raise UserError(f"{name}: {text!r} leads out of the folder; name what lies below it")
+        if text.count("**") > DEEP:
+            raise UserError(f"{name}: {text!r} has ** more than {DEEP} times; once is enough to look into all folders")
+
+
+def check_texts(content: Any, name: str) -> None:
+    """Refuse texts that a configuration would take for something else: ``${oc.env:HOME}`` reads a variable.
+
+    Raises:
+        UserError: with the text.
+    """
+    if isinstance(content, str) and ("${" in content or content == "???"):
+        raise UserError(f"{name}: {content!r} would be read as a reference to another setting; choose another name")
+    if isinstance(content, Mapping):
+        content = [*content.keys(), *content.values()]
+    for part in content if isinstance(content, list | tuple) else ():
+        check_texts(part, name)
 
 
 def write(root: Path, description: Description) -> Path:

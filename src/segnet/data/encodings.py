@@ -99,9 +99,10 @@ def _question(seen: Sequence[Look], held: Sequence[int], void: Sequence[int]) ->
             f"Objects of one class: data.mask.above=0; classes: data/mask=values data.num_classes={len(held)}"
         )
     ways = []
+    count = "count" if len(odd) > 1 else "counts"
     if {0, IGNORE_INDEX} <= set(held):
         ways += [
-            f"the class is 255 and {_listed(odd)} counts nowhere: 'data.mask.ignore={_list(sorted({*void, *odd}))}'",
+            f"the class is 255 and {_listed(odd)} {count} nowhere: 'data.mask.ignore={_list(sorted({*void, *odd}))}'",
             "the class is what is above half: data.mask.above=127",
         ]
         if _counted(held[:-1]):

@@ -9,7 +9,8 @@ from typing import Any
 from segnet.data import description, encodings, layouts, looks
 from segnet.data.described import HERE, SHARES, TAKES, Data, describe, division, encoding, split_by
 from segnet.data.description import Description
-from segnet.data.pairs import Layout
+from segnet.data.pairs import Layout, matching
+from segnet.data.patterns import quick
 from segnet.errors import UserError
 
 ASKED = ("images", "masks", "classes", "num_classes", "missing_mask")  # null in conf/data/folder.yaml, and needed
@@ -32,20 +33,21 @@ def settle(data: Data, asking: bool = True, decide: bool = False) -> tuple[Data,
     Raises:
         UserError: ``dataset.yaml`` is wrong, or more than one reading fits the files, or none.
     """
-    data = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+    given, data = data, {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
     if not is_open(data):
         return data, []
     root = Path(str(data["root"]))
-    lines: list[str] = []
+    lines, told = list[str](), list[str]()
     found = description.read(root)
     if found is not None and (took := _describe(data, found)):
         lines.append(f"data: {root / description.NAME} says {', '.join(took)}")
+        _check_expressions(data, found, root)
     if root.is_dir():
-        took = _find_files(data, root, found is None, lines) + _find_encoding(data, root, asking, decide, lines)
-        if took:
-            lines.insert(len(lines) - len(lines[found is not None :]), f"data: found {', '.join(took)}")
+        took = _find_files(data, root, found is None, told) + _find_encoding(data, root, asking, decide, told)
+        lines += [f"data: found {', '.join(took)}"] if took else []
     _fill(data)
-    return data, lines
+    description.check_texts({key: value for key, value in data.items() if value != given.get(key)}, "data")
+    return data, lines + told
 
 
 def propose(root: Path) -> tuple[Description, list[str]]:
@@ -68,11 +70,14 @@ def _find_files(data: Data, root: Path, alone: bool, lines: list[str]) -> list[s
     if not wanted and not dividing:
         return []
     found = layouts.find(root, data.get("images"), data.get("masks"), data.get("match"))
-    took = [f"{key} {_shown(getattr(found, key))}" for key in wanted]
+    took = [f"{key} {_shown(getattr(found, key))}" for key in wanted if found.found]
     data.update({key: getattr(found, key) for key in wanted})
     if "masks" in wanted and found.match is not None:
         data["match"] = found.match
         took.append(f"match {found.match}")
+    if found.defect_free is not None and data.get("defect_free") is None:
+        data["defect_free"] = found.defect_free
+        took.append(f"defect_free {found.defect_free}")
     if dividing and found.split is not None:
         data["split"] = division(found.split)
         named = {name: getattr(found.split, name) for name in SHARES if getattr(found.split, name) is not None}
@@ -114,8 +119,7 @@ def _find_encoding(data: Data, root: Path, asking: bool, decide: bool, lines: li
 
 
 def _mask_files(data: Data, root: Path) -> list[Path]:
-    patterns = [data["images"]] if isinstance(data["images"], str) else data["images"]
-    layout = Layout(root, patterns, data["masks"], defect_free=data.get("defect_free"), match=data.get("match"))
+    layout = Layout(root, _globs(data), data["masks"], defect_free=data.get("defect_free"), match=data.get("match"))
     try:
         images = layout.list_images()
     except UserError:  # the data module says it, with the way out
@@ -157,7 +161,24 @@ def _describe(data: Data, found: Description) -> list[str]:
     if found.split is not None and _open(data.get("split")) and not _names(data.get("split")):
         data["split"] = division(found.split)
         took.append(f"split by {found.split.by}")
+    elif found.split is not None and _names(data.get("split")).keys() == {"group"}:
+        took.append(f"but not its split by {found.split.by}, for data.split.group divides all images anew")
     return took
+
+
+def _check_expressions(data: Data, found: Description, root: Path) -> None:
+    """Try the regular expressions of a description on the images' names, because some take years on some names."""
+    given = {"match": found.match, "split.group": found.split.group if found.split else None}
+    paths = matching(root, _globs(data)) if any(given.values()) else []
+    for key, text in given.items():
+        if text and not quick(text, [path.relative_to(root).as_posix() for path in paths]):
+            raise UserError(
+                f"{root / description.NAME}: {key}={text!r} takes too long on the images' names; simplify it"
+            )
+
+
+def _globs(data: Data) -> list[str]:
+    return [data["images"]] if isinstance(data["images"], str) else list(data["images"])
 
 
 def _names(part: Any) -> Data:

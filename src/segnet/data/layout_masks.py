@@ -43,6 +43,8 @@ def _candidates(reading: Reading) -> Iterator[tuple[Masks, str | None]]:
             continue
         begin, end = rule.name.begin, rule.name.end
         tail = f"{_brace(end[1])}{'*' if rule.many else ''}"
+        if not any(end) and all(image.stem == begin[0] for image in pairs):
+            yield _one([f"{lead}{_brace(begin[1])}{suffix}" for suffix in suffixes]), None
         if not begin[0] and not end[0]:
             if same and not begin[1] and not end[1] and not rule.many:
                 yield f"{lead}{{name}}", None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segnet.data.description import Division
 from segnet.data.naming import File
-from segnet.data.splits import SPLITS, ByList
+from segnet.data.splits import ByList
 from segnet.errors import UserError
 
 WORDS = {
@@ -67,16 +67,32 @@ def _word(folder: str) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def by_lists(root: Path, files: Sequence[File]) -> Division | None:
-    """The split that list files show, train.txt and val.txt; None where there are none, or they name other files."""
+def by_lists(root: Path, files: Sequence[File], told: list[str]) -> Division | None:
+    """The split that list files show, train.txt and val.txt; None where there are none, or they name other files.
+
+    Args:
+        root: of the data set.
+        files: the images.
+        told: what people should know is added here.
+    """
     for folder in LISTS:
-        lists = [f"{folder}/{name}.txt".lstrip("/") for name in SPLITS]
-        train, val, test = (path if (root / path).is_file() else None for path in lists)
-        if train and val:
-            try:
-                found = ByList(train, val, test)(root, [file.path for file in files])
-            except UserError:
-                return None
-            whole = found["train"] and found["val"]
-            return Division(by="list", train=train, val=val, test=test) if whole else None
+        place = root / folder
+        texts = [path for path in sorted(place.iterdir()) if path.is_file()] if place.is_dir() else []
+        lists = {WORDS[p.stem.lower()]: p for p in texts if p.suffix.lower() == ".txt" and p.stem.lower() in WORDS}
+        if "train" not in lists or len(lists) < 2:
+            continue
+        named: dict[str, str | float] = {name: path.relative_to(root).as_posix() for name, path in lists.items()}
+        if "val" not in named:
+            named["val"] = TAKEN
+        try:
+            found = ByList(**named)(root, [file.path for file in files])  # type: ignore[arg-type]
+        except UserError as error:
+            told.append(f"the split by {', '.join(path.name for path in lists.values())} is not taken: {error}")
+            return None
+        if not found["train"] or not found["val"]:
+            told.append(f"the split by {', '.join(path.name for path in lists.values())} is not taken: a list is empty")
+            return None
+        if "val" not in lists:
+            told.append(f"lists of training and test and none of validation: {TAKEN:.0%} of the training images are it")
+        return Division(by="list", **named)  # type: ignore[arg-type]
     return None

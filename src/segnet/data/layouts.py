@@ -1,17 +1,17 @@
 """What was recognised in a folder, said as the settings of a data configuration: globs, mask patterns, splits."""
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 from segnet.command_line import override
 from segnet.data.description import Division
-from segnet.data.layout_masks import joint, pattern_of
+from segnet.data.layout_globs import globs_of
+from segnet.data.layout_masks import pattern_of
+from segnet.data.layout_numbers import by_numbers
 from segnet.data.layout_splits import by_folders, by_lists, split_of
 from segnet.data.naming import File, Rule
 from segnet.data.pairs import Layout as Pairs
@@ -20,18 +20,23 @@ from segnet.data.recognition import Names, Reading, readings
 from segnet.errors import UserError
 
 IMAGES, MASKS = "images/*", "masks/{stem}.png"  # what has always been read without a word
-GLOBS = 100
+MVTEC = {"train", "test", "ground_truth"}
 
 
 @dataclass
 class Layout:
-    """Where images and masks are, and which split each is in; ``told`` are lines for people."""
+    """Where images and masks are, and which split each is in; ``told`` are lines for people.
+
+    ``found`` is false where no file is there to say it.
+    """
 
     images: Any
     masks: Masks
     match: str | None = None
     split: Division | None = None
     told: list[str] = field(default_factory=list)
+    found: bool = True
+    defect_free: str | None = None
 
 
 def find(root: Path, images: Any = None, masks: Masks | None = None, match: str | None = None) -> Layout:
@@ -56,12 +61,37 @@ def find(root: Path, images: Any = None, masks: Masks | None = None, match: str 
     plain = names.inside.get(("images",), []) if given is None else given
     if plain and all(names.index.get((("masks",), file.stem)) for file in plain) and _all_png(names, plain):
         return _divided(Layout(images or IMAGES, MASKS), root, plain)
+    if images is None and _as_mvtec(names):
+        told = ["a tree as of MVTec AD, without a defect in train/: all images are divided by hash"]
+        globs = ["train/*/*", "test/*/*"]
+        return Layout(globs, "ground_truth/{parent}/{stem}_mask.png", told=told, defect_free="*/good/*")
     fitting = readings(names, given)
     if len(fitting) > 1:
         raise UserError(_several(names, fitting, images))
     if not fitting:
-        return _unknown(names, images, plain)
+        return _numbered(names, images) or _unknown(names, images, plain)
     return _said(names, fitting[0], images)
+
+
+def _numbered(names: Names, images: Any) -> Layout | None:
+    way = by_numbers(names) if images is None else None
+    if way is None:
+        return None
+    pairs, masks, match = way
+    files = sorted(pairs, key=lambda file: file.path)
+    globs = globs_of(names, files, Reading(Rule(), pairs, []), masks, match)
+    return None if globs is None else _divided(Layout(globs, masks, match), root=names.root, files=files)
+
+
+def _as_mvtec(names: Names) -> bool:
+    """Whether it is train/good/, test/<kind>/ and ground_truth/<kind>/<stem>_mask.png, and nothing else."""
+    homes = {("train", "good"), *(file.folder for file in names.files if len(file.folder) == 2)}
+    masks = [file for file in names.files if file.folder[:1] == ("ground_truth",)]
+    folders = {file.folder for file in names.files} <= homes and {home[0] for home in homes} == MVTEC
+    return folders and all(
+        mask.stem.endswith("_mask") and names.index.get((("test", mask.folder[1]), mask.stem.removesuffix("_mask")))
+        for mask in masks
+    )
 
 
 def _all_png(names: Names, images: Sequence[File]) -> bool:
@@ -71,7 +101,7 @@ def _all_png(names: Names, images: Sequence[File]) -> bool:
 
 def _unknown(names: Names, images: Any, plain: Sequence[File]) -> Layout:
     if images is not None or plain or not names.files:  # whoever reads it says what is missing
-        return Layout(images or IMAGES, MASKS)
+        return Layout(images or IMAGES, MASKS, found=False)
     folders = Counter("/".join(file.folder) or "." for file in names.files)
     there = ", ".join(f"{folder} ({count})" for folder, count in folders.most_common(6))
     raise UserError(
@@ -89,7 +119,10 @@ def _several(names: Names, found: Sequence[Reading], images: Any) -> str:
         texts += [_typed("data.masks", layout.masks)]
         texts += [_typed("data.match", layout.match)] if layout.match else []
         ways.append(" ".join(texts))
-    return f"data.root={names.root}: {len(found)} layouts fit its files; choose one: {'; or '.join(ways)}"
+    parts = all(other.pairs.keys() == found[0].pairs.keys() for other in found)
+    way = shlex.join([f"input={names.root}", f"output={names.root}_set"])
+    one = f"if they are classes or objects of one mask, import_labels.py {way} makes it; else " if parts else ""
+    return f"data.root={names.root}: {one}{len(found)} layouts fit its files; choose one: {'; or '.join(ways)}"
 
 
 def _said(names: Names, reading: Reading, images: Any) -> Layout:
@@ -104,7 +137,7 @@ def _said(names: Names, reading: Reading, images: Any) -> Layout:
             alone = [file for file in alone if file not in bare]
     files = sorted((*reading.pairs, *alone), key=lambda file: file.path)
     pattern = pattern_of(names, reading)
-    globs = images if images is not None or pattern is None else _globs(names, files, reading, *pattern)
+    globs = images if images is not None or pattern is None else globs_of(names, files, reading, *pattern)
     if globs is None or pattern is None:
         image = next(iter(reading.pairs))
         raise UserError(
@@ -112,66 +145,6 @@ def _said(names: Names, reading: Reading, images: Any) -> Layout:
             f"follow one pattern; name them with data.images, data.masks and data.match"
         )
     return _divided(Layout(globs, pattern[0], pattern[1], told=told), names.root, files)
-
-
-def _globs(names: Names, files: Sequence[File], reading: Reading, masks: Masks, match: str | None) -> Any:
-    """Globs that find these files and no other image, or their masks at most; None where a hundred are not enough."""
-    wanted = {file.path for file in files}
-    folders = sorted({file.folder for file in files})
-    suffixes = sorted({file.suffix for file in files})
-    lists = [["*"], [f"*{escape(suffix)}" for suffix in suffixes]]
-    if reading.rule.name is not None:
-        begin, end = escape(reading.rule.name.begin[0]), escape(joint(files, reading) + reading.rule.name.end[0])
-        lists += [[f"{begin}*{end}{escape(suffix)}" for suffix in suffixes]]
-    common = _common(folders)
-    below = [*([common] if len(folders) == 1 else []), *_shapes(folders)]
-    places = [[place] for place in below] + [["/".join(map(escape, folder)) for folder in folders]]
-    ways = [
-        [f"{where}/{name}" if where else name for where in place for name in tail] for place in places for tail in lists
-    ]
-    finding = [(globs, found) for globs in ways if len(globs) <= GLOBS and wanted <= (found := _found(names, globs))]
-    pattern = MaskPattern(names.root, masks, match)
-    for apart in (False, True):  # first those that find no mask
-        for globs, found in finding:
-            if (found - pattern.among(sorted(found)) if apart else found) == wanted:
-                return globs[0] if len(globs) == 1 else globs
-    return None
-
-
-def _found(names: Names, globs: Sequence[str]) -> set[str]:
-    """The files that globs find, in memory: ``**`` stands for any folders, ``*`` for a part of a name."""
-    parts = [glob.split("/") for glob in globs]
-    texts = [
-        "".join("(?:[^/]+/)*" if p == "**" else f"{_part(p)}/" for p in glob[:-1]) + _part(glob[-1]) for glob in parts
-    ]
-    fits = re.compile("|".join(texts)).fullmatch
-    return {path for path in names.paths if fits(path)}
-
-
-def _part(glob: str) -> str:
-    """A regular expression for a name or the part of one that a glob stands for, with what `escape` has put in."""
-    return "".join("[^/]*" if text == "*" else re.escape(text[len(text) // 2]) for text in re.findall(r"\[.\]|.", glob))
-
-
-def _shapes(folders: Sequence[tuple[str, ...]]) -> list[str]:
-    """Patterns of several folders: those of one depth with stars where they differ, and all below the common one."""
-    if len(folders) < 2:
-        return []
-    shapes = []
-    common = _common(folders)
-    if common:
-        shapes.append(f"{common}/**")
-    if len({len(folder) for folder in folders}) == 1:
-        parts = zip(*folders, strict=True)
-        shapes.append("/".join(escape(part[0]) if len(set(part)) == 1 else "*" for part in parts))
-    return [*shapes, "**"]
-
-
-def _common(folders: Sequence[tuple[str, ...]]) -> str:
-    first, last = min(folders), max(folders)
-    same = [a for a, b in zip(first, last, strict=False) if a == b]
-    count = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(same))
-    return "/".join(map(escape, first[:count]))
 
 
 def _matching(root: Path, images: Any) -> list[File]:
@@ -199,7 +172,7 @@ def _images_for(names: Names, masks: Masks, match: str | None) -> Layout:
             ]
     taken = {mask for found in pairs.values() for mask in found}
     files = [file for file in pairs if file not in taken]
-    globs = _globs(names, files, Reading(Rule(), pairs, []), masks, match) if files else None
+    globs = globs_of(names, files, Reading(Rule(), pairs, []), masks, match) if files else None
     return Layout(globs or IMAGES, masks, match)
 
 
@@ -215,5 +188,5 @@ def _typed(key: str, value: Any) -> str:
 
 def _divided(layout: Layout, root: Path, files: Sequence[File]) -> Layout:
     """The layout of images with the split that their folders or list files show."""
-    layout.split = by_folders(files, layout.told) or by_lists(root, files)
+    layout.split = by_folders(files, layout.told) or by_lists(root, files, layout.told)
     return layout

@@ -21,6 +21,7 @@ HEADERS = {
     f"{what}{of}" for what in ("image", "images", "img") for of in ("", "id", "name", "path", "file", "filename")
 }
 HEADERS |= {"file", "files", "filename", "filepath", "name", "path", "id"}
+DEEPEST = 64  # folders of a line that are tried; a line of slashes would take memory without bound
 SEPARATORS = (r"\s", r"[,;\t]", r"$")
 Known = Mapping[str, set[str]]
 
@@ -60,8 +61,8 @@ def read(path: Path, known: Known) -> list[str]:
         if len(match) != 1:
             some = f" ({' and '.join(sorted(match)[:2])})" if match else ""
             raise UserError(
-                f"{path}:{number}: {called[1]!r} names {'more than one' if match else 'no'} image that data.images "
-                f"finds{some}; write its path relative to data.root"
+                f"{path}:{number}: {called[1][:200]!r} names {'more than one' if match else 'no'} image that "
+                f"data.images finds{some}; write its path relative to data.root"
             )
         (image,) = match
         if image in found:
@@ -86,7 +87,10 @@ def _text(path: Path) -> str:
 def _header(line: str) -> tuple[str, int] | None:
     """The separator and the place of the column that a header calls images; None if the line is no header."""
     for separator in (",", ";", "\t", " "):
-        cells = next(csv.reader([line.strip()], delimiter=separator))
+        try:
+            cells = next(csv.reader([line.strip()], delimiter=separator))
+        except csv.Error:  # longer than any header
+            return None
         called = [re.sub("[ _-]", "", cell.strip().strip("\"'").lower()) for cell in cells]
         if found := [i for i, name in enumerate(called) if name in HEADERS]:
             return separator, min(found, key=lambda i: called[i] == "id")  # a number, beside a name
@@ -108,4 +112,5 @@ def _names(line: str) -> list[str]:
     called = sorted({column.strip().strip("\"'").strip() for column in columns} - {""}, key=len)
     called = [name for name in called if name.lower().endswith(EXTENSIONS)] or called
     parts = [name.replace("\\", "/").removeprefix("./").strip("/").split("/") for name in called]
-    return [line.strip(), *called, *("/".join(p[i:]) for p in parts for i in range(len(p)))] if called else []
+    ends = ("/".join(part[i:]) for part in parts for i in range(max(0, len(part) - DEEPEST), len(part)))
+    return [line.strip(), *called, *ends] if called else []

@@ -66,11 +66,20 @@ def files_below(root: Path, folder: Path | None = None) -> list[str]:
     What hidden folders hold is not looked at.
     """
     found: list[str] = []
-    for where, folders, names in os.walk(root if folder is None else folder):
-        folders[:] = [name for name in folders if not _hidden([name])]
+    known = {str(root.resolve())}  # links to folders are followed, once
+    for where, folders, names in os.walk(root if folder is None else folder, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if not _hidden([name]) and _new(known, where, name)]
         below = relpath(where, root)
         found += [name if below == "." else f"{below}/{name}" for name in names if not _hidden([name])]
     return found
+
+
+def _new(known: set[str], where: str, name: str) -> bool:
+    """Whether a folder has not been seen yet, by another path."""
+    real = str((Path(where) / name).resolve())
+    new = real not in known
+    known.add(real)
+    return new
 
 
 def shared(images: Sequence[str], masks: Sequence[Sequence[Path]]) -> list[str]:

@@ -38,7 +38,7 @@ class Change:
     def __call__(self, text: str) -> str | None:
         """The changed text; None where it does not begin and end so."""
         (old, new), (last, other) = self.begin, self.end
-        if len(text) <= len(old) + len(last) or not (text.startswith(old) and text.endswith(last)):
+        if not text or len(text) < len(old) + len(last) or not (text.startswith(old) and text.endswith(last)):
             return None
         return new + text[len(old) : len(text) - len(last)] + other
 

@@ -15,7 +15,7 @@ from segnet.data import cache, listing
 from segnet.data.decoding import header, turned
 from segnet.data.images import read_raw_mask, read_rgb, resize_pair
 from segnet.data.masks import IGNORE_INDEX, Encoding
-from segnet.data.patterns import MaskPattern, Masks
+from segnet.data.patterns import MaskPattern, Masks, leads_out
 from segnet.data.splits import SPLITS, Split
 from segnet.errors import UserError, printable
 
@@ -93,6 +93,23 @@ def _over(under: NDArray[np.uint8], part: NDArray[np.uint8]) -> NDArray[np.uint8
     return np.where(counts, part, under)
 
 
+def matching(root: Path, patterns: Sequence[str]) -> list[Path]:
+    """What these globs find below a folder.
+
+    Raises:
+        UserError: one is none, or leads out of the folder.
+    """
+    found: list[Path] = []
+    for pattern in patterns:
+        if leads_out(pattern):
+            raise UserError(f"data.images={pattern!r}: must be a pattern below data.root")
+        try:
+            found += root.glob(pattern)
+        except (ValueError, IndexError) as error:
+            raise UserError(f"data.images={pattern!r}: no glob ({error}); write such as images/**/*.png") from error
+    return found
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where images and masks lie below a folder; the arguments are those of `SegmentationDataModule`."""
@@ -124,8 +141,7 @@ class Layout:
         """Every image by its path relative to the root, in order; what is the mask of one of them is none.
 
         Raises:
-            UserError: there is no such folder, or no image in it.
-            ValueError: a pattern leads out of it.
+            UserError: there is no such folder, no image in it, or a pattern that is none or leads out of it.
         """
         if not self.root.is_dir():
             raise UserError(f"data.root={self.root}: no such folder; set data.root to the folder of the data set")
@@ -142,11 +158,7 @@ class Layout:
     @cached_property
     def _listed(self) -> tuple[list[str], list[str]]:
         """The images, and what is said of other files that ``images`` finds; the disk is asked once."""
-        for pattern in self.images:
-            if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-                raise UserError(f"data.images={pattern!r}: must be a pattern below data.root")
-        matches = (path for pattern in self.images for path in self.root.glob(pattern))
-        found, others = listing.split_off(matches, self.root)
+        found, others = listing.split_off(matching(self.root, self.images), self.root)
         names = ["/".join(path.parts[len(self.root.parts) :]) for path in found]
         masks = self.pattern.among(names)
         return [name for name in names if name not in masks], others

@@ -1,7 +1,10 @@
 """Where an image's mask is: templates, replacements in its path, groups of a regular expression, several files."""
 
+import json
 import os
 import re
+import subprocess
+import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +12,14 @@ from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path, PurePosixPath
 from posixpath import basename, normpath, split, splitext
+from string import Formatter
 
 from segnet.data.decoding import EXTENSIONS
 from segnet.data.listing import is_hidden
 from segnet.errors import UserError
 
 Masks = str | Sequence[str] | Mapping[str, str]
+SECONDS = 5.0  # that a stranger's regular expression may take on the names of all images
 _WILD = re.compile(r"[*?]")
 
 
@@ -41,13 +46,22 @@ class MaskPattern:
         """Where the mask of an image may be, relative to the root, the first choice first; with wildcards as given.
 
         Raises:
-            UserError: a placeholder that does not exist, an image that ``match`` does not match, or a replacement that
-                leads nowhere.
+            UserError: a placeholder that does not exist, an image that ``match`` does not match, a replacement that
+                leads nowhere, or a pattern that leads out of the root without saying so, such as ``{1}/a.png`` where
+                the group is empty.
         """
         if isinstance(self.masks, Mapping):
-            return [self._replaced(self.masks, image)]
-        templates = [self.masks] if isinstance(self.masks, str) else list(self.masks)
-        return [self._formatted(template, image) for template in templates]
+            said, names = list(self.masks.values()), [self._replaced(self.masks, image)]
+        else:
+            said = [self.masks] if isinstance(self.masks, str) else list(self.masks)
+            names = [self._formatted(template, image) for template in said]
+        for name in names:
+            if leads_out(name) and not any(map(leads_out, said)):
+                raise UserError(
+                    f"data.masks={shown(self.masks)}: leads from {image!r} to {name!r}, which is not below data.root; "
+                    f"correct data.masks"
+                )
+        return names
 
     def find(self, image: str) -> list[Path]:
         """The files that are an image's mask, in the order of their names; several are its parts.
@@ -97,8 +111,8 @@ class MaskPattern:
         return name
 
     def _formatted(self, template: str, image: str) -> str:
-        folder, name = split(image)
-        known = {"stem": splitext(name)[0], "name": name, "dir": folder or ".", "parent": basename(folder)}
+        folder, called = split(image)
+        known = {"stem": splitext(called)[0], "name": called, "dir": folder or ".", "parent": basename(folder)}
         groups: list[str] = []
         if self.match is not None:
             found = re.search(self.match, image)
@@ -110,6 +124,10 @@ class MaskPattern:
             known = {name: escape(part) for name, part in known.items()}
             groups = [escape(part) for part in groups]
         try:
+            for _, name, spec, conversion in Formatter().parse(template):
+                plain = re.fullmatch(r"\w*", name or "") and re.fullmatch(r"(0>\d{1,2})?", spec or "")
+                if name is not None and (conversion or not plain):
+                    raise ValueError(f"{{{name}{spec and f':{spec}'}}}")  # widths would take memory without bound
             return template.format(*groups, **known)
         except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise UserError(
@@ -164,6 +182,27 @@ def _literal(part: str) -> str | None:
     """The name that a part of a pattern stands for; None if it has a wildcard that `escape` has not taken away."""
     plain = re.sub(r"\[([*?\[])\]", "", part)
     return None if re.search(r"[*?\[]", plain) else re.sub(r"\[([*?\[])\]", r"\1", part)
+
+
+def quick(expression: str, names: Sequence[str]) -> bool:
+    """Whether a regular expression is looked for in all of these within `SECONDS`.
+
+    It is tried in another process, because nothing else can stop it; a wrong one is told where it is used.
+    """
+    program = "import json, re, sys; given, names = json.load(sys.stdin); [re.search(given, name) for name in names]"
+    try:
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-c", program], input=json.dumps([expression, list(names)]).encode(),
+            capture_output=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def leads_out(path: str) -> bool:
+    """Whether a relative path, or a pattern of some, says that it leads out of its folder."""
+    return PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts
 
 
 def shown(masks: Masks) -> str:

@@ -15,10 +15,11 @@ from posixpath import splitext
 
 import numpy as np
 
-from segnet.data.decoding import EXTENSIONS
+from segnet.data.decoding import EXTENSIONS, header
 from segnet.data.listing import files_below
 from segnet.data.looks import like_a_mask
-from segnet.data.naming import File, Parts, Rule, between, holding, keys
+from segnet.data.naming import Change, File, Parts, Rule, between, holding, keys
+from segnet.errors import UserError
 
 VOTERS, CROWD, RULES = 80, 60, 40  # files that vote, files that share a name's part at most, rules that are looked at
 FEW = 20  # a rule with fewer than one vote for so many of the leading one is chance
@@ -123,8 +124,19 @@ def readings(names: Names, images: Sequence[File] | None = None) -> list[Reading
     found = [one for i, one in enumerate(found) if not any(_within(one, other) for other in found[:i])]
     found = [reading for reading in found if _looks_right(names, reading)]
     masks = {mask for reading in found for mask in reading.masks}
-    true = [reading for reading in found if not masks & reading.pairs.keys()]
-    return true or found
+    true = [reading for reading in found if not masks & reading.pairs.keys()] or found
+    return [reading for reading in true if _fits(names, reading)] or true if len(true) > 1 else true
+
+
+def _fits(names: Names, reading: Reading) -> bool:
+    """Whether images and masks are of equal sizes, as those of thumbnails are not."""
+    images = list(reading.pairs)
+    pairs = [(image, reading.pairs[image][0]) for image in images[:: max(1, len(images) // LOOKED_AT)]]
+    try:
+        sizes = [[sorted(header(names.root / file.path)[:2]) for file in pair] for pair in pairs]
+    except UserError:
+        return False
+    return all(one == other for one, other in sizes)
 
 
 def _same(one: Reading, other: Reading) -> bool:
@@ -158,6 +170,7 @@ def _voted(names: Names, images: Sequence[File] | None) -> list[Rule]:
     for file in names.files:
         for part in stems.intersection(file.folder):
             holders[part].append(file)
+    repeated = Counter(file.stem for file in names.files)
     votes: Counter[Rule] = Counter()
     for voter in voters:
         rules = set()
@@ -166,6 +179,9 @@ def _voted(names: Names, images: Sequence[File] | None) -> list[Rule]:
             if len(sharing[key]) <= CROWD:
                 rules |= {rule for other in sharing[key] if other not in seen for rule in between(voter, other, key)}
                 seen.update(sharing[key])
+        if repeated[voter.stem] > 1 and not any(map(str.isdigit, voter.stem)):  # image.png and mask.png in each folder
+            near = [other for other in names.inside[voter.folder][:CROWD] if repeated[other.stem] > 1]
+            rules |= {Rule(name=Change((voter.stem, other.stem))) for other in near if other.stem != voter.stem}
         rules |= {holding(voter, other) for other in holders[voter.stem][:CROWD] if other.stem != voter.stem}
         votes.update(rules)
     top = max(votes.values(), default=0)
@@ -176,18 +192,16 @@ def _voted(names: Names, images: Sequence[File] | None) -> list[Rule]:
 def _read(names: Names, rule: Rule, files: Mapping[Parts, Sequence[File]], known: bool) -> Reading | None:
     """What a rule says of files; None where it does not lead from nearly all images, or to nearly all masks.
 
-    Args:
-        names: of all files.
-        rule: to follow.
-        files: by their folders.
-        known: whether they are the images, all of them; else masks are among them.
+    The files are by their folders; where they are known to be the images, no mask is among them.
     """
     pairs: dict[File, list[File]] = {}
-    bare, taken = list[File](), set[File]()
+    bare = list[File]()
+    taken: dict[File, tuple[Parts, str, list[File]]] = {}
     for file, masks in names.follow(rule, files):
-        if not taken.isdisjoint(masks):
+        # Of a.jpg and a.png both may have the mask a: who reads them tells.
+        one = file.folder, file.stem, masks
+        if any(taken.setdefault(mask, one) != one for mask in masks):
             return None  # at the first mask of two images: rules that lead nowhere soon end here
-        taken.update(masks)
         if masks:
             pairs[file] = masks
         else:

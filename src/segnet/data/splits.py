@@ -5,7 +5,7 @@ Every split maps the images' paths (relative to the data root, posix) to ``{"tra
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -39,10 +39,7 @@ class ByPattern:
         """Relative image paths by split."""
         patterns = {name: getattr(self, name) for name in SPLITS}
         found = {n: [i for i in images if fnmatchcase(i, p)] if isinstance(p, str) else [] for n, p in patterns.items()}
-        if shares := {name: share for name, share in patterns.items() if isinstance(share, int | float)}:
-            drawn = ByHash(1 - sum(shares.values()), shares.get("val", 0), shares.get("test", 0))(root, found["train"])
-            found |= {name: drawn[name] for name in ("train", *shares)}
-        return found
+        return _drawn(root, found, patterns)
 
 
 @dataclass(frozen=True)
@@ -58,16 +55,16 @@ class All:
 class ByList:
     """Each split is a text file below the root, one image a line: see `segnet.data.list_files`.
 
-    A split may be null, and a folder that is evaluated may lack the lists of the others: a list that is not there holds
-    no image.
+    A number for ``val`` or ``test`` is a share of the images of ``train``, as in `ByPattern`. A split may be null, and
+    a folder that is evaluated may lack the lists of the others: a list that is not there holds no image.
 
     Raises:
         UserError: there is none of the lists, or a line names no image.
     """
 
     train: Text | None = None
-    val: Text | None = None
-    test: Text | None = None
+    val: Text | Share | None = None
+    test: Text | Share | None = None
     group: None = None  # stands in conf/data/default.yaml, for `ByHash`
 
     def __post_init__(self) -> None:
@@ -76,10 +73,21 @@ class ByList:
     def __call__(self, root: Path, images: Sequence[str]) -> Split:
         """Relative image paths by split."""
         known = list_files.names(images)
-        lists = {name: root / given for name in SPLITS if (given := getattr(self, name))}
+        named = {name: getattr(self, name) for name in SPLITS}
+        lists = {name: root / given for name, given in named.items() if given and isinstance(given, str)}
         if lists and not any(path.is_file() for path in lists.values()):
             raise UserError(f"{next(iter(lists.values()))}: list file of the split not found; correct data.split")
-        return {name: list_files.read(path, known) for name, path in lists.items() if path.is_file()}
+        found = {name: list_files.read(path, known) for name, path in lists.items() if path.is_file()}
+        return _drawn(root, found, named)
+
+
+def _drawn(root: Path, found: Split, named: Mapping[str, object]) -> Split:
+    """The split with its shares of the training images, where numbers name such."""
+    shares = {name: float(share) for name, share in named.items() if isinstance(share, int | float)}
+    if not shares or "train" not in found:
+        return found
+    drawn = ByHash(1 - sum(shares.values()), shares.get("val", 0), shares.get("test", 0))(root, found["train"])
+    return found | {name: drawn[name] for name in ("train", *shares)}
 
 
 def _no_group(group: object) -> None:

@@ -50,7 +50,7 @@ class Recipe:
         size = f"{data.height}×{data.width}{'' if data.one_size else ' in the median, sizes differ'}"
         counts = ", ".join(f"{count} {name}" for name, count in data.images.items())
         widths = [data.thickness[i] for i in data.foreground() if data.thickness[i] == data.thickness[i]]
-        thin = f", {min(widths):.2g} pixels wide at the thinnest class" if widths else ""
+        thin = f", {min(widths):.2g} pixels wide{' where thinnest' * (len(widths) > 1)}" if widths else ""
         empty = f", {data.empty:.0%} of the images empty" if len(data.classes) == 1 else ""
         classes = f"{', '.join(data.classes[:4])}{' …' if len(data.classes) > 4 else ''}"
         return f"{counts} images of {size}; {classes}{thin}{empty}"

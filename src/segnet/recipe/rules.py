@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from segnet.data.crops import DEFAULT_SIZE
+from segnet.errors import UserError
 from segnet.recipe.budget import MOST, Task
 from segnet.recipe.plan import Case, Choice, Plan, floor, multiple, pair, scaled, shown, sides
 
@@ -31,12 +33,12 @@ def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
     0.61, cracks 0.57 in 110 and 170 million pixels; shrunk to 480×480 for a minute 0.06 and 0.36.
     """
     data, named = case.data, case.named
-    if "data.crop" in named:
+    if named.get("data.crop") is not None:
         scale = float(named.get("data.scale") or 1)
         plan.size, plan.crop = (round(data.height * scale), round(data.width * scale)), pair(named["data.crop"])
         return
     if "data.image_size" in named:
-        plan.size = pair(named["data.image_size"])
+        plan.size = pair(named["data.image_size"] or DEFAULT_SIZE)
         return
     area = case.budget.area()
     shrink = math.sqrt(max(area, case.budget.pixels / MOST / data.images["train"]) / data.area)
@@ -48,7 +50,7 @@ def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
         yield Choice(
             sides("image_size", plan.size), f"the images' {own}, {shown((data.height, data.width))}, fits the time"
         )
-    elif widths and 2 * lost >= len(widths):
+    elif widths and 2 * lost >= len(widths) and "data.crop" not in named:  # null: whole images, come what may
         scale = max(min(1.0, 1.25 * LINE / widths[(len(widths) - 1) // 2]), shrink)
         scale = 1.0 if scale > 0.7 else math.ceil(100 * scale) / 100
         plan.size = (round(data.height * scale), round(data.width * scale))
@@ -86,7 +88,7 @@ def rare_images(case: Case, plan: Plan) -> Iterator[Choice]:
     """
     share = case.data.shown[1] if case.binary else 1.0
     if plan.crop:
-        yield Choice("", "half of the crops show a rare class (data.crop_share)")
+        yield Choice("", "data.crop_share says how many crops lie around a rare class")
     elif case.binary and 0 < share < 0.7:
         yield Choice("data.positive_share=0.8", f"{share:.0%} of the images show {case.data.classes[0]}")
 
@@ -157,6 +159,11 @@ def epochs(case: Case, plan: Plan) -> Iterator[Choice]:
     """
     named, train, (height, width) = case.named, case.data.images["train"], plan.input
     given, views, most = named.get("trainer.max_epochs"), train, MOST
+    if given is not None and given < 0:
+        raise UserError(
+            f"trainer.max_epochs={given}: experiment=auto trains by a schedule that comes to an end; name the number "
+            f"of epochs, or leave it out"
+        )
     if plan.crop:
         most = max(1, MOST * plan.size[0] * plan.size[1] // (height * width))  # a crop is a part of an image
         total = min(case.budget.pixels / (height * width), most * train)

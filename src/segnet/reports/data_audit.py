@@ -121,10 +121,11 @@ def _shares(
     shares: dict[str, dict[str, float]] = {}
     for split, pixels in seen.pixels.items():
         shares[split] = {n: float(p) / max(int(pixels.sum()), 1) for n, p in zip(names, pixels, strict=True)}
-        for name, value in shares[split].items() if data.indices[split] else ():
+        for place, (name, value) in enumerate(shares[split].items() if data.indices[split] else ()):
             if value == 0:
-                held = next((v for i in data.indices[split] if (v := seen.values[i])), None)
-                told = f"class {name} does not occur in {split}{guess(held) if split == 'train' else ''}"
+                # Where no split shows it, the masks may be encoded in another way.
+                nowhere = split == "train" and not any(other[place] for other in seen.pixels.values())
+                told = f"class {name} does not occur in {split}{guess(seen.values.union()) if nowhere else ''}"
                 (errors if split == "train" else warnings).append(told)
             elif split == "train" and value < RARE:
                 warnings.append(f"class {name} has {value:.3%} of the training pixels; weigh it or show it more often")

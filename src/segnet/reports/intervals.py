@@ -33,7 +33,7 @@ def found(split: str, module: SegmentationModule, own: Confusions | None) -> Int
 def of_validation(trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule) -> Intervals:
     """The interval of ``val/iou``: the weights as they are once more over the validation images.
 
-    None where training has left some of these out.
+    None of it where training has left some of these out.
     """
     if trainer.limit_val_batches != 1.0:
         return {}

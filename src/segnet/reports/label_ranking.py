@@ -61,7 +61,8 @@ class Ranking:
 def rank(data: SegmentationDataModule, predictions: OutOfFold) -> Ranking:
     """Compare every mask of the data set with its out-of-fold prediction."""
     names = [pair.image.relative_to(data.root).as_posix() for pair in data.pairs]
-    there = [i for i, name in enumerate(names) if predictions.has(name)]
+    known = [predictions.has(name) for name in names]
+    there = [i for i, has in enumerate(known) if has]
     judged: dict[int, Judgement] = {}
     failed: list[str] = []
     classes = ["background", *data.classes] if data.num_classes == 1 else data.classes
@@ -84,7 +85,7 @@ def rank(data: SegmentationDataModule, predictions: OutOfFold) -> Ranking:
                 judged[i] = found
     suspects = sorted(_scored(judged), key=lambda one: -one.score)
     suspects = sorted(_exchanged(data, predictions, suspects, names), key=lambda one: -one.score)
-    absent = [name for i, name in enumerate(names) if i not in set(there)]
+    absent = [name for name, has in zip(names, known, strict=True) if not has]
     return Ranking([one for one in suspects if one.score >= TOLD], len(judged), absent, failed)
 
 

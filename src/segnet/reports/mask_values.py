@@ -62,6 +62,11 @@ class ValueTable:
         place = int(self._of[index])
         return None if place < 0 else self._lists[place]
 
+    def union(self) -> list[Any]:
+        """Every value that a mask holds, in order."""
+        found = {tuple(v) if isinstance(v, list) else v for values in self._lists for v in values}
+        return [list(v) if isinstance(v, tuple) else v for v in sorted(found)]
+
     def everywhere(self) -> dict[str, int]:
         """The `MOST` most frequent values, as text, and in how many masks each occurs."""
         counts: Counter[str] = Counter()
@@ -79,12 +84,12 @@ def distinct(raw: NDArray[Any]) -> NDArray[Any]:
 
 def guess(values: Sequence[Any] | None) -> str:
     """What a mask with these values may be, as a hint behind an error."""
-    if not values:
+    if not values or values == [0]:
         return ""
     if isinstance(values[0], list):
         return f" (it holds {len(values)} colours: data/mask=palette with data.mask.colors={values[:12]})"
     if set(values) <= {0, 255}:
-        return " (it holds 0 and 255: data/mask=threshold)"
+        return f" (it holds {' and '.join(map(str, values))}: data/mask=threshold)"
     if set(values) <= {0, 1}:
         return " (it holds 0 and 1: data/mask=threshold or data/mask=values, or data.mask.above=0)"
     labels = sorted(set(values) - {IGNORE_INDEX})

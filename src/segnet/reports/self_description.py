@@ -48,7 +48,7 @@ def write(root: Path, new: Description) -> list[str]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); make the folder writable") from error
     train = command_line("train", ["experiment=auto", "data=folder", override("data.root", str(root))])
-    return [f"written to {path}{kept}", f"nothing else need be said of the data: {train}"]
+    return [f"written to {path}{kept}", f"train on it: {train}"]
 
 
 def _plain(value: Any) -> Any:

@@ -123,15 +123,23 @@ def teacher(given: Any, settings: Any, student: SegmentationModule, trusted: boo
             f"teacher={given}: it knows the classes [{','.join(module.classes)}], and this run has "
             f"[{','.join(student.classes)}]: number, names and order must agree; choose another teacher or data"
         )
+    return Teacher(path, module, settings.weight, settings.temperature, _scale(given, module, student))
+
+
+def _scale(given: Any, module: SegmentationModule, student: SegmentationModule) -> Sequence[float]:
+    """How much larger the teacher wants images than the student, vertically and horizontally.
+
+    Raises:
+        UserError: one of them is trained on crops, and the other on whole images.
+    """
     if module.on_crops != student.on_crops:
         raise UserError(
             f"teacher={given}: it was trained {'on crops' if module.on_crops else 'on whole images'}, and this run is "
             f"not: they would see the same objects at different sizes; choose another teacher, or data.crop as it had"
         )
-    scale = [its / own for its, own in zip(module.image_size, student.image_size, strict=True)]
     if module.on_crops:
-        scale = [module.scale / student.scale] * 2
-    return Teacher(path, module, settings.weight, settings.temperature, scale)
+        return [module.scale / student.scale] * 2
+    return [its / own for its, own in zip(module.image_size, student.image_size, strict=True)]
 
 
 class TellSeen(Callback):

@@ -107,9 +107,12 @@ def words(command: str, folder: Path) -> list[str]:
 
 
 def dataset(command: str) -> str:
-    """The folder that holds masks as the command says they are."""
-    several = "data.num_classes=3" in command
-    return next((f"my/{kind}" for kind in ("values", "palette") if several and f"mask={kind}" in command), "my/images")
+    """The folder that holds images, masks and splits as the command says they are."""
+    for said, name in (("split.train=a/", "parts"), ("train.txt", "lists"), ("mask=palette", "palette")):
+        if said in command:
+            return f"my/{name}"
+    several = "[background,crack,stain]" in command or "num_classes=3" in command
+    return "my/values" if several else "my/images"
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +144,9 @@ def place(shared, cable, cache, trained, sweep, study):
                 file = place / "my" / name / "masks" / f"part_{i % 12}_{i}.png"
                 file.parent.mkdir(exist_ok=True)
                 cv2.imwrite(str(file), stored)
+            part = place / "my" / "parts" / "abc"[i % 3]
+            put(image, part / "images" / f"{i}.png")
+            put(mask, part / "masks" / f"{i}.png")
             split = ("train", "val", "test")[i % 3]
             put(image, place / "path/to/CamVid" / split / image.name)
             (place / "path/to/CamVid" / f"{split}annot").mkdir(exist_ok=True)
@@ -154,6 +160,10 @@ def place(shared, cable, cache, trained, sweep, study):
                 put(mask, place / f"path/to/cable/label/bent/{i}_mask.png")
                 put(mask, place / f"path/to/mvtec/cable/ground_truth/bent/{i}_mask.png")
         shutil.copytree(place / "my" / "images" / "images", place / "input")
+        shutil.copytree(place / "my" / "images", place / "my" / "lists")
+        names = sorted(file.name for file in (place / "input").iterdir())
+        for file, listed in (("train.txt", names[2:]), ("val.txt", names[:2])):
+            (place / "my" / "lists" / file).write_text("\n".join(listed), encoding="utf-8")
         labelme(cable, place / "my" / "labels", "mask")
         imported = (f"input={place}/my/labels", f"output={place}/my/set", f"output_dir={place}/logs/import_labels")
         assert call_main("import_labels", *imported) == 0

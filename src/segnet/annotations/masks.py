@@ -6,7 +6,7 @@ of the masks mean is found out from all of them together. What can be read in tw
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -141,20 +141,25 @@ def _apart(folder: Folder, given: str | None) -> tuple[list[Path], list[Path]]:
         if not masks or ".." in Path(given).parts:
             raise UserError(f"masks={given}: there is no mask in this folder below {folder.root}; correct it")
         images = [path for path in folder.images if not words.is_mask(path.relative_to(folder.image_root))]
-        return [path for path in images if path not in set(masks)], masks
+        return _without(images, masks), masks
     masks = [path for path in files if words.is_mask(path.relative_to(folder.root))]
-    images = [path for path in folder.images if path not in set(masks)]
+    images = _without(folder.images, masks)
     if not masks and not arrays:
         masks = _beside(folder, images)
-        images = [path for path in images if path not in set(masks)]
+        images = _without(images, masks)
     return images, sorted([*masks, *arrays])
+
+
+def _without(files: Sequence[Path], others: Iterable[Path]) -> list[Path]:
+    left = set(others)
+    return [path for path in files if path not in left]
 
 
 def _beside(folder: Folder, files: Sequence[Path]) -> list[Path]:
     """Masks that no word tells: beside ``images/`` in a folder for each class, or ``a.png`` beside ``a.jpg``."""
     inside = [p for p in files if any(words.says(part, words.IMAGE) for part in p.relative_to(folder.root).parts[:-1])]
     stems = {path.stem for path in inside}
-    outside = [path for path in files if path not in set(inside)]
+    outside = _without(files, inside)
     if any({path.stem, path.parent.name} & stems for path in outside):
         return outside
     photos = {path.with_suffix("") for path in files if path.suffix.lower() in LOSSY}

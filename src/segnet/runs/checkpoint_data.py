@@ -8,7 +8,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from segnet.data import description, folder
 from segnet.errors import UserError, printable
 
 CHECKPOINT = "checkpoint"  # the option of the group ``data`` that names nothing
@@ -42,6 +41,8 @@ def settings(trained: dict[str, Any], cfg: DictConfig, whole: bool = False) -> d
     data = {**deepcopy(trained["data"]), "cache_dir": None}
     if group != CHECKPOINT:
         data |= {key: given[key] for key in WHERE if key in given}
+    from segnet.data import description, folder  # torch comes with them
+
     if group == FOLDER and description.has(given["root"]):  # it says how its masks are encoded
         data |= {key: given[key] for key in ("mask", "classes", "num_classes")}
     for key in named:

@@ -54,6 +54,12 @@ def test_the_size_of_inputs_and_what_is_drawn(data, expected):
     assert {"loss": "bce_dice", "optimizer": "muon", "scheduler": "onecycle"}.items() <= found.items()
 
 
+@pytest.mark.parametrize(("epochs", "schedule"), [(1, "constant"), (3, "constant"), (4, "onecycle")])
+def test_a_schedule_needs_some_steps(epochs, schedule):
+    found, plan = chosen(TEN, named={"trainer.max_epochs": epochs})  # two steps an epoch
+    assert (plan.steps, found["scheduler"]) == (2 * epochs, schedule)
+
+
 @pytest.mark.parametrize(
     ("data", "there", "missing"),
     [

@@ -6,7 +6,7 @@ A name never leads out of the folder: of an absolute path, of one with ``..`` an
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -154,3 +154,9 @@ def read_text(path: Path, what: str) -> str:
 def _common_end(path: Sequence[str], given: Sequence[str]) -> int:
     pairs = zip(reversed(path), reversed(given), strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a.lower() != b.lower()), min(len(path), len(given)))
+
+
+def without(files: Iterable[Path], others: Iterable[Path]) -> list[Path]:
+    """The files that are not among the others, in their order."""
+    left = set(others)
+    return [path for path in files if path not in left]

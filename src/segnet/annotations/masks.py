@@ -6,7 +6,7 @@ of the masks mean is found out from all of them together. What can be read in tw
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 
 from segnet.annotations import raster, words
 from segnet.annotations.asked import NO_IMAGE, missing
-from segnet.annotations.folder import Folder
+from segnet.annotations.folder import Folder, without
 from segnet.annotations.records import IGNORE, Annotated, Choices, Object, Source
 from segnet.annotations.stored import Kind, labels_of, read_values, size_of
 from segnet.data import listing
@@ -141,25 +141,20 @@ def _apart(folder: Folder, given: str | None) -> tuple[list[Path], list[Path]]:
         if not masks or ".." in Path(given).parts:
             raise UserError(f"masks={given}: there is no mask in this folder below {folder.root}; correct it")
         images = [path for path in folder.images if not words.is_mask(path.relative_to(folder.image_root))]
-        return _without(images, masks), masks
+        return without(images, masks), masks
     masks = [path for path in files if words.is_mask(path.relative_to(folder.root))]
-    images = _without(folder.images, masks)
+    images = without(folder.images, masks)
     if not masks and not arrays:
         masks = _beside(folder, images)
-        images = _without(images, masks)
+        images = without(images, masks)
     return images, sorted([*masks, *arrays])
-
-
-def _without(files: Sequence[Path], others: Iterable[Path]) -> list[Path]:
-    left = set(others)
-    return [path for path in files if path not in left]
 
 
 def _beside(folder: Folder, files: Sequence[Path]) -> list[Path]:
     """Masks that no word tells: beside ``images/`` in a folder for each class, or ``a.png`` beside ``a.jpg``."""
     inside = [p for p in files if any(words.says(part, words.IMAGE) for part in p.relative_to(folder.root).parts[:-1])]
     stems = {path.stem for path in inside}
-    outside = _without(files, inside)
+    outside = without(files, inside)
     if any({path.stem, path.parent.name} & stems for path in outside):
         return outside
     photos = {path.with_suffix("") for path in files if path.suffix.lower() in LOSSY}

@@ -81,3 +81,10 @@ def describe(data: Data) -> Description:
     )
     description.check(found, "data")
     return found
+
+
+def shown(value: Any) -> str:
+    """A setting as it stands in YAML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {text}" for key, text in value.items()) + "}"
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)

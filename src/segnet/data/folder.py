@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segnet.data import description, encodings, layouts, looks
-from segnet.data.described import HERE, SHARES, TAKES, Data, describe, division, encoding, split_by
+from segnet.data.described import HERE, SHARES, TAKES, Data, describe, division, encoding, shown, split_by
 from segnet.data.description import Description
 from segnet.data.pairs import Layout, matching
 from segnet.data.patterns import quick
@@ -70,7 +70,7 @@ def _find_files(data: Data, root: Path, alone: bool, lines: list[str]) -> list[s
     if not wanted and not dividing:
         return []
     found = layouts.find(root, data.get("images"), data.get("masks"), data.get("match"))
-    took = [f"{key} {_shown(getattr(found, key))}" for key in wanted if found.found]
+    took = [f"{key} {shown(getattr(found, key))}" for key in wanted if found.found]
     data.update({key: getattr(found, key) for key in wanted})
     if "masks" in wanted and found.match is not None:
         data["match"] = found.match
@@ -114,7 +114,7 @@ def _find_encoding(data: Data, root: Path, asking: bool, decide: bool, lines: li
     took = [f"masks by {found.mask.encoding} ({found.why})"]
     if known is None:
         data["classes"] = found.classes
-        took.append(f"{len(found.classes)} class{'es' * (len(found.classes) > 1)} {_shown(found.classes)}")
+        took.append(f"{len(found.classes)} class{'es' * (len(found.classes) > 1)} {shown(found.classes)}")
     return took
 
 
@@ -151,10 +151,10 @@ def _describe(data: Data, found: Description) -> list[str]:
     for key in ("images", "masks", "missing_mask", *OPTIONAL):
         if data.get(key) is None and (value := getattr(found, key)) is not None:
             data[key] = value if isinstance(value, str | int | dict) else list(value)
-            took += [f"{key} {_shown(value)}"] if (key, value) != ("missing_mask", "error") else []
+            took += [f"{key} {shown(value)}"] if (key, value) != ("missing_mask", "error") else []
     if data.get("classes") is None and data.get("num_classes") in (None, len(found.classes)):
         data["classes"] = list(found.classes)
-        took.append(f"{len(found.classes)} class{'es' * (len(found.classes) > 1)} {_shown(found.classes)}")
+        took.append(f"{len(found.classes)} class{'es' * (len(found.classes) > 1)} {shown(found.classes)}")
     if _open(data.get("mask")):
         data["mask"] = _merged(encoding(found.mask), data.get("mask"), "data.mask")
         took.append(f"masks by {found.mask.encoding}")
@@ -247,9 +247,3 @@ def _count(data: Data) -> None:
 def names(count: int) -> list[str]:
     """Names of classes that nobody has named."""
     return ["defect"] if count == 1 else ["background", *(f"class_{i}" for i in range(1, count))]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {text}" for key, text in value.items()) + "}"
-    return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)

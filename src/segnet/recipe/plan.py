@@ -1,5 +1,6 @@
 """What the rules of a recipe look at, and what they choose."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -46,6 +47,7 @@ class Plan:
         crop: (height, width) of crops; None: whole images.
         part: (height, width) that a transform cuts out of whole images, or enlarges a part to; None: there is none.
         batch: images or crops of a step.
+        views: images or crops of an epoch that shows all.
         length: epochs and validations.
     """
 
@@ -53,12 +55,19 @@ class Plan:
     crop: tuple[int, int] | None = None
     part: tuple[int, int] | None = None
     batch: int = 0
+    views: int = 0
     length: Length | None = None
 
     @property
     def input(self) -> tuple[int, int]:
         """What the network gets in training."""
         return self.crop or self.part or self.size
+
+    @property
+    def steps(self) -> int:
+        """Of the run."""
+        assert self.length is not None
+        return self.length.epochs * (self.length.steps or math.ceil(self.views / self.batch))
 
     @property
     def pixels(self) -> int:

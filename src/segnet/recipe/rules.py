@@ -19,6 +19,7 @@ GROUPS = {"loss": "model.loss", "optimizer": "model.optimizer", "scheduler": "mo
 
 LINE = 2.0  # pixels
 ROUNDS = 20  # epochs of crops
+FEW = 8  # steps of a run
 Rule = Callable[[Case, Plan], Iterator[Choice]]
 
 
@@ -148,7 +149,10 @@ def schedule(case: Case, plan: Plan) -> Iterator[Choice]:
 
     On DRIVE the vessels have 0.09 after a fifth of the steps, 0.46 after half, 0.61 at the end.
     """
-    yield Choice("scheduler=onecycle", "one warm-up and one descent over exactly this run")
+    if plan.steps < FEW:
+        yield Choice("scheduler=constant", f"{plan.steps} steps are too few for a warm-up and a descent")
+    else:
+        yield Choice("scheduler=onecycle", "one warm-up and one descent over exactly this run")
     yield Choice("trainer.gradient_clip_val=1.0", "goes with it")
 
 
@@ -170,6 +174,7 @@ def epochs(case: Case, plan: Plan) -> Iterator[Choice]:
         views = int(named.get("data.crops_per_epoch") or max(1, round(total / ROUNDS / plan.batch)) * plan.batch)
         most = max(1, most * train // views)
         yield Choice(f"data.crops_per_epoch={views}", f"crops of {train} images; some {ROUNDS} epochs")
+    plan.views = views
     task = Task(plan.size, plan.input, plan.crop is not None, plan.batch, views, most)
     length = plan.length = case.budget.length(case.data, task, given)
     if given is None:
@@ -224,7 +229,7 @@ def neighbours(case: Case, plan: Plan) -> Iterator[Choice]:
 
 
 RULES: Sequence[Rule] = (
-    input_size, batch_size, rare_images, loss, class_weights, augmentation, optimizer, schedule, epochs, validation,
+    input_size, batch_size, rare_images, loss, class_weights, augmentation, optimizer, epochs, schedule, validation,
     end, neighbours,
 )  # fmt: skip
 

@@ -121,6 +121,11 @@ def test_damaged_masks_come_first_and_by_their_kind(run_main, tmp_path, classes)
     assert [name[:4] for name in pictures] == ["001_", "002_", "003_", "004_", "005_"]
     with Image.open(tmp_path / "o" / "label_errors" / pictures[0]) as shown:
         assert shown.size == (4 * SIDE + 3 * 8, SIDE)
+    own = tmp_path / "o" / "label_errors" / "1_of_mine.png"  # nothing is deleted, and nothing mixed
+    own.write_bytes(b"mine")
+    code, err, _ = ranked(run_main, tmp_path, classes, "worst=5")
+    assert (code, own.read_bytes()) == (1, b"mine")
+    assert "label_errors is there already; move it, or choose another output_dir" in err
 
 
 def test_sound_masks_give_few_alarms_and_what_is_not_judged_is_counted(run_main, tmp_path):

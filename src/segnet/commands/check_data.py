@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segnet.cli import command
 from segnet.commands import choices
-from segnet.errors import printable
+from segnet.errors import UserError, printable
 
 
 def run(cfg: DictConfig) -> None:
@@ -35,10 +35,12 @@ def run(cfg: DictConfig) -> None:
     said = self_description.agreed(data.root, found, bool(cfg.overwrite)) if cfg.write else None
     named = cfg.labels is not None
     predictions = held_out.find(Path(str(cfg.labels)), data.root, data.num_classes) if named else None
+    folder = Path(cfg.output_dir)
+    if named and (shown := folder / label_ranking.IMAGES).exists():  # another ranking's images would lie among these
+        raise UserError(f"output_dir={folder}: {shown} is there already; move it, or choose another output_dir")
     print(data.used(*SPLITS))
     findings, tiles = data_audit.examine(data, int(cfg.near), int(cfg.contact))
     findings["warnings"] += shrinking.found(data)
-    folder = Path(cfg.output_dir)
     if predictions:
         ranking = label_ranking.rank(data, predictions)
         findings["label_errors"], more = label_ranking.findings(ranking)

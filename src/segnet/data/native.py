@@ -98,7 +98,7 @@ class Native(Decoded):
 def cut(pair: cache.Pair, corner: Corner, size: Size) -> cache.Pair:
     """A crop: image uint8 (h, w, 3) and mask uint8 (h, w).
 
-    Where the image ends before the crop does, it goes on as its mirror image, whose pixels are ignored in the mask.
+    Where the image ends before the crop does, it continues as its mirror image, whose pixels are ignored in the mask.
     """
     (top, left), (height, width) = corner, size
     image, mask = (array[top : top + height, left : left + width] for array in pair)

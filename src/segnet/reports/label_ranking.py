@@ -1,4 +1,4 @@
-"""Masks that are probably wrong, the worst first: every image judged, exchanged masks found, a table and pictures."""
+"""Masks that are probably wrong, the worst first: every image judged, exchanged masks found, a table and images."""
 
 import csv
 from collections import Counter
@@ -30,7 +30,8 @@ TOLD = 0.1  # score from which it is in the table
 SMALL = 0.25  # of the usual object's area: smaller ones weigh less
 THUMB = 32  # pixels at which the masks of different images are compared
 COMPARED = 500  # suspects among which exchanged masks are looked for
-DRAWN = 640  # pixels of a picture's longer side at most
+IMAGES = "label_errors"  # folder of what is drawn
+DRAWN = 640  # pixels of the longer side of what is drawn at most
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,9 @@ def _thumb(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def write(folder: Path, data: SegmentationDataModule, predictions: OutOfFold, ranking: Ranking, count: int) -> None:
-    """``label_errors.csv``, and ``label_errors/`` with a picture of each of the first ``count``, and all of these.
+    """``label_errors.csv``, and ``label_errors/`` with an image of each of the first ``count``, and all of these.
 
-    A picture shows image, mask, prediction and their disagreement.
+    It shows image, mask, prediction and their disagreement.
     """
     names = [data.pairs[one.index].image.relative_to(data.root).as_posix() for one in ranking.suspects]
     with (
@@ -205,19 +206,17 @@ def write(folder: Path, data: SegmentationDataModule, predictions: OutOfFold, ra
             mask = str(data.pairs[one.index].mask or "").removeprefix(f"{data.root}/")
             writer.writerow(cells([place, name, mask, one.kind, f"{one.score:.4f}", one.detail]))
     shown = ranking.suspects[:count]
-    pictures = folder / "label_errors"
-    pictures.mkdir(exist_ok=True)
-    for old in (*pictures.glob("[0-9]*_*.png"), folder / "label_errors.jpg"):  # of an earlier call
-        old.unlink(missing_ok=True)
+    images = folder / IMAGES
+    images.mkdir()
     sheet = []
     for place, one in enumerate(shown, 1):
-        save(pictures / f"{place:03d}_{one.kind}_{one.score:.2f}.png", _picture(data, predictions, one.index, None))
-        sheet.append(_picture(data, predictions, one.index, (160, 160)))
+        save(images / f"{place:03d}_{one.kind}_{one.score:.2f}.png", _drawn(data, predictions, one.index, None))
+        sheet.append(_drawn(data, predictions, one.index, (160, 160)))
     if sheet:
         save(folder / "label_errors.jpg", grid(sheet))
 
 
-def _picture(
+def _drawn(
     data: SegmentationDataModule, predictions: OutOfFold, i: int, size: tuple[int, int] | None
 ) -> NDArray[np.uint8]:
     image, truth = data.pairs[i].load(data.mask, None)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from segnet import rules
 from segnet.data.images import resize_exact
 from segnet.data.masks import check_classes
+from segnet.decisions import OperatingPoint
 from segnet.deployment.onnx_model import OnnxModel
 from segnet.errors import UserError
 from segnet.settings import CropScale
@@ -150,7 +151,7 @@ class ExportedModel:
 
     Attributes:
         classes, colors, image_size: as in `segnet.training.module.SegmentationModule`, from the metadata.
-        on_crops, scale: of `segnet.training.segmenter.Segmenter`, likewise.
+        on_crops, scale, operating_point: of `segnet.training.segmenter.Segmenter`, likewise.
         device: where it takes and gives tensors without a copy; ONNX Runtime goes from the CPU to a GPU by itself.
 
     Raises:
@@ -179,12 +180,15 @@ class ExportedModel:
                     raise ValueError(f"{color} is no colour")
             height, width = (int(side) for side in self.metadata["image_size"])
             rules.check("scale", scale := self.metadata.get("scale", 1.0), CropScale)
+            stored = self.metadata.get("operating_point")
+            point = None if stored is None else OperatingPoint.read(stored, self.classes, str(path))
         except ModuleNotFoundError as error:
             raise UserError(f"ckpt_path={path}: {error}; pip install 'segnet-lightning[export]'") from error
         except Exception as error:  # both runtimes raise many kinds for a damaged file
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"ckpt_path={path}: not a model that export.py wrote ({reason})") from error
         self._run = run
+        self.operating_point = point
         self.image_size = (height, width)
         self.on_crops, self.scale = self.metadata.get("crop") is not None, scale
 

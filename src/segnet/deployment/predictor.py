@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segnet.data.images import resize_exact
+from segnet.decisions import OperatingPoint
 from segnet.deployment.exported_model import ExportedModel
 from segnet.environment import autocast
 from segnet.errors import UserError
@@ -33,15 +34,20 @@ class Prediction:
     """What is known of one image.
 
     Attributes:
-        probabilities: float32 (C, H, W), the mean over samples where there are several.
+        probabilities: float32 (C, H, W), the mean over samples where there are several; after the temperature of an
+            operating point.
         variance: float32 (H, W) of the probabilities over Monte-Carlo samples, mean over classes; None without.
+        point: the operating point that decides; None for the most probable class (binary: above 0.5).
     """
 
     probabilities: Tensor
     variance: Tensor | None = None
+    point: OperatingPoint | None = None
 
     def mask(self) -> NDArray[np.uint8]:
         """Class indices (H, W); 0 and 1 for a binary task."""
+        if self.point is not None:
+            return self.point.mask(self.probabilities.numpy())
         if len(self.probabilities) == 1:
             return (self.probabilities[0] > 0.5).byte().numpy()
         return self.probabilities.argmax(0).byte().numpy()
@@ -105,7 +111,7 @@ class Predictor:
                 f"mc_samples={mc_samples}: the network has no dropout to sample from; train with "
                 f"model=bayesian_segnet (or model.net.dropout=0.5)"
             )
-        self.model, self.overlap = model, overlap
+        self.model, self.overlap, self.point = model, overlap, model.operating_point
         given = model.image_size if model.on_crops else None
         self.window: Size | None = given if tile is None else (tile, tile)
         self.flips = FLIPS if flips else FLIPS[:1]
@@ -167,7 +173,9 @@ class Predictor:
     def _prediction(self, moments: Tensor) -> Prediction:
         mean, *square = torch.split(moments, len(self.model.classes))
         variance = (square[0] - mean.square()).clamp(min=0).mean(0).cpu() if square else None
-        return Prediction(mean.cpu(), variance)
+        if self.point is None:
+            return Prediction(mean.cpu(), variance)
+        return Prediction(torch.from_numpy(self.point.calibrated(mean.cpu().numpy())), variance, self.point)
 
     def _moments(self, tensors: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
         """First moment of the probabilities, with samples the second below it: (C or 2 C, H, W) of each (1, 3, H, W).

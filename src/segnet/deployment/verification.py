@@ -34,6 +34,7 @@ def metadata(module: SegmentationModule, checkpoint: Path) -> dict[str, Any]:
         # Trained on crops of this size: larger images are for a window that slides over them, at this scale.
         "crop": list(module.image_size) if module.on_crops else None,
         "scale": module.scale,
+        "operating_point": module.operating_point.stored() if module.operating_point else None,
         "mean": module.mean.flatten().tolist(),
         "std": module.std.flatten().tolist(),
         "commit": environment.commit(),

@@ -14,11 +14,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from segnet import trust
 from segnet.configuration import instantiate
+from segnet.decisions import OperatingPoint
 from segnet.errors import UserError
+from segnet.files import atomic_write
 from segnet.old_names import update_targets
 from segnet.training.module import SegmentationModule
 
 ENSEMBLE = "segnet.networks.ensemble.Ensemble"
+POINT = "operating_point"  # in checkpoints
 
 
 def read(path: str | Path, argument: str = "ckpt_path", trusted: bool = False) -> dict[str, Any]:
@@ -71,7 +74,16 @@ def load_module(path: str | Path, trusted: bool = False, argument: str = "ckpt_p
     except RuntimeError as error:
         raise UserError(f"{argument}={path}: weights do not fit its network ({error})") from error
     module.config = config
+    if (stored := content.get(POINT)) is not None:
+        module.operating_point = OperatingPoint.read(stored, module.classes, f"{argument}={path}")
     return module.eval()
+
+
+def write_calibrated(path: str | Path, target: Path, point: OperatingPoint) -> None:
+    """Write the checkpoint ``path`` again, with an operating point that `load_module` reads."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    with atomic_write(target) as part:
+        torch.save(content | {POINT: point.stored()}, part)
 
 
 def ensemble(paths: Sequence[Path], trusted: bool = False) -> SegmentationModule:

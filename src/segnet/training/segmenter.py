@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from segnet.data.images import resize_exact
+from segnet.decisions import OperatingPoint
 from segnet.networks import window
 from segnet.networks.segnet import enable_mc_dropout
 
@@ -44,6 +45,7 @@ class Segmenter(LightningModule):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self._config: dict[str, Any] = {}
+        self.operating_point: OperatingPoint | None = None  # that calibrate.py has chosen for these weights
 
     @property
     def config(self) -> dict[str, Any]:

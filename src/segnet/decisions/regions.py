@@ -1,0 +1,68 @@
+"""Objects of a mask: its connected regions (8-connectivity, by OpenCV), and which of two masks' objects overlap."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Labels = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The connected regions of one class in one image, numbered from 1 in OpenCV's order.
+
+    Attributes:
+        labels: int32 (H, W), the number of the region that a pixel belongs to; 0 where none.
+        areas: int64 (n,) pixels.
+        boxes: int64 (n, 4): left, top, width, height in pixels.
+        centroids: float64 (n, 2): x, y in pixels; the centre of the first pixel is (0, 0).
+    """
+
+    labels: Labels
+    areas: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    centroids: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.areas)
+
+    def greatest(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The greatest of ``values`` (H, W) in each region, float64 (n,)."""
+        return self._of(ndimage.maximum, values)
+
+    def mean(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The mean of ``values`` (H, W) over each region, float64 (n,)."""
+        return self._of(ndimage.mean, values)
+
+    def _of(self, statistic: object, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        numbers = np.arange(1, len(self) + 1)
+        return np.asarray(statistic(values, self.labels, numbers), np.float64).reshape(-1)  # type: ignore[operator]
+
+    def keep(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Pixels (H, W) of the regions for which ``kept`` (n,) is true."""
+        return np.concatenate([[False], kept])[self.labels]
+
+
+def regions(mask: NDArray[np.bool_]) -> Regions:
+    """The 8-connected regions of ``mask`` (H, W)."""
+    _, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    columns = [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP, cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]
+    table = np.asarray(stats[1:], np.int64)
+    areas, boxes = table[:, cv2.CC_STAT_AREA], table[:, columns]
+    return Regions(np.asarray(labels, np.int32), areas, boxes, np.asarray(centroids[1:], np.float64))
+
+
+def overlaps(first: Regions, second: Regions) -> NDArray[np.int64]:
+    """Pixels that each region of the first shares with each of the second, int64 (n, m), of masks of one size."""
+    both = (first.labels > 0) & (second.labels > 0)
+    pairs = (first.labels[both].astype(np.int64) - 1) * len(second) + second.labels[both] - 1
+    return np.bincount(pairs, minlength=len(first) * len(second)).reshape(len(first), len(second))
+
+
+def without_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """``mask`` (H, W) with the holes of its 8-connected regions filled (a hole is 4-connected, off the border)."""
+    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(mask)
+    return filled

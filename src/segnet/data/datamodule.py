@@ -44,6 +44,9 @@ class SegmentationDataModule(LightningDataModule):
         defect_free: glob on the relative path of images that have no mask by design.
         mask_drawn: where images state an EXIF rotation and masks none, masks were drawn on the ``upright`` image or on
             the pixels as ``stored``; null decides by their sizes.
+        kinds: regular expression searched in an image's relative path, whose first group (or whole match) is the kind
+            of its defects in figures, see `segnet.data.grouping`; null: no figures by kind.
+        parts: the same for the part that an image shows: a part is defective if one of its images is.
         bits: in use in images of 16 bits, such as 12; null decides by the values of each. Prediction uses it too.
         image_size: side in pixels, or [height, width]; at least 32. Null is 480, or the size of a crop.
         crop: side in pixels, or [height, width], of the crops on which images larger than the network's input are
@@ -52,8 +55,7 @@ class SegmentationDataModule(LightningDataModule):
         crop_share: of crops around a pixel of a rare class, see `segnet.data.crops.rare`; the others lie anywhere.
         crops_per_epoch: how many training draws; null goes by area, see `segnet.data.crops.epoch_length`.
         augment: albumentations transforms for training, after the resizing or cropping; they may crop.
-        positive_share: of images that show the class in a training epoch, which keeps its length; in 0..1. Null
-            draws every image once. Binary tasks only.
+        positive_share: of images that show the class in a training epoch, null draws each once. Binary tasks only.
         batch_size: images per step and process.
         num_workers: loader processes; ``auto`` is 0 on a CPU (the cache outruns the step) and up to 8 beside a GPU.
         cache_dir: folder of the decoded images, null to decode in every epoch.
@@ -88,6 +90,8 @@ class SegmentationDataModule(LightningDataModule):
         mask_drawn: Literal["upright", "stored"] | None = None,
         bits: settings.Bits | None = None,
         match: settings.Text | None = None,
+        kinds: settings.Text | None = None,
+        parts: settings.Text | None = None,
         image_size: settings.ImageSize | None = None,
         crop: settings.ImageSize | None = None,
         scale: settings.CropScale = 1.0,
@@ -108,7 +112,7 @@ class SegmentationDataModule(LightningDataModule):
         self.root = Path(str(root))
         globs = [images] if isinstance(images, str) else list(images)
         self.layout = Layout(self.root, globs, masks, missing_mask, defect_free, mask_drawn, bits, match)
-        self.mask, self.split = mask, split
+        self.mask, self.split, self.kinds, self.parts = mask, split, kinds, parts
         self.classes, self.num_classes = list(classes), num_classes
         self.plan, self.image_size = crops.plan(
             crop, scale, crop_share, crops_per_epoch, image_size, positive_share, device_cache
@@ -116,10 +120,9 @@ class SegmentationDataModule(LightningDataModule):
         self.augment, self.batch_size, self.seed = list(augment or ()), batch_size, seed
         self.num_workers, self.positive_share, self.prepare, self.colors = num_workers, positive_share, prepare, colors
         self.cache_dir, self.cache_gb, self.device_cache = cache_dir, cache_gb, device_cache
-        checks.check(batch_size, num_workers, device_cache, positive_share, self.classes, num_classes, colors)
-        self.pairs, self.drop_single = list[Pair](), False
+        checks.check(batch_size, num_workers, device_cache, positive_share, classes, num_classes, colors, kinds, parts)
+        self.pairs, self.drop_single, self.found = list[Pair](), False, 0
         self.indices: dict[str, list[int]] = {}
-        self.found = 0
         self.arrays = self._arrays()
         self._resident: Resident | None = None
 
@@ -194,9 +197,7 @@ class SegmentationDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Lightning's hook: make images and masks where the loader gave their rows on the device only."""
-        if self._resident is None or "row" not in batch:
-            return batch
-        return self._resident(batch)
+        return batch if self._resident is None or "row" not in batch else self._resident(batch)
 
     def samples(self, split: str, augment: bool = True, whole: bool = False) -> Samples:
         """The data set of a split; only ``train`` is augmented, and only of it crops are drawn, unless ``whole``.

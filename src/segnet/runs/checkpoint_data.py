@@ -14,6 +14,7 @@ CHECKPOINT = "checkpoint"  # the option of the group ``data`` that names nothing
 FOLDER = "folder"  # the option whose settings are found
 # What a data group says: where the files are. How they are read is a matter of the network.
 WHERE = ("root", "images", "masks", "match", "missing_mask", "defect_free", "mask_drawn", "split", "prepare")
+NAMED = ("kinds", "parts")  # what it says of the images' names, if it does: the group's patterns fit its files
 
 
 def settings(trained: dict[str, Any], cfg: DictConfig, whole: bool = False) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def settings(trained: dict[str, Any], cfg: DictConfig, whole: bool = False) -> d
     data = {**deepcopy(trained["data"]), "cache_dir": None}
     if group != CHECKPOINT:
         data |= {key: given[key] for key in WHERE if key in given}
+        data |= {key: given[key] for key in NAMED if given.get(key) is not None}
     from segnet.data import description, folder  # torch comes with them
 
     if group == FOLDER and description.has(given["root"]):  # it says how its masks are encoded

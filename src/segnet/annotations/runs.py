@@ -103,4 +103,5 @@ def pack(runs: NDArray[np.int64]) -> str:
     more = rest != -(codes >> 4)  # what is left is more than the sign that the fifth bit tells
     written = np.ones_like(more)
     written[:, 1:] = np.logical_and.accumulate(more, 1)[:, :-1]
-    return np.asarray(codes + 32 * more + 48, np.uint8)[written].tobytes().decode("ascii")
+    text = np.asarray(codes + 32 * more + 48, np.uint8)[written].tobytes()
+    return str(text, "ascii")

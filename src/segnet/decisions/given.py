@@ -13,9 +13,7 @@ NONE = "none"
 BYTES = 10_000_000  # of a file
 
 
-def chosen(
-    given: str | int | float | None, own: OperatingPoint | None, classes: Sequence[str]
-) -> OperatingPoint | None:
+def chosen(given: object, own: OperatingPoint | None, classes: Sequence[str]) -> OperatingPoint | None:
     """The operating point that a command applies.
 
     Args:

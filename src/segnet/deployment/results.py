@@ -23,8 +23,8 @@ from segnet.files import atomic_write, cells
 
 Segmentation = Literal["rle", "polygon"]
 LISTED = 10_000  # objects of an image, the largest ones; noise can have any number
-OBJECTS = ("file", "class", "area", "left", "top", "width", "height", "x", "y", "mean_probability")
-OBJECTS += ("greatest_probability",)
+OBJECTS = ["file", "class", "area", "left", "top", "width", "height", "x", "y"]
+OBJECTS += ["mean_probability", "greatest_probability"]
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,8 @@ class Results:
             name: self._files.enter_context(opened(self.folder / f"{name}.csv")) for name in ("predictions", "objects")
         }
         self._lists = {name: self._files.enter_context(opened(self.folder / f"{name}.txt")) for name in VERDICTS}
-        self._parts = [
-            self._files.enter_context(TemporaryFile("w+", dir=self.folder, encoding="ascii")) for _ in range(2)
-        ]
+        nameless = partial(TemporaryFile, "w+", dir=self.folder, encoding="ascii")
+        self._parts = [self._files.enter_context(nameless()) for _ in range(2)]
         self._annotations = 0
         self._write("predictions", [[*self.titles, "verdict", "objects"]])
         self._write("objects", [OBJECTS])
@@ -193,7 +192,7 @@ class Results:
             )
         if self.unlisted:
             lines.append(
-                f"{self.unlisted} files with a line break in their name are in no list; predictions.csv has them"
+                f"{self.unlisted} files with a line break in their name are in predictions.csv only, in no list"
             )
         return lines
 

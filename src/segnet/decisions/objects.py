@@ -37,12 +37,12 @@ class Objects:
     @property
     def boxes(self) -> NDArray[np.int64]:
         """int64 (n, 4) left, top, width, height in the image."""
-        return np.asarray(self.regions.boxes + (self.corner[1], self.corner[0], 0, 0))
+        return np.add(self.regions.boxes, (self.corner[1], self.corner[0], 0, 0))
 
     @property
     def centroids(self) -> NDArray[np.float64]:
         """float64 (n, 2) x, y in the image; the centre of its first pixel is (0, 0)."""
-        return np.asarray(self.regions.centroids + (self.corner[1], self.corner[0]))
+        return np.add(self.regions.centroids, (self.corner[1], self.corner[0]))
 
     def largest(self, most: int) -> "Objects":
         """The ``most`` largest ones, in their order; of equal ones the first."""

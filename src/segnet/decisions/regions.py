@@ -38,8 +38,9 @@ class Regions:
         return self._of(ndimage.mean, values)
 
     def _of(self, statistic: object, values: NDArray[np.floating]) -> NDArray[np.float64]:
-        numbers = np.arange(1, len(self) + 1)
-        return np.asarray(statistic(values, self.labels, numbers), np.float64).reshape(-1)  # type: ignore[operator]
+        numbers, inside = np.arange(1, len(self) + 1), self.labels > 0  # of an image mostly empty, only what counts
+        found = statistic(values[inside], self.labels[inside], numbers)  # type: ignore[operator]
+        return np.asarray(found, np.float64).reshape(-1)
 
     def keep(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Pixels (H, W) of the regions for which ``kept`` (n,) is true."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnet.data.masks import IGNORE_INDEX
-from segnet.decisions.matching import matches
+from segnet.decisions import matching
 from segnet.decisions.operating_point import OperatingPoint, defect_maps
 from segnet.decisions.regions import Regions, regions
 
@@ -98,7 +98,7 @@ def tables(samples: Iterable[Sample], classes: int, lows: Sequence[float] = LOWS
                 parts = found if known.all() else regions((found.labels > 0) & known)
                 parent = _parents(parts, found)
                 columns = found.areas[parent].tolist(), greatest[parent].tolist()
-                same = np.argwhere(matches(true[kind], parts))[:, ::-1]
+                same = matching.pairs(true[kind], parts)[:, ::-1]
                 pairs[form].append(same + [len(rows[form]), first[kind]])
                 rows[form] += [(image, kind, *row) for row in zip(*columns, strict=True)]
     made = {form: _table(rows[form], pairs[form]) for form in forms}

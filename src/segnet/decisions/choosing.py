@@ -162,7 +162,9 @@ def _by_objects(found: Tables) -> Iterator[Option]:
         low, fill = form
         swept = [objects(table, found, kind, area, low) for kind in range(found.kinds)]
         truth = [int((found.truth[:, 1] == kind).sum()) for kind in range(found.kinds)]
-        values = [_f1(*counts, of) for counts, of in zip(((s.found, s.shown, s.true) for s in swept), truth, strict=True)]
+        values = [
+            _f1(*counts, of) for counts, of in zip(((s.found, s.shown, s.true) for s in swept), truth, strict=True)
+        ]
         same = (low,) * found.kinds
         picks = [0] * found.kinds
         yield Option(_pooled(swept, picks, truth), 0.0, False, fill, area, 0.0, same, same, form)

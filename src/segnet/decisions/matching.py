@@ -56,7 +56,7 @@ def matches_iou(truth: Regions, predicted: Regions, iou: float = IOU) -> NDArray
 
 
 def pairs(truth: Regions, predicted: Regions, overlap: float = OVERLAP) -> NDArray[np.int64]:
-    """The pairs that are the same by `matches`, int64 (p, 2): the index of one in the truth, that of a predicted one."""
+    """The pairs that are the same by `matches`, int64 (p, 2): index in the truth, index in the prediction."""
     i, j, pixels = shared(truth, predicted)
     kept = pixels >= overlap * np.minimum(truth.areas[i], predicted.areas[j])
     return np.stack([i[kept], j[kept]], 1)

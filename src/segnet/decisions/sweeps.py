@@ -106,29 +106,29 @@ class Objects:
 def images(scores: Floats, defective: NDArray[np.bool_], low: float = 0.0) -> Images:
     """Of images, or parts, with these scores (n,); none is called defective by a score up to the threshold."""
     starts, ends = intervals(scores, low)
-    return Images(starts, ends, _upto(scores[defective], starts), _above(scores[~defective], starts))
+    return Images(starts, ends, upto(scores[defective], starts), above(scores[~defective], starts))
 
 
 def objects(table: Table, found: Tables, kind: int, area: int, low: float) -> Objects:
     """Of the objects of a kind whose region has this area."""
     kept = (table.kind == kind) & (table.area >= area)
     starts, ends = intervals(table.greatest[kept], low)
-    reached = truth_scores(table, len(found.truth), kept)[found.truth[:, 1] == kind]
+    reached = truth_scores(table, len(found.truth), kept, table.greatest)[found.truth[:, 1] == kind]
     return Objects(
         starts,
         ends,
-        _above(reached, starts),
-        _above(table.greatest[kept], starts),
-        _above(table.greatest[kept & table.true], starts),
+        above(reached, starts),
+        above(table.greatest[kept], starts),
+        above(table.greatest[kept & table.true], starts),
     )
 
 
-def truth_scores(table: Table, count: int, kept: NDArray[np.bool_]) -> Floats:
-    """Of each defect of the truth (count,) the greatest probability of an object that is the same and kept."""
-    scores = np.full(count, NEVER)
+def truth_scores(table: Table, count: int, kept: NDArray[np.bool_], scores: Floats) -> Floats:
+    """Of each defect of the truth (count,) the greatest score of an object that is the same and kept."""
+    found = np.full(count, NEVER)
     pairs = table.pairs[kept[table.pairs[:, 0]]]
-    np.maximum.at(scores, pairs[:, 1], table.greatest[pairs[:, 0]])
-    return scores
+    np.maximum.at(found, pairs[:, 1], scores[pairs[:, 0]])
+    return found
 
 
 def intervals(scores: Floats, low: float) -> tuple[Floats, Floats]:
@@ -138,9 +138,11 @@ def intervals(scores: Floats, low: float) -> tuple[Floats, Floats]:
     return starts, np.append(starts[1:], 1.0)
 
 
-def _upto(scores: Floats, thresholds: Floats) -> Counts:
+def upto(scores: Floats, thresholds: Floats) -> Counts:
+    """How many scores do not exceed each threshold."""
     return np.searchsorted(np.sort(scores), thresholds, "right").astype(np.int64)
 
 
-def _above(scores: Floats, thresholds: Floats) -> Counts:
-    return len(scores) - _upto(scores, thresholds)
+def above(scores: Floats, thresholds: Floats) -> Counts:
+    """How many scores exceed each threshold."""
+    return len(scores) - upto(scores, thresholds)

@@ -18,7 +18,9 @@ from segnet.decisions.regions import Regions, regions
 
 LOWS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # lower thresholds that are tried
 Form = tuple[float, bool]  # a lower threshold, and whether holes are filled
-Sample = tuple[NDArray[np.float32], NDArray[np.uint8]]  # probabilities (C, H, W) at the temperature, and the mask (H, W)
+Sample = tuple[
+    NDArray[np.float32], NDArray[np.uint8]
+]  # probabilities (C, H, W) at the temperature, and the mask (H, W)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def tables(samples: Iterable[Sample], classes: int, lows: Sequence[float] = LOWS
                 parent = _parents(parts, found)
                 columns = found.areas[parent].tolist(), greatest[parent].tolist()
                 same = matching.pairs(true[kind], parts)[:, ::-1]
-                pairs[form].append(same + [len(rows[form]), first[kind]])
+                pairs[form].append(same + np.array([len(rows[form]), first[kind]]))
                 rows[form] += [(image, kind, *row) for row in zip(*columns, strict=True)]
     made = {form: _table(rows[form], pairs[form]) for form in forms}
     return Tables(
@@ -129,4 +131,6 @@ def _parents(parts: Regions, found: Regions) -> NDArray[np.int64]:
 def _table(rows: Sequence[tuple[float, ...]], pairs: Sequence[NDArray[np.int64]]) -> Table:
     image, kind, area, greatest = np.array(rows, np.float64).reshape(-1, 4).T
     same = np.concatenate(pairs) if pairs else np.zeros((0, 2))
-    return Table(*(part.astype(np.int64) for part in (image, kind, area)), greatest, same.astype(np.int64).reshape(-1, 2))
+    return Table(
+        *(part.astype(np.int64) for part in (image, kind, area)), greatest, same.astype(np.int64).reshape(-1, 2)
+    )

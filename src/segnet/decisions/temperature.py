@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al., ICML 2017, section 4.2): one number that logits are divided by, fitted to a split."""
+"""Temperature scaling (Guo et al., ICML 2017, section 4.2): what logits are divided by, fitted to a split."""
 
 from collections.abc import Sequence
 
@@ -20,9 +20,11 @@ class Pixels:
 
     Args:
         images: how many the split has.
+        least: probability, that a lesser one is taken for.
     """
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int, least: float = LEAST) -> None:
+        self.least = np.float32(least)
         self.each = max(1, PIXELS // max(images, 1))
         self._logs: list[NDArray[np.float32]] = []
         self._truth: list[NDArray[np.uint8]] = []
@@ -33,7 +35,7 @@ class Pixels:
         places = places[:: max(1, -(-len(places) // self.each))]
         p = probabilities.reshape(len(probabilities), -1)[:, places]
         p = np.concatenate([1 - p, p]) if len(p) == 1 else p
-        self._logs.append(np.log(np.maximum(p, np.float32(LEAST))).astype(np.float32))
+        self._logs.append(np.log(np.maximum(p, self.least)).astype(np.float32))
         self._truth.append(mask.ravel()[places])
 
     def fitted(self) -> float:
@@ -54,7 +56,10 @@ def fit(logs: NDArray[np.float32], truth: NDArray[np.uint8]) -> float:
         return 1.0
     low, high = (1 / bound for bound in reversed(BOUNDS))
     found = optimize.minimize_scalar(
-        lambda inverse: likelihood(logs, truth, 1 / inverse), bounds=(low, high), method="bounded", options={"xatol": 1e-5}
+        lambda inverse: likelihood(logs, truth, 1 / inverse),
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": 1e-5},
     )
     return float(np.clip(round(1 / float(found.x), 4), *BOUNDS))
 

@@ -62,9 +62,8 @@ def f_score(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 def ratio(part: NDArray[np.generic], whole: NDArray[np.generic]) -> NDArray[np.float64]:
     """``part / whole``, nan where the whole is 0."""
     one, other = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    found: NDArray[np.float64] = np.divide(
-        one, other, out=np.full(np.broadcast(one, other).shape, np.nan), where=other > 0
-    )
+    found = np.full(np.broadcast(one, other).shape, np.nan)
+    np.divide(one, other, out=found, where=other > 0)
     return found
 
 

@@ -54,7 +54,8 @@ class Decided:
         """As in results.json: ``test/escape_rate``, with ``_low`` and ``_high`` beside it; nan where undefined."""
         found: dict[str, float] = {}
         for name, figure in self.figures.items():
-            found |= {f"{split}/{name}{end}": figure[i] for i, end in enumerate(("", "_low", "_high"))}
+            values = {"": figure.value, "_low": figure.low, "_high": figure.high}
+            found |= {f"{split}/{name}{end}": value for end, value in values.items()}
         return found
 
     def columns(self) -> dict[str, list[Any]]:

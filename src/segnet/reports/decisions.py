@@ -77,7 +77,8 @@ def section(results: dict[str, Any], splits: Sequence[str]) -> str:
     main = {name: text.format(unit=unit) for name, text in MAIN.items()}
     return (
         f"## Decisions\n\nOf masks as `predict.py` writes them, at the images' own size, decided {how}; in brackets "
-        f"the 95 % interval and what was counted.\n\n{table('figure', main)}{table('by class', classes if many else {})}"
+        f"the 95 % interval and what was counted.\n\n{table('figure', main)}"
+        f"{table('by class', classes if many else {})}"
         f"{table('by kind', by_kind)}{table(f'by size (quarters of the defects of {splits[-1]})', sizes)}"
     )
 

@@ -94,7 +94,7 @@ def results(folder: Path, names: Sequence[str]) -> str:
     """A table: one row a name, means over its finished seeds with their standard deviation."""
     from segnet.runs import comparison, tables
 
-    rows: list[comparison.Row] = []
+    rows: list[tables.Row] = []
     for name in names:
         runs = comparison.find([str(folder / name)])
         first = runs[0].results

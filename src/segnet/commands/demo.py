@@ -77,7 +77,7 @@ def answer(
     import numpy as np
 
     from segnet.data.images import read_rgb
-    from segnet.decisions import moved, objects
+    from segnet.decisions import moved, predicted_objects
     from segnet.decisions.operating_point import verdict
     from segnet.deployment.measures import areas, grey
     from segnet.deployment.prediction import Prediction
@@ -121,7 +121,7 @@ def answer(
             maps.append(heat(found.entropy()))
         shares = areas(mask, len(model.classes))[1::2]
         rows = [[name, f"{share} %"] for name, share in zip(model.classes, shares, strict=True)]
-        there = objects(mask, found.probabilities.numpy())
+        there = predicted_objects(mask, found.probabilities.numpy())
         kept = there.largest(LISTED)
         names = [model.classes[0] if len(model.classes) == 1 else model.classes[index] for index in kept.classes]
         columns = zip(names, kept.regions.areas.tolist(), kept.boxes.tolist(), kept.mean, kept.greatest, strict=True)

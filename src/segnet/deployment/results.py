@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnet.annotations import outlines, runs
-from segnet.decisions import objects
+from segnet.decisions import predicted_objects
 from segnet.decisions.operating_point import VERDICTS, verdict
 from segnet.deployment.measures import Row
 from segnet.files import atomic_write, cells
@@ -63,7 +63,7 @@ def of_image(
         name: of its file in COCO's JSON.
         segmentation: run lengths, or polygons along the edges of the pixels. Both are exact.
     """
-    found = objects(mask, probabilities)
+    found = predicted_objects(mask, probabilities)
     kept = found.largest(LISTED)
     height, width = mask.shape
     image = json.dumps({"id": number, "file_name": name, "width": width, "height": height})

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnet.data.decoding import MAX_PIXELS, check_regular
-from segnet.decisions import objects
+from segnet.decisions import predicted_objects
 from segnet.decisions.operating_point import VERDICTS
 from segnet.deployment.measures import areas
 from segnet.deployment.pipeline import ROOM, Task, ahead, threads
@@ -72,7 +72,7 @@ def predict_video(predictor: Predictor, path: Path, folder: Path, table: NDArray
         return (
             [float(a) for a in areas(mask, classes)[::2]],
             score,
-            len(objects(mask, prediction.probabilities.numpy())),
+            len(predicted_objects(mask, prediction.probabilities.numpy())),
         )
 
     def predicted(decoding: Executor) -> Iterator[Task[tuple[list[float], float, int]]]:

@@ -12,6 +12,7 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
 from segnet.training import distillation
 from segnet.training.module import SegmentationModule
+from segnet.training.monitors import check_metric
 
 
 def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDataModule]:
@@ -28,7 +29,7 @@ def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDat
     module = instantiate(cfg.model, "model")
     for name, callback in cfg.callbacks.items():
         if callback.get("monitor") is not None:
-            module.check_metric(f"callbacks.{name}.monitor", callback.monitor)
+            check_metric(f"callbacks.{name}.monitor", callback.monitor, module.classes)
     keep = {key: cfg[key] for key in ("data", "model", "seed", "monitor", "mode")}
     module.config = OmegaConf.to_container(OmegaConf.create(keep), resolve=True)
     trainer = instantiate(cfg.trainer, "trainer")

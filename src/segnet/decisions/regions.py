@@ -56,10 +56,23 @@ def regions(mask: NDArray[np.bool_]) -> Regions:
 
 
 def overlaps(first: Regions, second: Regions) -> NDArray[np.int64]:
-    """Pixels that each region of the first shares with each of the second, int64 (n, m), of masks of one size."""
+    """Pixels that each region of the first shares with each of the second, int64 (n, m), of masks of one size.
+
+    Of masks of noise that is a large matrix: `shared` has its entries that are not zero.
+    """
+    found = np.zeros((len(first), len(second)), np.int64)
+    i, j, pixels = shared(first, second)
+    found[i, j] = pixels
+    return found
+
+
+def shared(first: Regions, second: Regions) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of regions that overlap: the index in the first, that in the second, the pixels they share, int64 (p,)."""
     both = (first.labels > 0) & (second.labels > 0)
-    pairs = (first.labels[both].astype(np.int64) - 1) * len(second) + second.labels[both] - 1
-    return np.bincount(pairs, minlength=len(first) * len(second)).reshape(len(first), len(second))
+    keys = (first.labels[both].astype(np.int64) - 1) * len(second) + second.labels[both] - 1
+    found, pixels = np.unique(keys, return_counts=True)
+    i, j = np.divmod(found, max(len(second), 1))
+    return i, j, pixels.astype(np.int64)
 
 
 def without_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from segnet.data.masks import IGNORE_INDEX
 from segnet.decisions import regions
-from segnet.decisions.matching import matches
+from segnet.decisions.matching import pairs
 from segnet.decisions.operating_point import defect_maps
 from segnet.errors import UserError
 from segnet.settings import Text
@@ -76,13 +76,19 @@ def look(probabilities: NDArray[np.float32], mask: NDArray[np.uint8]) -> Image:
     known = np.where(mask == IGNORE_INDEX, np.float32(0), probabilities)
     maps = defect_maps(known)
     decided = known[0] > 0.5 if len(known) == 1 else known.argmax(0)
-    parts = []
+    parts = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_), np.zeros(0))]
     for kind, single in enumerate(maps, 1):
-        truth, candidates = regions(mask == kind), regions(single > LOW)
-        greatest, same = candidates.greatest(single), matches(truth, candidates)
-        best = np.where(same, greatest, 0).max(1, initial=0)
-        found = matches(truth, regions(decided == kind)).any(1) if len(truth) else np.zeros(0, np.bool_)
-        parts.append((truth.areas, best, found, greatest[~same.any(0)]))
+        shown, above = mask == kind, single > LOW
+        if not shown.any() and not above.any():  # most kinds of most images
+            continue
+        truth, candidates = regions(shown), regions(above)
+        greatest, best = candidates.greatest(single), np.zeros(len(truth))
+        i, j = pairs(truth, candidates).T
+        np.maximum.at(best, i, greatest[j])
+        found = np.zeros(len(truth), np.bool_)
+        if len(truth):
+            found[pairs(truth, regions(decided == kind))[:, 0]] = True
+        parts.append((truth.areas, best, found, np.delete(greatest, j)))
     areas, best, found, false = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Image(areas, best, found, false, max(float(single.max()) for single in maps))
 

@@ -1,5 +1,6 @@
 """Objects and images in validation: against plain loops over every threshold, and in runs that go by them."""
 
+import csv
 import math
 
 import numpy as np
@@ -214,6 +215,36 @@ def test_a_run_keeps_the_epoch_that_they_choose(tmp_path, given):
         expected = at_every_threshold(f"val/{name}", images, 1)
         assert float(table[best["epoch"]][f"val/{name}"]) == pytest.approx(expected, abs=1e-6), name
     assert len(curves(tmp_path / "run") & {f"val/{name}" for name in names}) == len(names)
+
+
+def test_a_search_goes_by_them(tmp_path):
+    root = tiles(tmp_path / "data", val=[0, 1, 2, 0])
+    given = [
+        "experiment=quickstart",
+        "monitor=val/escape@overkill0.3",
+        "mode=min",
+        f"data.image_size={SIZE}",
+        "trials=3",
+    ]
+    given += [
+        "trials=2",
+        "prune.startup_trials=1",
+        "prune.warmup_epochs=0",
+        "loss=bce_dice",
+        "~search.optimizer",
+        "optimizer=muon",
+    ]
+    out = tmp_path / "study"
+    assert call_main("tune", *SMALL[:1], *SMALL[2:-1], f"data.root={root}", f"output_dir={out}", SPLIT, *TINY, *given,
+                     "trainer.max_epochs=2") == 0  # fmt: skip
+    with (out / "trials.csv").open() as file:
+        trials = {row["number"]: row for row in csv.DictReader(file)}
+    assert len(trials) == 2
+    assert trials["0"]["state"] == "COMPLETE"
+    for number, row in trials.items():
+        if row["state"] == "COMPLETE":
+            kept = min(float(epoch["val/escape@overkill0.3"]) for epoch in rows(out / number))
+            assert float(row["value"]) == pytest.approx(kept)
 
 
 def test_nothing_is_counted_that_nobody_asks_for(tmp_path):

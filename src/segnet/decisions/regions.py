@@ -38,8 +38,8 @@ class Regions:
 
     def mean(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """The mean of ``values`` (H, W) over each region, float64 (n,)."""
-        numbers = np.arange(1, len(self) + 1)
-        return np.asarray(ndimage.mean(values, self.labels, numbers), np.float64).reshape(-1)
+        inside = self.labels > 0
+        return np.bincount(self.labels[inside] - 1, values[inside], len(self)) / self.areas
 
     def keep(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Pixels (H, W) of the regions for which ``kept`` (n,) is true."""

@@ -41,8 +41,9 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
             raise UserError(f"resume={cfg.output_dir}: was stopped before its recipe was chosen; start it anew")
     else:
         cfg = choices.complete(cfg)
-        _check_modes(cfg)
     check(cfg)
+    if not resuming:
+        _check_modes(cfg)
     # Imported here, so that --help and errors of composition answer at once.
     from segnet.commands import cross_validation
     from segnet.commands.fit import fit

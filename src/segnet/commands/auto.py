@@ -76,7 +76,7 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
         start: when the command began, by `time.monotonic`.
     """
     from segnet.commands import timing
-    from segnet.commands.build import settle_size
+    from segnet.commands.sizes import settle_size
     from segnet.configuration import instantiate
     from segnet.recipe import fingerprint, rules
     from segnet.recipe.budget import Budget

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from segnet.data.datamodule import SegmentationDataModule
+from segnet.data.segmentation_data import SegmentationData
 from segnet.recipe import fingerprint, rules
 from segnet.recipe.budget import Budget
 from segnet.recipe.plan import Case
@@ -11,7 +11,7 @@ from segnet.recipe.record import Recipe
 __all__ = ["Recipe", "propose"]
 
 
-def propose(data: SegmentationDataModule, given: Sequence[str] = (), gpu: bool = False) -> Recipe:
+def propose(data: SegmentationData, given: Sequence[str] = (), gpu: bool = False) -> Recipe:
     """What ``train.py experiment=auto`` would choose without ``minutes``; nothing is trained.
 
     Args:

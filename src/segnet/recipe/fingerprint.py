@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.decoding import header
 from segnet.data.images import read_rgb
 from segnet.data.pairs import Pair
+from segnet.data.segmentation_data import SegmentationData
 
 IMAGES = 160  # of the sample at most
 PIXELS = 20_000_000  # that they hold together, but `FEWEST` images whatever their size
@@ -109,7 +109,7 @@ class _Look:
     seconds: float
 
 
-def measure(data: SegmentationDataModule) -> Fingerprint:
+def measure(data: SegmentationData) -> Fingerprint:
     """Look at a sample of the training images, which is the same at every call.
 
     Args:
@@ -167,7 +167,7 @@ def _sample(pairs: Sequence[Pair]) -> list[Pair]:
     return [pairs[i] for i in sorted(chosen)]
 
 
-def _look(data: SegmentationDataModule, pair: Pair, count: int) -> _Look:
+def _look(data: SegmentationData, pair: Pair, count: int) -> _Look:
     start = time.thread_time()
     image, mask = pair.load(data.mask, None)
     seconds = time.thread_time() - start
@@ -227,7 +227,7 @@ def _known(values: Array) -> list[Array]:
     return [column for column in found if len(column) >= 5]
 
 
-def _neighbours(data: SegmentationDataModule, pool: ThreadPoolExecutor) -> float:
+def _neighbours(data: SegmentationData, pool: ThreadPoolExecutor) -> float:
     """See `Fingerprint`; of at most 24 places in the order of the names of all images."""
     count = len(data.pairs)
     if count < 8:

@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.decoding import header
 from segnet.data.images import read_image, resize_pair
 from segnet.data.masks import IGNORE_INDEX, WHITE
+from segnet.data.segmentation_data import SegmentationData
 from segnet.data.splits import SPLITS
-from segnet.deployment.pipeline import ahead, threads
-from segnet.deployment.writer import READ_AHEAD, THREADS
+from segnet.deployment.pipeline import READ_AHEAD, THREADS, ahead, threads
 from segnet.errors import UserError
 from segnet.reports.duplicates import Fingerprints, difference_hash, grey, thumbnail
 from segnet.reports.mask_values import Noting, ValueTable, guess
@@ -88,7 +87,7 @@ class Seen:
             self.prints.put(index, *look.fingerprint)
 
 
-def see(data: SegmentationDataModule, contact: int = 0) -> Seen:
+def see(data: SegmentationData, contact: int = 0) -> Seen:
     """Look at every file of the data set, and draw ``contact`` thumbnails spread over it.
 
     What is kept of an image is a third of a kilobyte.
@@ -113,7 +112,7 @@ def peak_bytes(path: Path) -> int:
     return 16 * height * width
 
 
-def _look(data: SegmentationDataModule, index: int, draw: bool) -> Look:
+def _look(data: SegmentationData, index: int, draw: bool) -> Look:
     pair, mask = data.pairs[index], Noting(data.mask)
     count = max(data.num_classes, 2)
     look = Look(np.zeros(count, np.int64))

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.decoding import header
 from segnet.data.pairs import Pair
+from segnet.data.segmentation_data import SegmentationData
 from segnet.errors import UserError
 from segnet.networks.window import Size
 
@@ -56,7 +56,7 @@ def warning(sizes: Sequence[Size], widths: Sequence[float], input_size: Size) ->
     )
 
 
-def found(data: SegmentationDataModule) -> list[str]:
+def found(data: SegmentationData) -> list[str]:
     """The warning for a data set, from some of its training masks; nothing with ``data.crop``."""
     pairs = [data.pairs[index] for index in data.indices["train"]]
     if data.plan or not pairs:
@@ -68,7 +68,7 @@ def found(data: SegmentationDataModule) -> list[str]:
     return [told] if told else []
 
 
-def _look(data: SegmentationDataModule, pair: Pair) -> tuple[Size, float | None] | None:
+def _look(data: SegmentationData, pair: Pair) -> tuple[Size, float | None] | None:
     """Size of an image, and `width` of its mask, if it is large; None where it cannot be read, as the audit reports."""
     try:
         height, across, _ = header(pair.image)

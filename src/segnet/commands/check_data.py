@@ -11,7 +11,6 @@ from segnet.cli import command
 from segnet.commands import choices
 from segnet.errors import UserError, printable
 
-
 LOADERS = "segnet.data.datamodule.SegmentationDataModule"  # of conf/data/*.yaml
 
 
@@ -25,7 +24,7 @@ def run(cfg: DictConfig) -> None:
     from segnet.configuration import instantiate
     from segnet.data.description import NAME
     from segnet.data.splits import SPLITS
-    from segnet.recipe import propose
+    from segnet.recipe import Survey, propose
     from segnet.reports import audit_report, data_audit, self_description, shrinking
 
     choices.settle_data(cfg, asking=bool(cfg.write), decide=bool(cfg.write))
@@ -45,8 +44,10 @@ def run(cfg: DictConfig) -> None:
     if named and (shown := folder / label_ranking.IMAGES).exists():  # another ranking's images would lie among these
         raise UserError(f"output_dir={folder}: {shown} is there already; move it, or choose another output_dir")
     print(data.used(*SPLITS))
-    findings, tiles = data_audit.examine(data, int(cfg.near), int(cfg.contact))
-    findings["warnings"] += shrinking.found(data)
+    widths, survey = shrinking.Widths(data), Survey(data)
+    observers = (widths,) if predictions else (widths, survey)
+    findings, tiles = data_audit.examine(data, int(cfg.near), int(cfg.contact), observers)
+    findings["warnings"] += widths.warnings()
     if predictions:
         ranking = label_ranking.rank(data, predictions)
         findings["label_errors"], more = label_ranking.findings(ranking)
@@ -59,7 +60,7 @@ def run(cfg: DictConfig) -> None:
         print(f"{ranking.compared} masks compared with their predictions, {len(ranking.wrong)} of them probably wrong")
     if not findings["errors"] and not predictions:
         given = [word for word in HydraConfig.get().overrides.task if re.match(r"\+*data[=./]", word)]
-        proposed = propose(data, given, torch.cuda.is_available())
+        proposed = propose(survey.fingerprint(), given, torch.cuda.is_available())
         print(*map(printable, proposed.lines()), printable(proposed.command), sep="\n")
     print(f"written to {folder}")
     if said and not findings["errors"]:

@@ -13,4 +13,5 @@ __all__ = ["ExportedModel", "Prediction", "Predictor"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"segnet.deployment.{'exported_model' if name == 'ExportedModel' else 'predictor'}"), name)
+    module = "exported_model" if name == "ExportedModel" else "predictor"
+    return getattr(import_module(f"segnet.deployment.{module}"), name)

@@ -19,7 +19,9 @@ from segnet.data.images import read_rgb
 from segnet.deployment.inputs import check_outputs
 from segnet.deployment.inputs import find as find
 from segnet.deployment.measures import Row, areas, grey, score
-from segnet.deployment.pipeline import READ_AHEAD, ROOM, THREADS, Task, ahead, threads
+from segnet.deployment.pipeline import READ_AHEAD as READ_AHEAD
+from segnet.deployment.pipeline import ROOM, Task, ahead, threads
+from segnet.deployment.pipeline import THREADS as THREADS
 from segnet.deployment.predictor import Prediction, Predictor
 from segnet.deployment.video import is_video, predict_video
 from segnet.errors import UserError, printable

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from segnet.data.decoding import header
 from segnet.data.images import read_rgb
 from segnet.data.pairs import Pair
 from segnet.data.segmentation_data import SegmentationData
+from segnet.errors import UserError
 
 IMAGES = 160  # of the sample at most
 PIXELS = 20_000_000  # that they hold together, but `FEWEST` images whatever their size
@@ -109,68 +109,141 @@ class _Look:
     seconds: float
 
 
-def measure(data: SegmentationData) -> Fingerprint:
-    """Look at a sample of the training images, which is the same at every call.
+class Survey:
+    """The sample of a data set, seen image by image in any order and by any thread; it is the same at every call.
 
     Args:
         data: after its ``setup``.
+    """
+
+    def __init__(self, data: SegmentationData) -> None:
+        self.data = data
+        self._sample = _sample(data)
+        self._places = _places(data)
+        self._compared = {int(j) for i in self._places for j in (i, i + 1)}
+        self._looks: dict[int, _Look] = {}
+        self._thumbs: dict[int, Array] = {}
+
+    def wants(self, index: int) -> bool:
+        """Whether the image is one of the sample, or one that is compared with its neighbours."""
+        return index in self._sample or index in self._compared
+
+    def see(self, index: int, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None, seconds: float) -> None:
+        """Look at an image that it wants.
+
+        Args:
+            index: of the image in ``data.pairs``.
+            image: uint8 (H, W, 3).
+            mask: uint8 (H, W), class indices; may be None where the image is none of the sample.
+            seconds: of a processor that reading the two took.
+        """
+        if index in self._compared:
+            grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+            self._thumbs[index] = np.asarray(cv2.resize(grey, THUMB, interpolation=cv2.INTER_AREA), np.float64).ravel()
+        if index in self._sample and mask is not None:
+            self._looks[index] = _look(image, mask, max(self.data.num_classes, 2), seconds)
+
+    def read(self) -> None:
+        """See every image that it wants.
+
+        Raises:
+            UserError: one cannot be read, or image and mask do not fit.
+        """
+        wanted = sorted({*self._sample, *self._compared})
+        with ThreadPoolExecutor() as pool:
+            for start in range(0, len(wanted), BLOCK):
+                list(pool.map(self._read, wanted[start : start + BLOCK]))
+
+    def _read(self, index: int) -> None:
+        pair, start = self.data.pairs[index], time.thread_time()
+        image = read_rgb(pair.image, bits=pair.bits)
+        mask = pair.indices(self.data.mask, image.shape[:2]) if index in self._sample else None
+        self.see(index, image, mask, time.thread_time() - start)
+
+    def fingerprint(self) -> Fingerprint:
+        """What all that it wanted, and has seen, tells."""
+        data, looks = self.data, [self._looks[index] for index in self._sample]
+        pixels = np.stack([look.pixels for look in looks])
+        present = pixels > 0
+        sides = [side for look in looks for side in look.sides]
+        sizes = np.array([look.size for look in looks])
+        vertical, horizontal, lying, thickness = np.stack([look.figures for look in looks], 1)
+        return Fingerprint(
+            images={name: len(part) for name, part in data.indices.items()},
+            looked=len(looks),
+            height=int(np.median(sizes[:, 0])),
+            width=int(np.median(sizes[:, 1])),
+            one_size=len({look.size for look in looks}) == 1,
+            largest=int(sizes.prod(1).max()),
+            classes=list(data.classes),
+            shares=(pixels.sum(0) / max(int(pixels.sum()), 1)).tolist(),
+            shown=present.mean(0).tolist(),
+            empty=float((~present[:, 1:].any(1)).mean()),
+            thickness=[float(np.median(c[np.isfinite(c)])) if np.isfinite(c).any() else math.nan for c in thickness.T],
+            objects=float(np.median([len(look.sides) for look in looks if look.sides] or [0])),
+            object_side=[float(np.percentile(sides, q)) if sides else 0.0 for q in (10, 50, 90)],
+            grey=float(np.mean([look.grey for look in looks])),
+            neighbours=self._neighbours(),
+            vertical=_steadiness(vertical),
+            horizontal=_steadiness(horizontal),
+            lying=_lower(lying),
+            decode=float(np.median([look.seconds for look in looks])),
+        )
+
+    def _neighbours(self) -> float:
+        """See `Fingerprint`."""
+        if not len(self._places):
+            return 1.0
+        here, following = (np.stack([self._thumbs[int(i) + step] for i in self._places]) for step in (0, 1))
+        near = np.abs(here - following).mean(1)
+        far = np.abs(here - np.roll(here, len(here) // 2, 0)).mean(1)
+        return float(np.median(near) / max(float(np.median(far)), 1e-6))
+
+
+def measure(data: SegmentationData) -> Fingerprint:
+    """Look at a sample of the training images.
 
     Raises:
         UserError: a file of the sample cannot be read, or image and mask do not fit.
     """
-    chosen = _sample([data.pairs[i] for i in data.indices["train"]])
-    count = max(data.num_classes, 2)
-    looks: list[_Look] = []
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(chosen), BLOCK):
-            looks += pool.map(lambda pair: _look(data, pair, count), chosen[start : start + BLOCK])
-        neighbours = _neighbours(data, pool)
-    pixels = np.stack([look.pixels for look in looks])
-    present = pixels > 0
-    sides = [side for look in looks for side in look.sides]
-    sizes = np.array([look.size for look in looks])
-    vertical, horizontal, lying, thickness = np.stack([look.figures for look in looks], 1)
-    return Fingerprint(
-        images={name: len(part) for name, part in data.indices.items()},
-        looked=len(looks),
-        height=int(np.median(sizes[:, 0])),
-        width=int(np.median(sizes[:, 1])),
-        one_size=len({look.size for look in looks}) == 1,
-        largest=int(sizes.prod(1).max()),
-        classes=list(data.classes),
-        shares=(pixels.sum(0) / max(int(pixels.sum()), 1)).tolist(),
-        shown=present.mean(0).tolist(),
-        empty=float((~present[:, 1:].any(1)).mean()),
-        thickness=[float(np.median(c[np.isfinite(c)])) if np.isfinite(c).any() else math.nan for c in thickness.T],
-        objects=float(np.median([len(look.sides) for look in looks if look.sides] or [0])),
-        object_side=[float(np.percentile(sides, q)) if sides else 0.0 for q in (10, 50, 90)],
-        grey=float(np.mean([look.grey for look in looks])),
-        neighbours=neighbours,
-        vertical=_steadiness(vertical),
-        horizontal=_steadiness(horizontal),
-        lying=_lower(lying),
-        decode=float(np.median([look.seconds for look in looks])),
-    )
+    survey = Survey(data)
+    survey.read()
+    return survey.fingerprint()
 
 
-def _sample(pairs: Sequence[Pair]) -> list[Pair]:
-    """Pairs spread evenly over the split, fewer where images are large; at least `FEWEST`."""
-    order = np.unique(np.linspace(0, len(pairs) - 1, min(IMAGES, len(pairs))).round().astype(int))
+def _sample(data: SegmentationData) -> list[int]:
+    """Training images spread evenly over the split, fewer where they are large; at least `FEWEST`."""
+    train = data.indices["train"]
+    order = np.unique(np.linspace(0, len(train) - 1, min(IMAGES, len(train))).round().astype(int))
     spread = [order[i] for i in np.random.default_rng(0).permutation(len(order))]
     chosen, total = list[int](), 0
     for i in spread:
-        height, width = header(pairs[i].image)[:2]
+        height, width = _size(data.pairs[train[i]])
         total += height * width
         if total > PIXELS and len(chosen) >= FEWEST:
             break
         chosen.append(i)
-    return [pairs[i] for i in sorted(chosen)]
+    return [train[i] for i in sorted(chosen)]
 
 
-def _look(data: SegmentationData, pair: Pair, count: int) -> _Look:
-    start = time.thread_time()
-    image, mask = pair.load(data.mask, None)
-    seconds = time.thread_time() - start
+def _places(data: SegmentationData) -> NDArray[np.int64]:
+    """Images that are compared with the one that follows: at most 24 places in the order of the names of all."""
+    count = len(data.pairs)
+    if count < 8:
+        return np.zeros(0, np.int64)
+    many = 24 if _size(data.pairs[0])[0] < 1500 else 8
+    return np.unique(np.linspace(0, count - 2, min(many, count - 1)).round().astype(np.int64))
+
+
+def _size(pair: Pair) -> tuple[int, int]:
+    """(height, width) of an image; of one that cannot be read, as will be said when it is, (0, 0)."""
+    try:
+        return header(pair.image)[:2]
+    except UserError:
+        return 0, 0
+
+
+def _look(image: NDArray[np.uint8], mask: NDArray[np.uint8], count: int, seconds: float) -> _Look:
     rows, columns = _lines(mask), _lines(mask.T)  # (H, 256) and (W, 256): pixels of each class
     pixels = rows.sum(0)[:count]
     seen = np.flatnonzero(pixels)
@@ -225,22 +298,3 @@ def _known(values: Array) -> list[Array]:
     """The values of each column that has at least five."""
     found = [column[np.isfinite(column)] for column in values.T]
     return [column for column in found if len(column) >= 5]
-
-
-def _neighbours(data: SegmentationData, pool: ThreadPoolExecutor) -> float:
-    """See `Fingerprint`; of at most 24 places in the order of the names of all images."""
-    count = len(data.pairs)
-    if count < 8:
-        return 1.0
-    many = 24 if header(data.pairs[0].image)[0] < 1500 else 8
-    places = np.unique(np.linspace(0, count - 2, min(many, count - 1)).round().astype(int))
-    read: Iterator[Array] = pool.map(lambda i: _thumb(data.pairs[i]), [j for i in places for j in (i, i + 1)])
-    thumbs = np.stack(list(read)).reshape(len(places), 2, -1)
-    near = np.abs(thumbs[:, 0] - thumbs[:, 1]).mean(1)
-    far = np.abs(thumbs[:, 0] - np.roll(thumbs[:, 0], len(places) // 2, 0)).mean(1)
-    return float(np.median(near) / max(float(np.median(far)), 1e-6))
-
-
-def _thumb(pair: Pair) -> Array:
-    grey = cv2.cvtColor(read_rgb(pair.image, bits=pair.bits), cv2.COLOR_RGB2GRAY)
-    return np.asarray(cv2.resize(grey, THUMB, interpolation=cv2.INTER_AREA), np.float64).ravel()

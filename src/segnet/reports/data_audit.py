@@ -1,7 +1,7 @@
 """What may be wrong with a data set: values, classes, sizes, and images that are in two splits."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,22 @@ from segnet.data.listing import counted
 from segnet.data.segmentation_data import SegmentationData
 from segnet.data.splits import SPLITS
 from segnet.reports.duplicates import Twins
-from segnet.reports.looks import Seen, Tile, see
+from segnet.reports.looks import Observer, Seen, Tile, see
 from segnet.reports.mask_values import guess
 
 RARE = 0.001  # share of the training pixels below which a class is called rare
 Findings = dict[str, Any]
 
 
-def examine(data: SegmentationData, near: int, contact: int = 0) -> tuple[Findings, list[Tile]]:
-    """Look at every file of the data set; plain containers, and ``contact`` thumbnails spread over the set.
+def examine(
+    data: SegmentationData, near: int, contact: int = 0, observers: Sequence[Observer] = ()
+) -> tuple[Findings, list[Tile]]:
+    """Look at every file of the data set, as the ``observers`` do; plain containers, and ``contact`` thumbnails.
 
     Errors are what would stop or mislead training: unreadable or unequal files, unknown mask values, a
     class that training never shows, the same image in training and in validation or test. All else is a warning.
     """
-    seen = see(data, contact)
+    seen = see(data, contact, observers)
     split_of = {i: name for name in SPLITS for i in data.indices[name]}
     errors, warnings = division.empty(data.indices)
     errors += seen.errors

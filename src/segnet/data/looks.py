@@ -97,7 +97,7 @@ def _colour(path: Path) -> NDArray[np.uint8] | None:
 
 def _colour_look(path: Path, raw: NDArray[np.uint8]) -> Look:
     edges = cv2.morphologyEx(raw, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))  # the greatest less the least
-    flat = packed(np.asarray(edges, np.uint8)) == 0
+    flat = cv2.inRange(edges, np.zeros(3), np.zeros(3)) > 0
     codes = packed(raw)
     colours, counts = counted(codes)
     found = Counter({_rgb(colour): int(n) for colour, n in zip(unpacked(colours), counts, strict=True)})

@@ -162,10 +162,7 @@ def _describe(data: Data, found: Description) -> list[str]:
         data["split"] = division(found.split)
         took.append(f"split by {found.split.by}")
     elif found.split is not None and (named := _names(data.get("split"))):
-        keys = " and ".join(f"data.split.{key}" for key in named)
-        took.append(
-            f"but not its split by {found.split.by}, for {keys} divide{'s' * (len(named) == 1)} all images anew"
-        )
+        took.append(f"but not its split by {found.split.by}, for data.split.{'/'.join(named)} divides all images anew")
     return took
 
 

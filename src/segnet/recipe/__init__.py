@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from segnet.recipe import rules
 from segnet.recipe.budget import Budget
-from segnet.recipe.fingerprint import Fingerprint, Survey
+from segnet.recipe.fingerprint import Fingerprint
 from segnet.recipe.plan import Case
 from segnet.recipe.record import Recipe
+from segnet.recipe.survey import Survey
 
 __all__ = ["Recipe", "Survey", "propose"]
 

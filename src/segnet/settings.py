@@ -84,6 +84,10 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "calibration": Positive, "images": Positive,
         **{f"{group}.{key}": kind for group in ("tolerance", "tolerance_int8") for key, kind in _TOLERANCE.items()},
     },
+    "calibrate": {
+        "ckpt_path": PathText, "target": Text, "split": Text, "confirm": Text | None, "temperature": bool,
+        "worst": Count, "device": Device,
+    },
     "demo": {
         "ckpt_path": PathText, "host": Text, "port": Annotated[int, Interval(ge=1, le=65535)],
         "max_upload_mb": Above0, "max_total_mb": Above0, "max_files": Positive, "keep_minutes": Above0,

@@ -53,3 +53,10 @@ def matches_iou(truth: Regions, predicted: Regions, iou: float = IOU) -> NDArray
     pixels = overlaps(truth, predicted)
     union = truth.areas[:, None] + predicted.areas[None] - pixels
     return pixels >= iou * union
+
+
+def pairs(truth: Regions, predicted: Regions, overlap: float = OVERLAP) -> NDArray[np.int64]:
+    """The pairs that are the same by `matches`, int64 (p, 2): index in the truth, index in the prediction."""
+    i, j, pixels = shared(truth, predicted)
+    kept = pixels >= overlap * np.minimum(truth.areas[i], predicted.areas[j])
+    return np.stack([i[kept], j[kept]], 1)

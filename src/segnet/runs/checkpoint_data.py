@@ -66,6 +66,19 @@ def settings(trained: dict[str, Any], cfg: DictConfig, whole: bool = False) -> d
     return found
 
 
+def check_sizes(found: dict[str, Any], trained: dict[str, Any], what: str) -> None:
+    """Refuse another size of the network's input than it was trained at: ``what`` is made at that one.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for key in ("image_size", "crop", "scale"):
+        if found.get(key) != trained.get(key):
+            raise UserError(
+                f"data.{key}={found[key]}: {what} has that of the network's training, {trained.get(key)}; leave it out"
+            )
+
+
 def _copy(source: dict[str, Any], target: dict[str, Any], path: Sequence[str]) -> None:
     """Copy what a command line names; a missing key was deleted there (``~data.colors``), a missing value never set."""
     key, *rest = path

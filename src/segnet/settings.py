@@ -36,6 +36,7 @@ Parts = Literal["ceiling", "training", "loop", "index", "memory", "data", "infer
 Side = Annotated[int, Ge(32)]  # pixels; four or five poolings leave less of a smaller image
 Tile = Side | None
 Folds = Annotated[int, Interval(ge=2, le=26)]
+Reach = Annotated[float, Interval(ge=0, le=100)]  # pixels
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 Scale = Annotated[float, Interval(gt=0, le=10)]  # of the training size; memory grows with its square
 CropScale = Annotated[float, Interval(gt=0, le=4)]  # of the images that crops are cut from
@@ -71,6 +72,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "eval": {
         "ckpt_path": PathText, "split": Text, "mc_samples": Count, "own_size": bool, "worst": Count, "grid": Count,
+        "boundary.width": Annotated[float, Interval(gt=0, le=1)], "boundary.tolerance": Reach,
     },
     "predict": {
         "ckpt_path": PathText, "input": PathText, "overlay": bool, "probabilities": bool, "batch_size": Positive,
@@ -81,6 +83,10 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "ckpt_path": PathText, "format": Literal["onnx", "pt2"], "quantize": Literal["int8"] | None,
         "calibration": Positive, "images": Positive,
         **{f"{group}.{key}": kind for group in ("tolerance", "tolerance_int8") for key, kind in _TOLERANCE.items()},
+    },
+    "calibrate": {
+        "ckpt_path": PathText, "target": Text, "split": Text, "confirm": Text | None, "temperature": bool,
+        "worst": Count, "device": Device,
     },
     "demo": {
         "ckpt_path": PathText, "host": Text, "port": Annotated[int, Interval(ge=1, le=65535)],

@@ -66,9 +66,7 @@ class SegmentationDataModule(SegmentationData, LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Lightning's hook: make images and masks where the loader gave their rows on the device only."""
-        if self._resident is None or "row" not in batch:
-            return batch
-        return self._resident(batch)
+        return batch if self._resident is None or "row" not in batch else self._resident(batch)
 
     def samples(self, split: str, augment: bool = True, whole: bool = False) -> Samples:
         """The data set of a split; only ``train`` is augmented, and only of it crops are drawn, unless ``whole``.

@@ -37,6 +37,9 @@ class SegmentationData:
         defect_free: glob on the relative path of images that have no mask by design.
         mask_drawn: where images state an EXIF rotation and masks none, masks were drawn on the ``upright`` image or on
             the pixels as ``stored``; null decides by their sizes.
+        kinds: regular expression searched in an image's relative path, whose first group (or whole match) is the kind
+            of its defects in figures, see `segnet.data.grouping`; null: no figures by kind.
+        parts: the same for the part that an image shows: a part is defective if one of its images is.
         bits: in use in images of 16 bits, such as 12; null decides by the values of each. Prediction uses it too.
         image_size: side in pixels, or [height, width]; at least 32. Null is 480, or the size of a crop.
         crop: side in pixels, or [height, width], of the crops on which images larger than the network's input are
@@ -80,6 +83,8 @@ class SegmentationData:
         mask_drawn: Literal["upright", "stored"] | None = None,
         bits: settings.Bits | None = None,
         match: settings.Text | None = None,
+        kinds: settings.Text | None = None,
+        parts: settings.Text | None = None,
         image_size: settings.ImageSize | None = None,
         crop: settings.ImageSize | None = None,
         scale: settings.CropScale = 1.0,
@@ -100,7 +105,7 @@ class SegmentationData:
         self.root = Path(str(root))
         globs = [images] if isinstance(images, str) else list(images)
         self.layout = Layout(self.root, globs, masks, missing_mask, defect_free, mask_drawn, bits, match)
-        self.mask, self.split = mask, split
+        self.mask, self.split, self.kinds, self.parts = mask, split, kinds, parts
         self.classes, self.num_classes = list(classes), num_classes
         self.plan, self.image_size = crops.plan(
             crop, scale, crop_share, crops_per_epoch, image_size, positive_share, device_cache
@@ -108,7 +113,9 @@ class SegmentationData:
         self.augment, self.batch_size, self.seed = list(augment or ()), batch_size, seed
         self.num_workers, self.positive_share, self.prepare, self.colors = num_workers, positive_share, prepare, colors
         self.cache_dir, self.cache_gb, self.device_cache = cache_dir, cache_gb, device_cache
-        checks.check(batch_size, num_workers, device_cache, positive_share, self.classes, num_classes, colors)
+        checks.check(
+            batch_size, num_workers, device_cache, positive_share, self.classes, num_classes, colors, kinds, parts
+        )
         self.pairs = list[Pair]()
         self.indices: dict[str, list[int]] = {}
         self.found = 0

@@ -137,10 +137,11 @@ class Budget:
     def _fitted(self, data: Fingerprint, task: Task, epochs: int | None, seconds: float, speed: Speed) -> Length:
         """As many epochs as fit, of a part of the images where all of them take too long."""
         image = task.seen * speed.forward
-        own = image + data.decode  # once more, at the images' own size
+        own = image + data.decode  # once more, at the images' own size, of validation too
         cache = sum(data.images.values()) * data.decode / self.cores
         left = seconds - START - REPORT - cache
-        val, test = data.images["val"] * image, data.images["test"] * (image + own)
+        val = data.images["val"] * image
+        test = data.images["test"] * (image + own) + data.images["val"] * own
         validated = tested = None
         at_once = 1 if task.windows else task.batch
         if val + test > 0.3 * left:  # at most that share of the time

@@ -94,6 +94,11 @@ COMMANDS = {
         "scales": ("abc", "1.0", "[]", "[0]", "[-1]", "[a]", "null", "[nan]"), "mc_samples": "count", "precision": "choice",
         "device": "choice", "seed": "count",
     },
+    "calibrate": {
+        "ckpt_path": "path", "target": (*NO_NUMBER, "escape", "escape<=0", "escape<=1", "overkill<=-1", "cost=1", "cost=0:1", "f2"),
+        "split": "choice", "confirm": tuple(value for value in NO_NUMBER if value != "null"), "temperature": "bool",
+        "worst": "count", "device": "choice", "seed": "count", "data.image_size": ("abc", "16", "-1"),
+    },
     "export": {
         "ckpt_path": "path", "format": "choice", "quantize": "choice", "calibration": "positive", "images": "positive",
         "tolerance.difference": "not negative", "tolerance.decisions": "share", "tolerance.iou": "not negative",
@@ -157,6 +162,7 @@ def required(trained, sweep, cable, cache, tmp_path_factory):
         "eval": (checkpoint, "trainer=cpu", "trainer.enable_progress_bar=false"),
         "predict": (checkpoint, f"input={cable}/images"),
         "export": (checkpoint,),
+        "calibrate": (checkpoint, "target=cost=10:1"),
         "demo": (checkpoint,),
         "compare": (f"runs={sweep}",),
         "check_data": (f"data.root={cable}", "data=folder"),

@@ -181,7 +181,10 @@ def _rhythm(epochs: int, count: int, given: bool) -> tuple[int, int]:
     Where the number of epochs is not given, it may become up to a twentieth smaller.
     """
     if given:
-        every = next(d for d in range(1, epochs + 1) if epochs % d == 0 and epochs // d <= count)
+        divisors = [d for d in range(1, epochs + 1) if epochs % d == 0]
+        every = next(d for d in divisors if epochs // d <= count)
+        if every == epochs and count > 1:  # such as a prime number: more of them, and not only the last
+            every = ([1, *divisors])[-2]
         return epochs, every
     validations = next(v for v in range(min(count, epochs), 0, -1) if epochs % v <= 0.05 * epochs)
     return epochs - epochs % validations, epochs // validations

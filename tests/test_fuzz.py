@@ -84,6 +84,7 @@ COMMANDS = {
     "train": TRAIN,
     "eval": {
         "ckpt_path": "path", "split": "choice", "seed": "count", "mc_samples": "count", "worst": "count", "grid": "count",
+        "boundary.width": ("abc", "0", "-1", "1.5", "[1]", "nan", "true"), "boundary.tolerance": "not negative",
         "data.image_size": ("abc", "16", "-1", "1.5", "[32]", "true"), "data.batch_size": ("abc", "0", "-1", "1.5", "[1]", "true"),
         "data.num_workers": ("abc", "-1", "1.5", "[1]"), "data.root": ("[a]", "/no/such/folder", "''"),
         "trainer.accelerator": "choice", "trainer.precision": "choice", "data": ("no_such_option", "5"),

@@ -1,13 +1,13 @@
 """The objects of a training from its configuration."""
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
 
-from segnet import environment, rules, settings
-from segnet.configuration import instantiate, plain
+from segnet import environment
+from segnet.commands.sizes import settle_size
+from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
 from segnet.training import distillation
@@ -41,15 +41,3 @@ def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDat
         f"precision: {trainer.precision} on {environment.hardware(trainer.strategy.root_device)}; run: {cfg.output_dir}"
     )
     return trainer, module, data
-
-
-def settle_size(data: DictConfig) -> None:
-    """With ``crop``, the size of the network's input is the crop's, unless the command line names another one.
-
-    That stays, and the data refuse it; a default, or what an experiment has, gives way.
-    """
-    chosen = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    named = any(override.lstrip("+").startswith("data.image_size=") for override in chosen)
-    if data.get("crop") is not None and not named:
-        rules.check("data.crop", plain(data.crop), settings.ImageSize | None)
-        data.image_size = data.crop

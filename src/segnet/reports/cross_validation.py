@@ -152,6 +152,9 @@ def card(results: Results, module: SegmentationModule, data: SegmentationDataMod
     metrics, folds, images = results["metrics"], results["folds"], results["images"]
     height, width = module.image_size
     nets = model["net"]["nets"]
+    size = f"{height} × {width}"
+    if data.plan:
+        size = f"whole images at scale {data.plan.scale:g}, by a sliding window of {size}"
     monitor = results["monitor"]
     rows = [
         [
@@ -180,7 +183,7 @@ def card(results: Results, module: SegmentationModule, data: SegmentationDataMod
 | size | {results["parameters"]:,} parameters, {results["parameters"] * 4 / 1e6:.3f} MB in float32 |
 | classes | {", ".join(module.classes)} |
 | checkpoint | `checkpoints/best.ckpt` (of the single networks: `fold0/checkpoints/best.ckpt`, …) |
-| input | {height} × {width} |
+| input | {size} |
 | data | {images["folds"]} images in folds; test: {test} |
 | time | {results["seconds"]:.0f} s of training, {results["epochs"]} epochs a fold at most |
 | hardware | {results["hardware"]}, precision {results["precision"]} |

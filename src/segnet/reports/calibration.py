@@ -157,10 +157,10 @@ def told(found: Calibration) -> list[str]:
         f"temperature {point.temperature:g}"
     )
     heads = [(one, when) for one in found.splits for when in ("before", "after")]
-    lines.append(f"{'':26s}" + "".join(f"{f'{one.subset.name}, {when}':26s}" for one, when in heads).rstrip())
+    lines.append(f"{'':28s}" + "".join(f"{f'{one.subset.name}, {when}':26s}" for one, when in heads).rstrip())
     for name in (*RATES, "calibration_error_own_size"):
         values = [shown(getattr(one, when), name) for one, when in heads]
-        lines.append(f"{name:26s}" + "".join(f"{value:26s}" for value in values).rstrip())
+        lines.append(f"{name:28s}" + "".join(f"{value:26s}" for value in values).rstrip())
     lines.append("before: the most probable class, of a binary task above 0.5; in brackets the interval (95 %)")
     return lines + verdict(found)
 

@@ -99,7 +99,7 @@ def test_no_images_and_no_objects():
 
 @pytest.mark.parametrize(("first", "second", "count"), [(12, 2, 50), (14, 1, 54), (0, 5, 20)])
 def test_ends_of_a_paired_interval_solve_its_equation(first, second, count):
-    """Tango 1998: the score of the difference at an end is 1.96, by the most likely share of the rest, searched here."""
+    """Tango 1998: the score of the difference at an end is 1.96, by the most likely rest, searched here."""
     ends = rates.paired_interval(first, second, count)
     for end, score in zip(ends, (1.959964, -1.959964), strict=True):
         q = np.linspace(max(0, -end), (1 - end) / 2, 200_001)[1:-1]

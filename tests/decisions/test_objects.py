@@ -2,7 +2,7 @@
 
 import math
 import tracemalloc
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -160,11 +160,14 @@ def plain_aupro(probabilities, truths, limit=0.3):
     for p, t in zip(probabilities, truths, strict=True):
         labels, count = ndimage.label(t, EIGHT)
         parts += [p[labels == i + 1] for i in range(count)]
-    points = [(0.0, 0.0)]
-    for threshold in np.unique(np.concatenate([good, *parts]))[::-1]:
-        points.append(((good >= threshold).mean(), np.mean([(part >= threshold).mean() for part in parts])))
+    thresholds = np.unique(np.concatenate([good, *parts]))[::-1]
+
+    def above(values):
+        return 1 - np.searchsorted(np.sort(values), thresholds) / len(values)
+
+    points = [(0.0, 0.0), *zip(above(good), np.mean([above(part) for part in parts], 0), strict=True)]
     area = 0.0
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if x0 >= limit:
             break
         if x1 > limit:

@@ -119,7 +119,7 @@ def decided(trainer: Trainer, module: SegmentationModule, data: SegmentationData
     In a cross-validation the images of a fold are predicted out of fold instead.
     """
     chosen = {"test": [data.indices["test"][index] for index, _ in module.image_counts.found]}
-    if trainer.limit_val_batches == 1.0 and not isinstance(data.split, ByFold):
+    if intervals.validates_all(trainer) and not isinstance(data.split, ByFold):
         chosen["val"] = data.indices["val"]
     device = trainer.strategy.root_device
     return {split: decide(module, device, data, indices) for split, indices in chosen.items() if indices}

@@ -150,10 +150,10 @@ def test_beside_the_slider_are_the_rates_of_the_curve_or_the_reason_why_there_ar
     }
     point = OperatingPoint((0.4,), (0.4,), (1,), record={"curve": curve})
     say = beside(SimpleNamespace(point=point))
-    assert say(0.45).startswith(
-        "escape rate 5.0 % (1.0 to 15.0), overkill rate 2.0 % (0.0 to 8.0) at 0.400, the nearest threshold"
+    assert say(0.79).startswith(
+        "escape rate 5.0 % (1.0 to 15.0), overkill rate 2.0 % (0.0 to 8.0) counted at 0.400 on the images"
     )
-    assert say(0.99).startswith("escape rate 50.0 % (40.0 to 60.0), overkill rate 0.0 % (0.0 to 2.0) at 0.800")
+    assert say(0.99).startswith("escape rate 50.0 % (40.0 to 60.0), overkill rate 0.0 % (0.0 to 2.0) counted at 0.800")
     for bad in (
         {},
         {"curve": 5},

@@ -149,7 +149,7 @@ def beside(predictor: "Predictor") -> Callable[[float | None], str]:
             f"{name} rate {100 * rate:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
             for name, (rate, low, high) in ((name, found[name]) for name in moved.RATES)
         ]
-        where = f"at {found['threshold'][0]:.3f}, the nearest threshold that was counted, on the images that chose it"
+        where = f"counted at {found['threshold'][0]:.3f} on the images that chose the operating point"
         return f"{', '.join(texts)} {where}; in brackets the interval (95 %)"
 
     return say

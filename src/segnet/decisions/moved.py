@@ -1,5 +1,6 @@
 """The operating point at another threshold, and the rates that its record knows there."""
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,13 +22,14 @@ def at(point: OperatingPoint, threshold: float) -> OperatingPoint:
 
 
 def rates(point: OperatingPoint, threshold: float) -> dict[str, list[float]] | None:
-    """Escape and overkill rate at the threshold of the record's curve that is nearest, each with its interval.
+    """Escape and overkill rate at a threshold, each with its interval, from the record's curve.
 
-    ``record["curve"]`` holds ``threshold``, a list of at most `POINTS` probabilities, and ``escape`` and ``overkill``,
-    for each of them [rate, low, high] of the images that calibrate.py has chosen on.
+    ``record["curve"]`` holds ``threshold``, a rising list of at most `POINTS` probabilities, and ``escape`` and
+    ``overkill``, for each of them [rate, low, high] of the images that calibrate.py has chosen on. Where it leaves none
+    out, the rates are the same up to the next threshold.
 
     Returns:
-        ``threshold`` with [the nearest one] and both rates; None where the record has no such curve.
+        ``threshold`` with [the last one that is not above], and both rates; None where the record has no such curve.
     """
     curve = point.record.get("curve")
     if not isinstance(curve, Mapping):
@@ -36,11 +38,11 @@ def rates(point: OperatingPoint, threshold: float) -> dict[str, list[float]] | N
     rows: list[Any] = [curve.get(name) for name in RATES]
     if not _numbers(places) or not all(isinstance(row, list) and len(row) == len(places) for row in rows):
         return None
-    nearest = min(range(len(places)), key=lambda i: abs(places[i] - threshold))
-    found = {name: row[nearest] for name, row in zip(RATES, rows, strict=True)}
+    place = max(bisect_right(places, threshold) - 1, 0)
+    found = {name: row[place] for name, row in zip(RATES, rows, strict=True)}
     if not all(_numbers(rate) and len(rate) == 3 for rate in found.values()):
         return None
-    return {"threshold": [places[nearest]], **found}
+    return {"threshold": [places[place]], **found}
 
 
 def _numbers(values: Any) -> bool:

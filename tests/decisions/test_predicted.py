@@ -119,7 +119,7 @@ def test_a_folder_or_a_fifo_is_no_file(tmp_path):
 
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path, tmp_path / "fifo"):
-        with pytest.raises(ValueError, match="no file; give the operating_point.json"):
+        with pytest.raises(ValueError, match=r"no file; give the operating_point\.json"):
             chosen(str(path), None, ["defect"])
 
 

@@ -79,14 +79,13 @@ def record(found: Calibration, checkpoint: Path) -> dict[str, Any]:
 
 
 def _curve(found: Calibration) -> dict[str, Any] | None:
-    """For `segnet.decisions.moved.rates`: at most `POINTS` thresholds, the chosen one among them; None of many kinds."""
+    """For `segnet.decisions.moved.rates`: at most `POINTS` thresholds and the chosen one; None of several kinds."""
     rows, chosen = found.rows, found.point.thresholds[0]
     if len(found.point.thresholds) > 1 or not rows:
         return None
     own = sum(row.thresholds[0] <= chosen for row in rows) - 1
-    kept = sorted(
-        {max(own, 0), *np.linspace(0, len(rows) - 1, min(len(rows), POINTS - 1)).round().astype(int).tolist()}
-    )
+    spread = np.linspace(0, len(rows) - 1, min(len(rows), POINTS - 1)).round().astype(int)
+    kept = sorted({max(own, 0), *spread.tolist()})
     defective, good = found.splits[0].subset.counts
 
     def rate(hits: int, count: int) -> list[float | None]:

@@ -37,7 +37,8 @@ def calibrated(trained, tmp_path_factory):
 
 def plain(probabilities, stored):
     """What docs/deployment.md says, in scipy: mask and score of one image's probabilities (1, H, W)."""
-    p = 1 / (1 + np.exp(-np.log(probabilities[0] / (1 - probabilities[0])) / stored["temperature"]))
+    first, second = (p ** (1 / stored["temperature"]) for p in (probabilities[0], 1 - probabilities[0]))
+    p = first / (first + second)
     above = p > stored["low"][0]
     above = ndimage.binary_fill_holes(above) if stored["fill_holes"] else above
     labels, count = ndimage.label(above, EIGHT)

@@ -39,7 +39,6 @@ def run(cfg: DictConfig) -> None:
     torch.manual_seed(cfg.seed)
     model = load_model(str(cfg.ckpt_path), device, cfg.trust)
     model.operating_point = given.chosen(cfg.operating_point, model.operating_point, model.classes)
-    print(given.told(model.operating_point, model.classes))
     predictor = Predictor(
         model, precision, cfg.tile, cfg.overlap,
         mc_samples=cfg.mc_samples, batch_size=cfg.batch_size,
@@ -159,12 +158,13 @@ def page(predictor: "Predictor", cfg: DictConfig) -> Any:
     """The page as gradio Blocks, which delete what was uploaded after a while."""
     import gradio
 
+    from segnet.decisions.given import told as told_of
     from segnet.networks.window import shown as shown_at
 
     model, base = predictor.model, movable(predictor)
     height, width = model.image_size
     trained = f"on crops of {shown_at(model.image_size, model.scale)}" if model.on_crops else f"at {height}×{width}"
-    about = f"{', '.join(model.classes)} · trained {trained}"
+    about = f"{', '.join(model.classes)} · trained {trained} · {told_of(predictor.point, model.classes)}"
     age = int(60 * cfg.keep_minutes)
     with gradio.Blocks(title="SegNet", analytics_enabled=False, delete_cache=(min(60, age), age)) as blocks:
         gradio.Markdown(f"# SegNet\nDrop an image. {about}")

@@ -92,6 +92,7 @@ def check_settings(cfg: DictConfig, name: str) -> None:
     """Refuse a value that is not of the type that `segnet.settings` declares, and expand ``~`` in paths."""
     for key in (
         "ckpt_path",
+        "operating_point",
         "input",
         "output",
         "images",

@@ -17,6 +17,7 @@ Above0 = Annotated[float, Gt(0)]
 Text = Annotated[str, MinLen(1)]
 # Hydra reads the name of a folder such as 2024 as a number.
 PathText = Annotated[Text | int | float, "a path"]
+Point = Annotated[PathText | None, "a path, none or null"]
 Label = Text | int  # Hydra reads 3 as a number
 Url = Annotated[
     Annotated[str, Field(pattern=r"^[a-z0-9+]+://")] | None,
@@ -61,7 +62,7 @@ _TRAIN: dict[str, Any] = {
     "trainer.max_epochs": Epochs, "trainer.limit_train_batches": Batches, "trainer.limit_val_batches": Batches,
     "trainer.check_val_every_n_epoch": Positive | None,
 }  # fmt: skip
-_TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative}
+_TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative, "verdicts": Share}
 
 # Of each command beside `output_dir`, `seed` and `trust`, which all share; groups that make objects are not among them.
 COMMANDS: dict[str, dict[str, Any]] = {
@@ -72,16 +73,18 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "eval": {
         "ckpt_path": PathText, "split": Text, "mc_samples": Count, "own_size": bool, "worst": Count, "grid": Count,
+        "operating_point": Point,
         "boundary.width": Annotated[float, Interval(gt=0, le=1)], "boundary.tolerance": Reach,
     },
     "predict": {
         "ckpt_path": PathText, "input": PathText, "overlay": bool, "probabilities": bool, "batch_size": Positive,
         "tile": Tile, "overlap": BelowOne, "flips": bool, "scales": Annotated[list[Scale], MinLen(1)],
-        "mc_samples": Count, "precision": Precision, "device": Device,
+        "mc_samples": Count, "precision": Precision, "device": Device, "operating_point": Point,
+        "exit_code": Literal["errors", "verdict"], "segmentation": Literal["rle", "polygon"],
     },
     "export": {
         "ckpt_path": PathText, "format": Literal["onnx", "pt2"], "quantize": Literal["int8"] | None,
-        "calibration": Positive, "images": Positive,
+        "calibration": Positive, "images": Positive, "operating_point": Point,
         **{f"{group}.{key}": kind for group in ("tolerance", "tolerance_int8") for key, kind in _TOLERANCE.items()},
     },
     "calibrate": {
@@ -92,7 +95,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "ckpt_path": PathText, "host": Text, "port": Annotated[int, Interval(ge=1, le=65535)],
         "max_upload_mb": Above0, "max_total_mb": Above0, "max_files": Positive, "keep_minutes": Above0,
         "max_queue": Positive, "max_seconds": Above0, "max_pixels": Positive, "tile": Tile, "overlap": BelowOne,
-        "mc_samples": Count,
+        "mc_samples": Count, "operating_point": Point,
         "batch_size": Positive, "precision": Precision, "device": Device,
     },
     "compare": {

@@ -9,16 +9,20 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from helpers import ROOT
-from segnet.commands.demo import answer
+from segnet.commands.demo import answer, beside
 from segnet.commands.guard import Guard
 from segnet.data.images import read_rgb
+from segnet.decisions import OperatingPoint
 from segnet.deployment.predictor import Predictor
 from segnet.training.checkpoint import load_module
 
@@ -99,12 +103,65 @@ def ask(address, path):
 
 def test_an_image_comes_back_as_overlay_mask_confidence_and_areas(address, predictor, cable):
     path = sorted((cable / "images").iterdir())[0]
-    overlay, mask, confidence, areas = ask(address, path)
+    overlay, mask, confidence, areas, verdict, objects = ask(address, path)
     (expected,) = predictor([read_rgb(path)])
     shown = np.asarray(Image.open(mask).convert("RGB"))
     assert np.array_equal(shown.any(-1), expected.mask() == 1)
     assert np.asarray(Image.open(overlay)).shape[:2] == np.asarray(Image.open(confidence)).shape[:2] == (64, 64)
     assert areas["data"] == [["defect", f"{100 * expected.mask().mean():.3f} %"]]
+    labels, count = ndimage.label(expected.mask(), np.ones((3, 3)))
+    assert f"{count} object" in verdict
+    assert ("**defective**" if count else "**good**") in verdict
+    found = sorted(row[1] for row in objects["data"])
+    assert found == sorted(np.bincount(labels.ravel())[1:].tolist())
+
+
+def test_another_threshold_is_decided_without_the_network(predictor, cable):
+    calls = []
+
+    class Counted:
+        model, mc_samples = predictor.model, 0
+        point = OperatingPoint((0.6,), (0.3,), (5,))
+
+        def __call__(self, images):
+            calls.append(len(images))
+            return [replace(found, point=self.point) for found in predictor(images)]
+
+    call = answer(Counted(), 10_000, 60)
+    path = sorted((cable / "images").iterdir())[3]
+    (found,) = predictor([read_rgb(path)])
+    p = found.probabilities[0].numpy()
+    for threshold in (0.6, 0.2, 0.95, None):
+        shown = call(str(path), threshold)
+        level = 0.6 if threshold is None else threshold
+        labels, _ = ndimage.label(p > min(0.3, level), np.ones((3, 3)))
+        kept = [i for i in range(1, labels.max() + 1) if (labels == i).sum() >= 5 and p[labels == i].max() > level]
+        assert np.array_equal(shown[1].any(-1), np.isin(labels, kept))
+        assert (f"**{'defective' if kept else 'good'}** · {len(kept)} object") in shown[4]
+        assert len(shown[5]) == len(kept)
+    assert calls == [1]
+
+
+def test_beside_the_slider_are_the_rates_of_the_curve_or_the_reason_why_there_are_none():
+    curve = {
+        "threshold": [0.1, 0.4, 0.8],
+        "escape": [[0.0, 0.0, 0.1], [0.05, 0.01, 0.15], [0.5, 0.4, 0.6]],
+        "overkill": [[0.3, 0.2, 0.4], [0.02, 0.0, 0.08], [0.0, 0.0, 0.02]],
+    }
+    point = OperatingPoint((0.4,), (0.4,), (1,), record={"curve": curve})
+    say = beside(SimpleNamespace(point=point))
+    assert say(0.79).startswith(
+        "escape rate 5.0 % (1.0 to 15.0), overkill rate 2.0 % (0.0 to 8.0) counted at 0.400 on the images"
+    )
+    assert say(0.99).startswith("escape rate 50.0 % (40.0 to 60.0), overkill rate 0.0 % (0.0 to 2.0) counted at 0.800")
+    for bad in (
+        {},
+        {"curve": 5},
+        {"curve": curve | {"escape": [[0.0, 0.0, 0.1]]}},
+        {"curve": curve | {"threshold": []}},
+    ):
+        assert "no curve in its record" in beside(SimpleNamespace(point=replace(point, record=bad)))(0.4)
+    assert "carries no operating point" in beside(SimpleNamespace(point=None))(0.5)
 
 
 def test_it_listens_on_this_machine_only(address):
@@ -233,7 +290,7 @@ def test_a_prediction_that_takes_too_long_is_ended_and_holds_up_nobody_for_longe
     begun, go = threading.Event(), threading.Event()
 
     class Slow:
-        model, mc_samples = predictor.model, 0
+        model, mc_samples, point = predictor.model, 0, None
 
         def __call__(self, images):
             begun.set()
@@ -245,12 +302,12 @@ def test_a_prediction_that_takes_too_long_is_ended_and_holds_up_nobody_for_longe
     before = time.monotonic()
     for _ in range(2):  # the second one waits for the first
         with pytest.raises(gradio.Error, match=r"longer than 0\.3 s"):
-            call(path)
+            call(path, None)
     assert begun.is_set()
     assert time.monotonic() - before < 5
     go.set()
     time.sleep(0.1)
-    assert len(call(path)) == 4
+    assert len(call(path, None)) == 6
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")

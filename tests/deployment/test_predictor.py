@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from segnet.data.images import resize_exact
 from segnet.deployment import predictor as predictor_module
 from segnet.deployment.exported_model import ExportedModel
-from segnet.deployment.measures import areas, grey, score
+from segnet.deployment.measures import areas, grey
 from segnet.deployment.predictor import Prediction, Predictor, load_model
 from segnet.environment import autocast
 from segnet.networks.segnet import SegNet
@@ -205,8 +205,8 @@ def test_a_prediction_of_one_class_by_hand():
     assert torch.equal(one.confidence(), p[0])
     half = -(0.6 * np.log2(0.6) + 0.4 * np.log2(0.4))
     torch.testing.assert_close(one.entropy(), torch.tensor([[1, half], [0, 0]]), check_dtype=False)
-    assert score(one) == 1.0
-    assert score(Prediction(p[:, :1])) == pytest.approx(0.6)
+    assert one.decided()[1] == 1.0
+    assert Prediction(p[:, :1]).decided()[1] == pytest.approx(0.6)
     assert grey(one.confidence()).tolist() == [[128, 153], [255, 0]]  # 127.5 and the like round to even
     assert areas(one.mask(), 1) == [2, "50.000"]
     assert areas(np.zeros((2, 4), np.uint8), 1) == [0, "0.000"]
@@ -219,7 +219,7 @@ def test_a_prediction_of_three_classes_by_hand():
     torch.testing.assert_close(three.confidence(), torch.tensor([[1 / 3, 0.7, 1.0]]))
     uneven = -sum(v * np.log(v) for v in (0.2, 0.7, 0.1)) / np.log(3)
     torch.testing.assert_close(three.entropy(), torch.tensor([[1, uneven, 0]]), check_dtype=False)
-    assert score(three) == pytest.approx((1 / 3 + 0.7 + 1) / 3)
+    assert three.decided()[1] == pytest.approx((1 / 3 + 0.7 + 1) / 3)
     assert areas(np.array([[0, 2, 2], [0, 2, 2]], np.uint8), 3) == [2, "33.333", 0, "0.000", 4, "66.667"]
 
 

@@ -50,7 +50,14 @@ def folder(tmp_path):
 
 def settings(tmp_path, **more):
     return OmegaConf.create(
-        {"output_dir": str(tmp_path / "out"), "batch_size": 3, "overlay": True, "probabilities": False} | more
+        {
+            "output_dir": str(tmp_path / "out"),
+            "batch_size": 3,
+            "overlay": True,
+            "probabilities": False,
+            "segmentation": "rle",
+        }
+        | more
     )
 
 
@@ -90,7 +97,9 @@ def test_rows_and_batches_come_in_the_order_of_the_files(folder, tmp_path, monke
     writer.write(stub, writer.find(str(folder)), settings(tmp_path))
     assert stub.batches == [[10 * i for i in range(start, min(start + 3, 20))] for start in range(0, 20, 3)]
     found = rows(tmp_path)
-    assert list(found[0]) == ["file", "pixels_defect", "percent_defect", "score", "milliseconds"]
+    assert list(found[0]) == [
+        "file", "pixels_defect", "percent_defect", "score", "milliseconds", "verdict", "objects",
+    ]  # fmt: skip
     assert [row["file"] for row in found] == [str(folder / f"{i:02}.png") for i in range(20)]
     for i, row in enumerate(found):
         mask = np.asarray(Image.open(tmp_path / "out" / f"{i:02}.png"))

@@ -56,3 +56,52 @@ def unpack(text: str) -> NDArray[np.int64]:
     for first in (1, 2):  # each of them is added to the one before the last; the first one stands by itself
         runs[first::2] = np.cumsum(values[first::2])
     return runs
+
+
+def encode(
+    labels: NDArray[np.integer], count: int, corner: tuple[int, int], size: tuple[int, int]
+) -> list[NDArray[np.int64]]:
+    """COCO's run lengths, in columns, of each object of an image; `decode` reads them.
+
+    Args:
+        labels: (h, w) of a window, the number 1, …, ``count`` of the object that a pixel belongs to, 0 where none.
+        count: of objects; each has a pixel.
+        corner: top and left of the window in the image.
+        size: height and width of the image.
+    """
+    (top, left), (height, width) = corner, size
+    # Column by column, with a row of zeros below, unless columns join in the image too.
+    rows = len(labels) + (len(labels) < height)
+    flat = np.zeros((labels.shape[1], rows), labels.dtype)
+    flat[:, : len(labels)] = labels.T
+    flat = flat.ravel()
+    edges = np.flatnonzero(np.diff(flat, prepend=0, append=0))
+    firsts, lasts = edges[:-1], edges[1:] - 1
+    owners = flat[firsts]
+    order = np.flatnonzero(owners)[np.argsort(owners[owners > 0], kind="stable")]
+
+    def place(index: NDArray[np.int64]) -> NDArray[np.int64]:
+        column, row = np.divmod(index, rows)
+        return (left + column) * height + top + row
+
+    bounds = np.stack([place(firsts[order]), place(lasts[order]) + 1], 1)
+    ends = np.cumsum(np.bincount(owners[order], minlength=count + 1)[1:])
+    found = []
+    for part in np.split(bounds, ends[:-1]):
+        runs = np.diff(part.ravel(), prepend=0)
+        rest = height * width - part[-1, 1]
+        found.append(np.append(runs, rest) if rest else runs)
+    return found
+
+
+def pack(runs: NDArray[np.int64]) -> str:
+    """COCO's compressed text of run lengths; `unpack` reads it."""
+    values = runs.copy()
+    values[3:] -= runs[1:-2]
+    parts = values[:, None] >> 5 * np.arange(MOST)
+    codes, rest = parts & 31, parts >> 5
+    more = rest != -(codes >> 4)  # what is left is more than the sign that the fifth bit tells
+    written = np.ones_like(more)
+    written[:, 1:] = np.logical_and.accumulate(more, 1)[:, :-1]
+    text = np.asarray(codes + 32 * more + 48, np.uint8)[written].tobytes()
+    return str(text, "ascii")

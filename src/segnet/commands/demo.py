@@ -1,4 +1,4 @@
-"""A local web page: drop an image and see what a trained network predicts."""
+"""A local web page: drop an image and see what a trained network predicts, and what is decided from it."""
 
 import os
 import signal
@@ -13,7 +13,12 @@ from segnet.cli import command
 from segnet.errors import UserError
 
 if TYPE_CHECKING:
+    from segnet.decisions import OperatingPoint
     from segnet.deployment.predictor import Predictor
+
+STEP = 0.001  # of the slider
+LISTED = 100  # objects in the table, the largest ones
+HEADERS = ["class", "area", "left", "top", "width", "height", "mean probability", "greatest probability"]
 
 
 def run(cfg: DictConfig) -> None:
@@ -23,6 +28,7 @@ def run(cfg: DictConfig) -> None:
     import torch
 
     from segnet import environment
+    from segnet.decisions import given
     from segnet.deployment.predictor import Predictor, load_model
 
     if type(cfg.port) is not int or not 0 < cfg.port < 65536:
@@ -31,8 +37,11 @@ def run(cfg: DictConfig) -> None:
     device = environment.device_of(cfg.device)
     precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision
     torch.manual_seed(cfg.seed)
+    model = load_model(str(cfg.ckpt_path), device, cfg.trust)
+    model.operating_point = given.chosen(cfg.operating_point, model.operating_point, model.classes)
+    print(given.told(model.operating_point, model.classes))
     predictor = Predictor(
-        load_model(str(cfg.ckpt_path), device, cfg.trust), precision, cfg.tile, cfg.overlap,
+        model, precision, cfg.tile, cfg.overlap,
         mc_samples=cfg.mc_samples, batch_size=cfg.batch_size,
     )  # fmt: skip
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the folder is removed
@@ -41,41 +50,68 @@ def run(cfg: DictConfig) -> None:
         launch(page(predictor, cfg), cfg, Path(folder))
 
 
-def answer(predictor: "Predictor", max_pixels: int, max_seconds: float) -> Callable[[str | None], list[Any]]:
-    """What the page shows for a file: overlay, mask, confidence and uncertainty as uint8 RGB, and a table of areas.
+def movable(predictor: "Predictor") -> "OperatingPoint | None":
+    """The operating point that the slider moves: the model's, or that of a binary task without one; None of others."""
+    from segnet.decisions import OperatingPoint
 
-    One image is predicted at a time. One that takes longer than ``max_seconds``, the time that it waits for others
-    included, is answered with an error.
+    point = predictor.point
+    if point is None and len(predictor.model.classes) == 1:
+        point = OperatingPoint((0.5,), (0.5,), (1,))
+    return point if point is not None and len(point.thresholds) == 1 else None
+
+
+def answer(
+    predictor: "Predictor", max_pixels: int, max_seconds: float
+) -> Callable[[str | None, float | None], list[Any]]:
+    """What the page shows for a file and a threshold (None: that of the predictor).
+
+    Overlay, mask, confidence and uncertainty as uint8 RGB, a table of areas, the verdict, and a table of objects. One
+    image is predicted at a time, and the last one is kept, so that another threshold needs no network. A prediction
+    that takes longer than ``max_seconds``, the time that it waits for others included, is answered with an error.
     """
     from concurrent.futures import ThreadPoolExecutor
+    from dataclasses import replace
 
     import cv2
     import gradio
     import numpy as np
 
     from segnet.data.images import read_rgb
+    from segnet.decisions import moved, predicted_objects
+    from segnet.decisions.operating_point import verdict
     from segnet.deployment.measures import areas, grey
+    from segnet.deployment.prediction import Prediction
     from segnet.visualization.overlays import overlay, palette
 
-    model = predictor.model
+    model, base = predictor.model, movable(predictor)
     table = palette(len(model.classes), model.colors)
     one = ThreadPoolExecutor(1)
+    last: dict[str, Prediction] = {}
 
-    def call(path: str | None) -> list[Any]:
+    def predicted(path: str, image: Any) -> Prediction:
+        if path not in last:
+            (found,) = predictor([image])
+            last.clear()
+            last[path] = found
+        return last[path]
+
+    def call(path: str | None, threshold: float | None) -> list[Any]:
         if path is None:
-            return [None] * (5 if predictor.mc_samples else 4)
+            return [None] * (7 if predictor.mc_samples else 6)
         try:
             image = read_rgb(path, max_pixels)
         except (ValueError, OSError) as error:
             text = str(error).replace(path, os.path.basename(path))  # noqa: PTH119 (text)
             raise gradio.Error(text.replace(os.path.dirname(path), "")) from error  # noqa: PTH120 (text)
-        waiting = one.submit(predictor, [image])
+        waiting = one.submit(predicted, path, image)
         try:
-            (found,) = waiting.result(max_seconds)
+            found = waiting.result(max_seconds)
         except TimeoutError as error:
             waiting.cancel()  # if it has not begun
             raise gradio.Error(f"the prediction took longer than {max_seconds:g} s") from error
-        mask = found.mask()
+        if base is not None and threshold is not None and abs(threshold - base.thresholds[0]) >= STEP / 2:
+            found = replace(found, point=moved.at(base, threshold))
+        mask, score = found.decided()
 
         def heat(values: Any) -> Any:
             return cv2.applyColorMap(grey(values), cv2.COLORMAP_VIRIDIS)[..., ::-1]
@@ -85,9 +121,38 @@ def answer(predictor: "Predictor", max_pixels: int, max_seconds: float) -> Calla
             maps.append(heat(found.entropy()))
         shares = areas(mask, len(model.classes))[1::2]
         rows = [[name, f"{share} %"] for name, share in zip(model.classes, shares, strict=True)]
-        return [*(np.ascontiguousarray(m) for m in maps), rows]
+        there = predicted_objects(mask, found.probabilities.numpy())
+        kept = there.largest(LISTED)
+        names = [model.classes[0] if len(model.classes) == 1 else model.classes[index] for index in kept.classes]
+        columns = zip(names, kept.regions.areas.tolist(), kept.boxes.tolist(), kept.mean, kept.greatest, strict=True)
+        listed = [[n, area, *box, f"{mean:.3f}", f"{most:.3f}"] for n, area, box, mean, most in columns]
+        most = f", the {LISTED} largest below" if len(there) > LISTED else ""
+        told = f"**{verdict(mask)}** · {len(there)} object{'s' * (len(there) != 1)}{most} · score {score:.3f}"
+        return [*(np.ascontiguousarray(m) for m in maps), rows, told, listed]
 
     return call
+
+
+def beside(predictor: "Predictor") -> Callable[[float | None], str]:
+    """What is said beside the slider for a threshold: both rates with their intervals, or why there are none."""
+    from segnet.decisions import moved
+
+    def say(threshold: float | None) -> str:
+        point = predictor.point
+        if point is None:
+            return "No rates: the model carries no operating point. `calibrate.py` counts them."
+        if threshold is None:
+            return "Several kinds of defects have a threshold each, which `calibrate.py` chooses together."
+        if (found := moved.rates(point, threshold)) is None:
+            return "No rates: the operating point has no curve in its record. `calibrate.py` counts them."
+        texts = [
+            f"{name} rate {100 * rate:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+            for name, (rate, low, high) in ((name, found[name]) for name in moved.RATES)
+        ]
+        where = f"counted at {found['threshold'][0]:.3f} on the images that chose the operating point"
+        return f"{', '.join(texts)} {where}; in brackets the interval (95 %)"
+
+    return say
 
 
 def page(predictor: "Predictor", cfg: DictConfig) -> Any:
@@ -96,7 +161,7 @@ def page(predictor: "Predictor", cfg: DictConfig) -> Any:
 
     from segnet.networks.window import shown as shown_at
 
-    model = predictor.model
+    model, base = predictor.model, movable(predictor)
     height, width = model.image_size
     trained = f"on crops of {shown_at(model.image_size, model.scale)}" if model.on_crops else f"at {height}×{width}"
     about = f"{', '.join(model.classes)} · trained {trained}"
@@ -108,9 +173,19 @@ def page(predictor: "Predictor", cfg: DictConfig) -> Any:
             given = gradio.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="image")
             names = ["overlay", "mask", "confidence", *(["uncertainty"] if predictor.mc_samples else [])]
             shown = [gradio.Image(label=name, format="png", interactive=False) for name in names]
+        decided = gradio.Markdown()
+        start = None if base is None else base.thresholds[0]
+        slider = gradio.Slider(0, 1 - STEP, start, step=STEP, label="threshold", visible=base is not None)
+        say = beside(predictor)
+        told = gradio.Markdown(say(start))
         areas = gradio.Dataframe(headers=["class", "area"], label="areas", interactive=False)
+        objects = gradio.Dataframe(headers=HEADERS, label="objects", interactive=False)
         call = answer(predictor, cfg.max_pixels, cfg.max_seconds)
-        given.change(call, given, [*shown, areas], api_name="predict", api_visibility="undocumented")
+        wanted, everything = [given, slider], [*shown, areas, decided, objects]
+        given.change(call, wanted, everything, api_name="predict", api_visibility="undocumented")
+        if base is not None:
+            slider.release(call, wanted, everything, api_name="decide", api_visibility="undocumented")
+            slider.change(say, slider, told, api_name="rates", api_visibility="undocumented", queue=False)
     return blocks
 
 

@@ -21,6 +21,7 @@ def run(cfg: DictConfig) -> float | None:
     from segnet import environment
     from segnet.configuration import instantiate
     from segnet.data.splits import ALL, SPLITS
+    from segnet.decisions import given
     from segnet.reports import evaluation
     from segnet.runs import checkpoint_data
     from segnet.training.checkpoint import load_module
@@ -33,6 +34,8 @@ def run(cfg: DictConfig) -> float | None:
     environment.keep_freed_memory()
     torch.set_float32_matmul_precision("high")
     module = load_module(cfg.ckpt_path, cfg.trust)
+    module.operating_point = given.chosen(cfg.operating_point, module.operating_point, module.classes)
+    print(given.told(module.operating_point, module.classes))
     if type(cfg.mc_samples) is not int or cfg.mc_samples < 0 or cfg.mc_samples == 1:
         raise UserError(f"mc_samples={cfg.mc_samples}: must be 0, or an integer of at least 2")
     if cfg.mc_samples and not any(isinstance(part, torch.nn.Dropout) for part in module.net.modules()):

@@ -21,12 +21,15 @@ def run(cfg: DictConfig) -> None:
 
     from segnet import environment
     from segnet.configuration import instantiate
+    from segnet.decisions import given
     from segnet.deployment import exported_model, verification
     from segnet.runs import checkpoint_data
     from segnet.training.checkpoint import load_module
 
     environment.keep_freed_memory()
     module = load_module(cfg.ckpt_path, cfg.trust)
+    module.operating_point = given.chosen(cfg.operating_point, module.operating_point, module.classes)
+    print(given.told(module.operating_point, module.classes))
     settings = checkpoint_data.settings(module.config, cfg)
     checkpoint_data.check_sizes(settings, module.config["data"], "an exported model")
     data = instantiate(settings, "data")

@@ -1,4 +1,6 @@
-"""Predict files, folders, globs and videos: masks, overlays, probabilities, a table."""
+"""Predict files, folders, globs and videos: masks, overlays, probabilities, verdicts, objects."""
+
+import sys
 
 from omegaconf import DictConfig
 
@@ -6,17 +8,24 @@ from segnet.cli import command
 from segnet.errors import UserError
 from segnet.files import check_output
 
+DEFECTIVE = 10  # the exit code, where exit_code=verdict asks for one
+
 
 def run(cfg: DictConfig) -> None:
     """Predict ``input``; unreadable files are skipped, listed at the end, and make the exit code 1."""
     from pathlib import Path
 
     import torch
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from segnet import environment
+    from segnet.decisions import given
     from segnet.deployment import writer
     from segnet.deployment.predictor import Predictor, load_model
 
+    if cfg.exit_code == "verdict" and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise UserError("exit_code=verdict: -m runs several predictions, and has one exit code; leave one of them out")
     environment.keep_freed_memory()
     files = writer.find(str(cfg.input))
     if Path(str(cfg.input)).is_dir():
@@ -25,8 +34,11 @@ def run(cfg: DictConfig) -> None:
         raise UserError(f"output_dir={cfg.output_dir}: holds the images of input={cfg.input}; choose another folder")
     device = environment.device_of(cfg.device)
     torch.manual_seed(cfg.seed)  # of the Monte-Carlo samples
+    model = load_model(str(cfg.ckpt_path), device, cfg.trust)
+    model.operating_point = given.chosen(cfg.operating_point, model.operating_point, model.classes)
+    print(given.told(model.operating_point, model.classes))
     predictor = Predictor(
-        load_model(str(cfg.ckpt_path), device, cfg.trust),
+        model,
         environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision,
         cfg.tile,
         cfg.overlap,
@@ -35,7 +47,8 @@ def run(cfg: DictConfig) -> None:
         cfg.mc_samples,
         cfg.batch_size,
     )
-    writer.write(predictor, files, cfg)
+    if writer.write(predictor, files, cfg) and cfg.exit_code == "verdict":
+        sys.exit(DEFECTIVE)
 
 
 main = command("predict")(run)

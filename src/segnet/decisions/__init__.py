@@ -1,6 +1,7 @@
 """From probabilities to decisions: the objects of a mask, the verdict on an image, and how sure their rates are."""
 
 from segnet.decisions.operating_point import OperatingPoint
+from segnet.decisions.predicted import Predicted, predicted_objects
 from segnet.decisions.regions import Regions, overlaps, regions
 
-__all__ = ["OperatingPoint", "Regions", "overlaps", "regions"]
+__all__ = ["OperatingPoint", "Predicted", "Regions", "overlaps", "predicted_objects", "regions"]

@@ -1,5 +1,6 @@
 """The operating point: by which thresholds, areas and temperature probabilities become a mask and a verdict."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from segnet.decisions.regions import Regions, regions, without_holes
 from segnet.errors import UserError
 
 VERSION = 1  # of the form in checkpoints, exported files and operating_point.json
+DEPTH, ENTRIES, TEXT = 8, 10_000, 1_000_000  # of a record: nested containers, values and keys, their characters
 VERDICTS = ("good", "defective")
 
 
@@ -30,7 +32,8 @@ class OperatingPoint:
         min_area: pixels at the image's own size, at least 1.
         fill_holes: whether holes belong to their region.
         temperature: that logits are divided by (Guo et al., ICML 2017, section 4.2), above 0.
-        record: where it comes from: target, images, rates with their intervals; for people.
+        record: where it comes from: target, images, rates with their intervals, the curve of the demo (see
+            docs/decisions.md); JSON's values, bounded in size.
     """
 
     thresholds: tuple[float, ...]
@@ -46,11 +49,24 @@ class OperatingPoint:
 
     def mask(self, probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Class indices uint8 (H, W) of probabilities (C, H, W) after the temperature."""
+        return self.decided(probabilities)[0]
+
+    def score(self, probabilities: NDArray[np.float32]) -> float:
+        """The greatest probability of a region that has the area: above the threshold, the image is defective.
+
+        0 without such a region. With several kinds of defects it is the greatest of them.
+        """
+        return self.decided(probabilities)[1]
+
+    def decided(self, probabilities: NDArray[np.float32]) -> tuple[NDArray[np.uint8], float]:
+        """`mask` and `score`, whose regions are looked for once."""
         mask = np.zeros(probabilities.shape[1:], np.uint8)
+        best = 0.0
         for number, (found, greatest) in enumerate(self.candidates(probabilities)):
-            kept = (greatest > self.thresholds[number]) & (found.areas >= self.min_area[number])
-            mask[found.keep(kept)] = number + 1
-        return mask
+            large = found.areas >= self.min_area[number]
+            best = max(best, float(greatest[large].max(initial=0)))
+            mask[found.keep(large & (greatest > self.thresholds[number]))] = number + 1
+        return mask, best
 
     def candidates(self, probabilities: NDArray[np.float32]) -> list[tuple[Regions, NDArray[np.float64]]]:
         """Of each kind of defect the regions above ``low``, and the greatest probability in each."""
@@ -63,14 +79,6 @@ class OperatingPoint:
                 above[number], taken = part | filled, taken | filled
         found = [regions(part) for part in above]
         return [(part, part.greatest(single)) for part, single in zip(found, maps, strict=True)]
-
-    def score(self, probabilities: NDArray[np.float32]) -> float:
-        """The greatest probability of a region that has the area: above the threshold, the image is defective.
-
-        0 without such a region. With several kinds of defects it is the greatest of them.
-        """
-        found = zip(self.candidates(probabilities), self.min_area, strict=True)
-        return max((float(greatest[part.areas >= area].max(initial=0)) for (part, greatest), area in found), default=0)
 
     def stored(self) -> dict[str, Any]:
         """Plain containers, as they lie in checkpoints and operating_point.json."""
@@ -90,7 +98,8 @@ class OperatingPoint:
         except (KeyError, TypeError, ValueError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise UserError(
-                f"{source}: no operating point for {', '.join(classes)} ({reason}); run calibrate.py"
+                f"{source}: no operating point for {', '.join(classes)} ({reason}); run calibrate.py, or leave it out "
+                f"with operating_point=none"
             ) from error
 
     @classmethod
@@ -98,7 +107,7 @@ class OperatingPoint:
         if not isinstance(content, Mapping):
             raise TypeError("not a mapping")
         if content["version"] != VERSION:
-            raise ValueError(f"version {content['version']!r}, this program knows {VERSION}")
+            raise ValueError(f"version {content['version']!r:.20}, this program knows {VERSION}")
         for name in ("thresholds", "low", "min_area"):
             values = content[name]
             if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != kinds:
@@ -106,7 +115,7 @@ class OperatingPoint:
         thresholds, low = (tuple(_number(name, v) for v in content[name]) for name in ("thresholds", "low"))
         if not all(0 <= a <= b < 1 for a, b in zip(low, thresholds, strict=True)):
             raise ValueError("0 <= low <= thresholds < 1 must hold")
-        if any(type(area) is not int or area < 1 for area in content["min_area"]):
+        if any(type(area) is not int or not 1 <= area < 2**31 for area in content["min_area"]):
             raise ValueError("min_area must be pixels, at least 1")
         if type(content["fill_holes"]) is not bool:
             raise TypeError("fill_holes must be true or false")
@@ -117,7 +126,7 @@ class OperatingPoint:
         if not isinstance(record, Mapping):
             raise TypeError("record must be a mapping")
         areas = tuple(content["min_area"])
-        return cls(thresholds, low, areas, content["fill_holes"], temperature, dict(record))
+        return cls(thresholds, low, areas, content["fill_holes"], temperature, _plain(record))
 
 
 def defect_maps(probabilities: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -150,6 +159,32 @@ def verdict(mask: NDArray[np.uint8]) -> str:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
         raise TypeError(f"{name} must be numbers")
     return float(value)
+
+
+def _plain(record: Mapping[Any, Any]) -> dict[str, Any]:
+    """A copy of a record, which holds nothing but JSON's containers and values; what is not finite becomes None."""
+    entries, text = ENTRIES, TEXT
+
+    def copy(value: Any, depth: int) -> Any:
+        nonlocal entries, text
+        entries -= 1
+        text -= len(value) if isinstance(value, str) else 0
+        if depth > DEPTH or min(entries, text) < 0:
+            raise ValueError("its record is too deep or too large")
+        if isinstance(value, Mapping):
+            if not all(isinstance(key, str) for key in value):
+                raise TypeError("its record has a key that is no text")
+            return {copy(key, depth + 1): copy(entry, depth + 1) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return [copy(entry, depth + 1) for entry in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        if value is None or isinstance(value, bool | float | str) or (isinstance(value, int) and abs(value) < 2**63):
+            return value
+        raise TypeError(f"its record holds a {type(value).__name__}")
+
+    copied: dict[str, Any] = copy(record, 0)
+    return copied

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segnet.deployment.exported_model import ExportedModel
-    from segnet.deployment.predictor import Prediction, Predictor
+    from segnet.deployment.prediction import Prediction
+    from segnet.deployment.predictor import Predictor
 
 __all__ = ["ExportedModel", "Prediction", "Predictor"]
 

@@ -30,6 +30,7 @@ from segnet.training.module import SegmentationModule
 
 OPSET = 20
 KEY = "segnet.json"  # the metadata, in pt2 a file of this name, in ONNX a property
+POINT = "operating_point"  # in the metadata; docs/deployment.md says how another program applies it
 
 
 class Portable(nn.Module):
@@ -180,15 +181,15 @@ class ExportedModel:
                     raise ValueError(f"{color} is no colour")
             height, width = (int(side) for side in self.metadata["image_size"])
             rules.check("scale", scale := self.metadata.get("scale", 1.0), CropScale)
-            stored = self.metadata.get("operating_point")
-            point = None if stored is None else OperatingPoint.read(stored, self.classes, str(path))
         except ModuleNotFoundError as error:
             raise UserError(f"ckpt_path={path}: {error}; pip install 'segnet-lightning[export]'") from error
         except Exception as error:  # both runtimes raise many kinds for a damaged file
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"ckpt_path={path}: not a model that export.py wrote ({reason})") from error
         self._run = run
-        self.operating_point = point
+        stored = self.metadata.get(POINT)
+        source = f"ckpt_path={path}"
+        self.operating_point = None if stored is None else OperatingPoint.read(stored, self.classes, source)
         self.image_size = (height, width)
         self.on_crops, self.scale = self.metadata.get("crop") is not None, scale
 

@@ -1,12 +1,10 @@
-"""What is said of a prediction in numbers and grey levels: areas, a score, maps."""
+"""What is said of a prediction in numbers and grey levels: areas, maps."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-
-from segnet.deployment.predictor import Prediction
 
 Row = list[Any]
 
@@ -21,9 +19,3 @@ def areas(mask: NDArray[np.uint8], classes: int) -> Row:
     counts = np.bincount(mask.ravel(), minlength=max(classes, 2))
     told = counts[1:] if classes == 1 else counts
     return [value for count in told for value in (int(count), f"{100 * count / mask.size:.3f}")]
-
-
-def score(prediction: Prediction) -> float:
-    """Highest probability of a defect (binary), or the mean of the chosen classes' probabilities."""
-    confidence = prediction.confidence()
-    return float(confidence.max() if len(prediction.probabilities) == 1 else confidence.mean())

@@ -2,9 +2,7 @@
 and Monte-Carlo samples on request.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segnet.data.images import resize_exact
-from segnet.decisions import OperatingPoint
 from segnet.deployment.exported_model import ExportedModel
+from segnet.deployment.prediction import Prediction as Prediction
 from segnet.environment import autocast
 from segnet.errors import UserError
 from segnet.networks.replay import Replay
@@ -27,40 +25,6 @@ from segnet.training.module import SegmentationModule
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-1, -2))
 FORMS = 8  # sizes of batches whose CUDA graphs are kept: several scales, each with a last batch of its own
 SHARE = 1 / 32  # of a GPU's memory that the sums of a batch may take; adding to them takes four times as much again
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What is known of one image.
-
-    Attributes:
-        probabilities: float32 (C, H, W), the mean over samples where there are several; after the temperature of an
-            operating point.
-        variance: float32 (H, W) of the probabilities over Monte-Carlo samples, mean over classes; None without.
-        point: the operating point that decides; None for the most probable class (binary: above 0.5).
-    """
-
-    probabilities: Tensor
-    variance: Tensor | None = None
-    point: OperatingPoint | None = None
-
-    def mask(self) -> NDArray[np.uint8]:
-        """Class indices (H, W); 0 and 1 for a binary task."""
-        if self.point is not None:
-            return self.point.mask(self.probabilities.numpy())
-        if len(self.probabilities) == 1:
-            return (self.probabilities[0] > 0.5).byte().numpy()
-        return self.probabilities.argmax(0).byte().numpy()
-
-    def confidence(self) -> Tensor:
-        """Probability (H, W) of the class decided for; of a binary task the defect's."""
-        return self.probabilities.amax(0) if len(self.probabilities) > 1 else self.probabilities[0]
-
-    def entropy(self) -> Tensor:
-        """Entropy (H, W) of the mean probabilities in 0..1, as a share of the greatest possible one."""
-        p = self.probabilities
-        p = torch.cat([1 - p, p]) if len(p) == 1 else p
-        return torch.xlogy(p, p).sum(0) / -math.log(len(p))
 
 
 class Predictor:

@@ -15,7 +15,9 @@ from torch import Tensor
 from segnet import environment
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.images import resize_pair
-from segnet.deployment.exported_model import ExportedModel
+from segnet.decisions import OperatingPoint
+from segnet.deployment.exported_model import POINT, ExportedModel
+from segnet.deployment.prediction import Prediction
 from segnet.errors import UserError
 from segnet.networks.segnet import SMALLEST
 from segnet.training.metrics import Counts, scores
@@ -34,7 +36,7 @@ def metadata(module: SegmentationModule, checkpoint: Path) -> dict[str, Any]:
         # Trained on crops of this size: larger images are for a window that slides over them, at this scale.
         "crop": list(module.image_size) if module.on_crops else None,
         "scale": module.scale,
-        "operating_point": module.operating_point.stored() if module.operating_point else None,
+        POINT: module.operating_point.stored() if module.operating_point else None,
         "mean": module.mean.flatten().tolist(),
         "std": module.std.flatten().tolist(),
         "commit": environment.commit(),
@@ -64,22 +66,28 @@ def sizes(height: int, width: int) -> list[tuple[int, int]]:
 def compare(
     module: SegmentationModule, exported: ExportedModel, data: SegmentationDataModule, count: int
 ) -> dict[str, Any]:
-    """Run both over validation images at several sizes; plain figures, by size and in all."""
+    """Run both over validation images at several sizes; plain figures, by size and in all.
+
+    Each decides by the operating point that it carries: ``decisions`` is the share of pixels of equal class,
+    ``verdicts`` that of images which both call good, or both defective.
+    """
     chosen = list(pairs(data, "val", count))
     module = module.cpu().eval()
     rows = []
     for size in sizes(*module.image_size):
         counts = {"checkpoint": Counts(len(module.classes)), "exported": Counts(len(module.classes))}
-        greatest, equal, pixels = 0.0, 0, 0
+        greatest, equal, pixels, alike = 0.0, 0, 0, 0
         for pair in chosen:
             image, mask = resize_pair(*pair, size)
             batch = torch.tensor(image).permute(2, 0, 1)[None]
             with torch.no_grad():
                 both = {"checkpoint": module.probabilities(module(batch)), "exported": exported(batch)}
-            decided = [_decided(p) for p in both.values()]
+            points = (module.operating_point, exported.operating_point)
+            decided = [_decided(p[0], point) for p, point in zip(both.values(), points, strict=True)]
             greatest = max(greatest, (both["checkpoint"] - both["exported"]).abs().max().item())
             equal += int((decided[0] == decided[1]).sum())
-            pixels += decided[0].numel()
+            pixels += decided[0].size
+            alike += decided[0].any() == decided[1].any()
             for name, probabilities in both.items():
                 counts[name].update(*counts[name].count(_logits(probabilities), torch.tensor(mask)[None]))
         iou = {name: scores(*c.compute(), module.classes)["iou"].item() for name, c in counts.items()}
@@ -88,6 +96,7 @@ def compare(
                 "size": list(size),
                 "difference": greatest,
                 "decisions": equal / pixels,
+                "verdicts": alike / len(chosen),
                 **{f"iou_{name}": None if np.isnan(value) else value for name, value in iou.items()},
             }
         )
@@ -96,6 +105,8 @@ def compare(
     return {
         "difference": max(row["difference"] for row in rows),  # type: ignore[type-var]
         "decisions": min(row["decisions"] for row in rows),  # type: ignore[type-var]
+        "verdicts": min(row["verdicts"] for row in rows),  # type: ignore[type-var]
+        "operating_point": exported.operating_point.stored() if exported.operating_point else None,
         "iou": max((abs(a - b) for a, b in known), default=0.0),  # type: ignore[operator]
         "sizes": rows,
         "images": len(chosen),
@@ -109,7 +120,7 @@ def compare(
 
 
 def check(found: dict[str, Any], tolerance: DictConfig) -> None:
-    """Refuse an exported model outside its tolerance.
+    """Refuse an exported model outside its tolerance; that of the verdicts holds where an operating point decides.
 
     Raises:
         UserError: naming the first figure that is out.
@@ -118,6 +129,7 @@ def check(found: dict[str, Any], tolerance: DictConfig) -> None:
         ("difference", found["difference"] <= tolerance.difference),
         ("decisions", found["decisions"] >= tolerance.decisions),
         ("iou", found["iou"] <= tolerance.iou),
+        ("verdicts", found["operating_point"] is None or found["verdicts"] >= tolerance.verdicts),
     ):
         if not good:
             raise UserError(
@@ -130,7 +142,8 @@ def summary(found: dict[str, Any]) -> str:
     """The verification for people, a line a size."""
     lines = [
         f"{row['size'][0]}×{row['size'][1]}: greatest difference {row['difference']:.2e}, "
-        f"equal decisions {row['decisions']:.6f}, IoU {_shown(row['iou_checkpoint'])} and {_shown(row['iou_exported'])}"
+        f"equal decisions {row['decisions']:.6f}, equal verdicts {row['verdicts']:.4f}, "
+        f"IoU {_shown(row['iou_checkpoint'])} and {_shown(row['iou_exported'])}"
         for row in found["sizes"]
     ]
     times = (
@@ -144,8 +157,10 @@ def _shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def _decided(probabilities: Tensor) -> Tensor:
-    return (probabilities[:, 0] > 0.5).long() if probabilities.shape[1] == 1 else probabilities.argmax(1)
+def _decided(probabilities: Tensor, point: OperatingPoint | None) -> NDArray[np.uint8]:
+    if point is not None:
+        probabilities = torch.from_numpy(point.calibrated(probabilities.numpy()))
+    return Prediction(probabilities, point=point).mask()
 
 
 def _logits(probabilities: Tensor) -> Tensor:

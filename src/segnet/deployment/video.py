@@ -12,9 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnet.data.decoding import MAX_PIXELS, check_regular
-from segnet.deployment.measures import Row, areas, score
+from segnet.decisions import predicted_objects
+from segnet.decisions.operating_point import VERDICTS
+from segnet.deployment.measures import areas
 from segnet.deployment.pipeline import ROOM, Task, ahead, threads
-from segnet.deployment.predictor import Prediction, Predictor
+from segnet.deployment.prediction import Prediction
+from segnet.deployment.predictor import Predictor
+from segnet.deployment.results import Result
 from segnet.errors import UserError
 from segnet.visualization.overlays import overlay
 
@@ -34,8 +38,10 @@ def _valid_utf8(path: Path) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in str(path))
 
 
-def predict_video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uint8]) -> Row | UserError:
+def predict_video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uint8]) -> Result | UserError:
     """Write ``<name>_overlay.mp4`` frame by frame; the row holds mean areas over the frames.
+
+    The video is defective if a frame is; its score is the highest of a frame, its objects are the most in one.
 
     One thread decodes the frames in their order and another draws and encodes them in it, while the network computes.
     """
@@ -58,14 +64,18 @@ def predict_video(predictor: Predictor, path: Path, folder: Path, table: NDArray
     out = cv2.VideoWriter(str(folder / f"{path.stem}_overlay.mp4"), code, reader.get(cv2.CAP_PROP_FPS) or 25.0, size)
     classes, frames, start = len(predictor.model.classes), 0, time.perf_counter()
     sums = np.zeros(classes)
-    best = 0.0
+    best, most = 0.0, 0
 
-    def draw(image: NDArray[np.uint8], prediction: Prediction) -> tuple[list[float], float]:
-        mask = prediction.mask()
+    def draw(image: NDArray[np.uint8], prediction: Prediction) -> tuple[list[float], float, int]:
+        mask, score = prediction.decided()
         out.write(np.ascontiguousarray(overlay(image, mask, table, classes == 1)[..., ::-1]))  # type: ignore[arg-type]
-        return [float(a) for a in areas(mask, classes)[::2]], score(prediction)
+        return (
+            [float(a) for a in areas(mask, classes)[::2]],
+            score,
+            len(predicted_objects(mask, prediction.probabilities.numpy())),
+        )
 
-    def predicted(decoding: Executor) -> Iterator[Task[tuple[list[float], float]]]:
+    def predicted(decoding: Executor) -> Iterator[Task[tuple[list[float], float, int]]]:
         for got, frame in ahead(decoding, repeat((0, reader.read)), FRAMES):
             if not got:
                 return
@@ -75,9 +85,9 @@ def predict_video(predictor: Predictor, path: Path, folder: Path, table: NDArray
 
     try:
         with threads(1) as decoding, threads(1) as encoding:
-            for pixels, highest in ahead(encoding, predicted(decoding), FRAMES, ROOM):
+            for pixels, highest, count in ahead(encoding, predicted(decoding), FRAMES, ROOM):
                 sums += pixels
-                best = max(best, highest)
+                best, most = max(best, highest), max(most, count)
                 frames += 1
     finally:
         reader.release()
@@ -85,4 +95,5 @@ def predict_video(predictor: Predictor, path: Path, folder: Path, table: NDArray
     if frames == 0:
         return UserError(f"{path}: has no frame that can be decoded; replace or remove it")
     means = [v for s in sums / frames for v in (round(s), f"{100 * s / (size[0] * size[1]):.3f}")]
-    return [str(path), *means, f"{best:.4f}", f"{(time.perf_counter() - start) * 1e3 / frames:.1f}"]
+    row = [str(path), *means, f"{best:.4f}", f"{(time.perf_counter() - start) * 1e3 / frames:.1f}"]
+    return Result(row, VERDICTS[most > 0], most)

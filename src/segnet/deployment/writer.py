@@ -1,6 +1,5 @@
 """What `predict.py` reads and writes: images and videos in, masks, overlays and a table out, batch by batch."""
 
-import csv
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,30 +17,34 @@ from segnet.data.decoding import header
 from segnet.data.images import read_rgb
 from segnet.deployment.inputs import check_outputs
 from segnet.deployment.inputs import find as find
-from segnet.deployment.measures import Row, areas, grey, score
+from segnet.deployment.measures import areas, grey
 from segnet.deployment.pipeline import READ_AHEAD as READ_AHEAD
 from segnet.deployment.pipeline import ROOM, Task, ahead, threads
 from segnet.deployment.pipeline import THREADS as THREADS
-from segnet.deployment.predictor import Prediction, Predictor
+from segnet.deployment.prediction import Prediction
+from segnet.deployment.predictor import Predictor
+from segnet.deployment.results import Result, Results, file_names, of_image
 from segnet.deployment.video import is_video, predict_video
 from segnet.errors import UserError, printable
-from segnet.files import cells
 from segnet.visualization.overlays import overlay, palette, save
 
 DRAWN = 5  # times an image's bytes: it, its overlay, mask, their encoding
 TOGETHER = 2**26  # pixels of a batch; larger images are predicted one by one
 
 
-def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
+def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> int:
     """Predict in batches, while other threads read what comes next and write what is done.
 
     At most `_ahead_of` images are read ahead, and as many results (together below `ROOM`, or a single one) wait to be
     written, so memory does not grow with the number of files. Rows come in the order of the files; within a batch
-    videos come first. An interruption leaves whole files, and the rows of all images predicted before.
+    videos come first. An interruption leaves whole files, and in them all images predicted before.
 
     ``milliseconds`` of an image is its share of the time that its batch took in the predictor: resizing, network,
     averaging, the way to a GPU and back, but neither reading nor writing, which happen meanwhile on the same CPU. Of a
     video it is the whole time, decoding and encoding included, over the number of frames.
+
+    Returns:
+        How many files are defective.
 
     Raises:
         UserError: at once, where two files would become the same; at the end, naming those that could not be read.
@@ -58,25 +61,24 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> None:
     titles = ["file", *columns, "score", "milliseconds"]
     titles += ["entropy", "variance"] if predictor.mc_samples else []
     with (
-        (folder / "predictions.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        Results(folder, titles, classes) as results,
         tqdm(total=len(files), desc="predict", unit="file", disable=None) as bar,
         threads(THREADS) as pool,
     ):
-        writer = csv.writer(file)
-        writer.writerow(cells(titles))
         tasks = _predicted(predictor, files, folder, cfg, pool, failed)
-        for row in ahead(pool, tasks, _ahead_of(cfg.batch_size), ROOM, finish=True):
-            writer.writerow(cells(row + [""] * (len(titles) - len(row))))  # a video has no maps
-            file.flush()
+        for result in ahead(pool, tasks, _ahead_of(cfg.batch_size), ROOM, finish=True):
+            results.add(result)
             bar.update()
         bar.update(len(failed))
     left = f"{len(failed)} that could not be read" if failed else "none"
     print(f"{len(files) - len(failed)} of {len(files)} files used; left out: {left}")
+    print("\n".join(results.told()))
     print(f"written to {folder}")
     if failed:
         for told in failed if len(failed) > 5 else ():
             print(printable(told), file=sys.stderr)
         raise UserError(f"{len(failed)} of {len(files)} files could not be read: {'; '.join(failed[:5])}")
+    return results.counts["defective"]
 
 
 def _ahead_of(batch_size: int) -> int:
@@ -91,23 +93,26 @@ def _predicted(
     cfg: DictConfig,
     pool: Executor,
     failed: list[str],
-) -> Iterator[Task[Row]]:
-    """Of every file that can be read what is left to do once it is predicted: write the results, give the row."""
+) -> Iterator[Task[Result]]:
+    """Of every file that can be read what is left to do once it is predicted: write the masks, say what is there."""
     model = predictor.model
     table = palette(len(model.classes), model.colors)
     images = [path for path in files if not is_video(path)]
+    names = file_names(files)
+    numbers = {path: number for number, path in enumerate(images, 1)}
     bits = getattr(model, "bits", None)
     read = ahead(
         pool, ((_bytes(path), partial(_read, path, bits)) for path in images), _ahead_of(cfg.batch_size), READ_AHEAD
     )
 
-    def results(batch: dict[Path, NDArray[np.uint8]]) -> Iterator[Task[Row]]:
+    def results(batch: dict[Path, NDArray[np.uint8]]) -> Iterator[Task[Result]]:
         begin = time.perf_counter()
         predictions = predictor(list(batch.values()))
         millis = (time.perf_counter() - begin) * 1e3 / len(batch)
         for path, prediction in zip(list(batch), predictions, strict=True):
             image = batch.pop(path)
-            call = partial(_save, folder, path, image, prediction, model.classes, table, cfg, millis)
+            entry = numbers[path], names[path]
+            call = partial(_save, folder, path, image, prediction, model.classes, table, cfg, millis, entry)
             yield prediction.probabilities.nbytes + DRAWN * image.nbytes, call
 
     for start in range(0, len(files), cfg.batch_size):
@@ -118,8 +123,8 @@ def _predicted(
             found = predict_video(predictor, path, folder, table) if is_video(path) else next(read)
             if isinstance(found, UserError):
                 failed.append(str(found))
-            elif isinstance(found, list):
-                yield 0, partial(list, found)
+            elif isinstance(found, Result):
+                yield 0, partial(Result, **vars(found))
             else:
                 batch[path] = found
             del found  # else it would stay while the next is read
@@ -166,17 +171,18 @@ def _save(
     table: NDArray[np.uint8],
     cfg: DictConfig,
     millis: float,
-) -> Row:
-    mask, binary = prediction.mask(), len(classes) == 1
+    entry: tuple[int, str],
+) -> Result:
+    (mask, score), binary = prediction.decided(), len(classes) == 1
     save(folder / f"{path.stem}.png", mask * np.uint8(255) if binary else mask)
     if cfg.overlay:
         save(folder / f"{path.stem}_overlay.png", overlay(image, mask, table, binary))
     if cfg.probabilities:
         save(folder / f"{path.stem}_prob.png", grey(prediction.confidence()))
-    row = [str(path), *areas(mask, len(classes)), f"{score(prediction):.4f}", f"{millis:.1f}"]
+    row = [str(path), *areas(mask, len(classes)), f"{score:.4f}", f"{millis:.1f}"]
     if prediction.variance is not None:
         entropy = prediction.entropy()
         save(folder / f"{path.stem}_entropy.png", grey(entropy))
         save(folder / f"{path.stem}_variance.png", grey(4 * prediction.variance))
         row += [f"{entropy.mean():.5f}", f"{prediction.variance.mean():.6f}"]
-    return row
+    return of_image(row, mask, prediction.probabilities.numpy(), classes, *entry, cfg.segmentation)

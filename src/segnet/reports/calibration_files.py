@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 
 from segnet.data.images import resize_mask, resize_pair
 from segnet.decisions import OperatingPoint, rates
 from segnet.decisions.curves import Row
+from segnet.decisions.moved import POINTS
 from segnet.decisions.operating_point import at_temperature
 from segnet.environment import commit, surroundings
 from segnet.files import atomic_write, cells
@@ -66,12 +68,33 @@ def record(found: Calibration, checkpoint: Path) -> dict[str, Any]:
             one.subset.name: {"defective": one.subset.counts[0], "good": one.subset.counts[1]} for one in found.splits
         },
         "rates": {k: v for one in found.splits for k, v in _named(one, one.after).items()},
+        "curve": _curve(found),
         "calibration_error_own_size_before": {
             one.subset.name: _known(one.before["calibration_error_own_size"]) for one in found.splits
         },
         "checkpoint": checkpoint.name,
         "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "commit": commit(),
+    }
+
+
+def _curve(found: Calibration) -> dict[str, Any] | None:
+    """For `segnet.decisions.moved.rates`: at most `POINTS` thresholds and the chosen one; None of several kinds."""
+    rows, chosen = found.rows, found.point.thresholds[0]
+    if len(found.point.thresholds) > 1 or not rows:
+        return None
+    own = sum(row.thresholds[0] <= chosen for row in rows) - 1
+    spread = np.linspace(0, len(rows) - 1, min(len(rows), POINTS - 1)).round().astype(int)
+    kept = sorted({max(own, 0), *spread.tolist()})
+    defective, good = found.splits[0].subset.counts
+
+    def rate(hits: int, count: int) -> list[float | None]:
+        return [_known(v) for v in (hits / count, *rates.exact_interval(hits, count))] if count else [None] * 3
+
+    return {
+        "threshold": [rows[i].thresholds[0] for i in kept],
+        "escape": [rate(rows[i].escapes, defective) for i in kept],
+        "overkill": [rate(rows[i].overkills, good) for i in kept],
     }
 
 

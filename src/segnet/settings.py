@@ -79,7 +79,9 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "export": {
         "ckpt_path": PathText, "format": Literal["onnx", "pt2"], "quantize": Literal["int8"] | None,
-        "calibration": Positive, "images": Positive,
+        "calibration": Positive, "images": Positive, "size": Text | None, "batch": Positive | None,
+        "opset": Annotated[int, Interval(ge=17, le=23)], "preprocessing": Literal["inside", "outside"],
+        "layout": Literal["nchw", "nhwc"], "input": Literal["uint8", "float32"] | None,
         **{f"{group}.{key}": kind for group in ("tolerance", "tolerance_int8") for key, kind in _TOLERANCE.items()},
     },
     "demo": {

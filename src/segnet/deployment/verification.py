@@ -68,7 +68,8 @@ def compare(
     chosen = list(pairs(data, "val", count))
     module = module.cpu().eval()
     rows = []
-    for size in sizes(*module.image_size):
+    one = exported.form.size if not exported.form.outside else None
+    for size in [one] if one else sizes(*module.image_size):
         counts = {"checkpoint": Counts(len(module.classes)), "exported": Counts(len(module.classes))}
         greatest, equal, pixels = 0.0, 0, 0
         for pair in chosen:

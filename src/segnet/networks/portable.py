@@ -1,11 +1,11 @@
 """The pooling and unpooling of exported networks: operators that every runtime on a device has.
 
 ONNX's MaxUnpool and ScatterND are what these lack (TensorRT, LiteRT and ExecuTorch have no unpooling, OpenVINO's
-scatter is slow). So the encoder hands the decoder three masks a window instead of indices, float zeros and ones: whether
-the maximum is in the upper row, and whether it is on the left of the upper and of the lower row. Slices with a step of
-two, maxima and differences make them; products and a pixel shuffle put the values back. The result equals that of
-`segnet.networks.pooling`, ties included: the upper row and the left column win, which is the first maximum in row-major
-order.
+scatter is slow). So the encoder hands the decoder three masks a window instead of indices, float zeros and ones:
+whether the maximum is in the upper row, and whether it is on the left of the upper and of the lower row. Slices with a
+step of two, maxima and differences make them; products and a pixel shuffle put the values back. The result equals that
+of `segnet.networks.pooling`, ties included: the upper row and the left column win, which is the first maximum in
+row-major order.
 """
 
 import torch

@@ -50,6 +50,9 @@ BetweenZeroAndOne = Annotated[float, Interval(gt=0, lt=1)]
 ImageSize = Annotated[Side | tuple[Side, Side], "one side or [height,width], at least 32 pixels each"]
 Color = tuple[Level, Level, Level]
 Colors = Sequence[Color]
+HeightWidth = Annotated[
+    Annotated[str, Field(pattern=r"^\d+x\d+$")] | None, "<height>x<width>, such as 480x480, or null"
+]
 Rgb = tuple[float, float, float]
 
 Epochs = Annotated[int, Ge(-1)]
@@ -79,7 +82,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "export": {
         "ckpt_path": PathText, "format": Literal["onnx", "pt2"], "quantize": Literal["int8"] | None,
-        "calibration": Positive, "images": Positive, "size": Text | None, "batch": Positive | None,
+        "calibration": Positive, "images": Positive, "size": HeightWidth, "batch": Positive | None,
         "opset": Annotated[int, Interval(ge=17, le=23)], "preprocessing": Literal["inside", "outside"],
         "layout": Literal["nchw", "nhwc"], "input": Literal["uint8", "float32"] | None,
         **{f"{group}.{key}": kind for group in ("tolerance", "tolerance_int8") for key, kind in _TOLERANCE.items()},

@@ -52,6 +52,8 @@ class Format:
 
 FORMATS = {
     "onnx": Format(".onnx", "onnx_format", "export", None, quantizes=True),
+    "openvino": Format(".xml", "openvino_format", "openvino", quantizes=True, beside=".bin"),
+    "executorch": Format(".pte", "executorch_format", "executorch", fixed=True),
     "pt2": Format(".pt2", "pt2_format", "export", "can run any code when it is opened"),
 }
 SUFFIXES = {format_.suffix: format_ for format_ in FORMATS.values()}

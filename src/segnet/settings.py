@@ -63,6 +63,7 @@ _TRAIN: dict[str, Any] = {
     "trainer.max_epochs": Epochs, "trainer.limit_train_batches": Batches, "trainer.limit_val_batches": Batches,
     "trainer.check_val_every_n_epoch": Positive | None,
 }  # fmt: skip
+TOLERANCES = ("tolerance", "tolerance_float16", "tolerance_int8")
 _TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative}
 
 # Of each command beside `output_dir`, `seed` and `trust`, which all share; groups that make objects are not among them.
@@ -81,11 +82,12 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "mc_samples": Count, "precision": Precision, "device": Device,
     },
     "export": {
-        "ckpt_path": PathText, "format": Literal["onnx", "pt2"], "quantize": Literal["int8"] | None,
+        "ckpt_path": PathText, "format": Literal["onnx", "openvino", "executorch", "litert", "pt2"],
+        "quantize": Literal["int8"] | None,
         "calibration": Positive, "images": Positive, "size": HeightWidth, "batch": Positive | None,
         "opset": Annotated[int, Interval(ge=17, le=23)], "preprocessing": Literal["inside", "outside"],
         "layout": Literal["nchw", "nhwc"], "input": Literal["uint8", "float32"] | None,
-        **{f"{group}.{key}": kind for group in ("tolerance", "tolerance_int8") for key, kind in _TOLERANCE.items()},
+        **{f"{group}.{key}": kind for group in TOLERANCES for key, kind in _TOLERANCE.items()},
     },
     "demo": {
         "ckpt_path": PathText, "host": Text, "port": Annotated[int, Interval(ge=1, le=65535)],

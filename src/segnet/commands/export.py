@@ -48,10 +48,10 @@ def run(cfg: DictConfig) -> None:
         metadata = verification.metadata(module, Path(cfg.ckpt_path))
         exported_model.write(module, plain if cfg.quantize else draft, metadata, form, cfg.opset)
         if cfg.quantize:
-            pairs = verification.pairs(data, "train", cfg.calibration)
-            exported_model.quantize(module, plain, draft, form, (image for image, _ in pairs))
+            images = verification.calibration(data, module, form, cfg.calibration)
+            exported_model.quantize(module, plain, draft, form, images)
         found = verification.compare(module, exported_model.ExportedModel(draft, trusted=True), data, cfg.images)
-        verification.check(found, cfg.tolerance_int8 if cfg.quantize else cfg.tolerance)
+        verification.check(found, cfg[request.tolerance(cfg, kind)])
         (folder / "verification.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         for file in sorted(draft.parent.iterdir()):  # what belongs together; of most formats one file
             file.rename(folder / file.name)

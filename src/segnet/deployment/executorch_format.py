@@ -22,11 +22,11 @@ def write(module: SegmentationModule, form: Form, path: Path, metadata: str, ops
 
 
 def _lower(exported: torch.export.ExportedProgram, path: Path, metadata: str) -> None:
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-
     text = torch.frombuffer(bytearray(metadata.encode()), dtype=torch.uint8)
     with quiet():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
         edge = to_edge_transform_and_lower(
             exported, partitioner=[XnnpackPartitioner()], constant_methods={METHOD: text}
         )
@@ -35,7 +35,8 @@ def _lower(exported: torch.export.ExportedProgram, path: Path, metadata: str) ->
 
 def open_model(path: Path, device: str, trusted: bool, precision: str) -> tuple[Run, str]:
     """What runs a file that is trusted, and its metadata."""
-    from executorch.runtime import Runtime
+    with quiet():
+        from executorch.runtime import Runtime
 
     program = Runtime.get().load_program(path)
     metadata = bytes(program.load_method(METHOD).execute([])[0].numpy()).decode()

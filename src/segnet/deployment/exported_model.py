@@ -110,6 +110,12 @@ class ExportedModel:
         self.image_size = (height, width)
         self.on_crops, self.scale = self.metadata.get("crop") is not None, scale
 
+    @property
+    def bytes(self) -> int:
+        """Of the file, and of the one that belongs to it."""
+        kind = SUFFIXES[self.path.suffix]
+        return sum(self.path.with_suffix(s).stat().st_size for s in (kind.suffix, kind.beside) if s)
+
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 RGB (N, 3, H, W) to float32 probabilities (N, C, H, W)."""
         found = [

@@ -33,6 +33,7 @@ class Format:
         danger: what opening a stranger's file may do; None where files are checked and run within bounds.
         fixed: it has one size, and one number of images at a time.
         quantizes: to int8.
+        half: weights are stored in float16.
         beside: suffix of a second file that belongs to it.
     """
 
@@ -42,6 +43,7 @@ class Format:
     danger: str | None = UNBOUNDED
     fixed: bool = False
     quantizes: bool = False
+    half: bool = False
     beside: str | None = None
 
     @property
@@ -52,8 +54,9 @@ class Format:
 
 FORMATS = {
     "onnx": Format(".onnx", "onnx_format", "export", None, quantizes=True),
-    "openvino": Format(".xml", "openvino_format", "openvino", quantizes=True, beside=".bin"),
+    "openvino": Format(".xml", "openvino_format", "openvino", quantizes=True, half=True, beside=".bin"),
     "executorch": Format(".pte", "executorch_format", "executorch", fixed=True),
+    "litert": Format(".tflite", "litert_format", "litert", fixed=True),
     "pt2": Format(".pt2", "pt2_format", "export", "can run any code when it is opened"),
 }
 SUFFIXES = {format_.suffix: format_ for format_ in FORMATS.values()}

@@ -28,8 +28,10 @@ def write(module: SegmentationModule, form: Form, path: Path, metadata: str, ops
 
 def quantize(path: Path, target: Path, images: Iterable[NDArray[np.generic]]) -> None:
     """Quantise the convolutions but the first and the last; nothing that compares pooled values, which stay exact."""
-    import nncf
     import openvino
+
+    with quiet():
+        import nncf
 
     model = openvino.Core().read_model(path)
     nodes = model.get_ordered_ops()
@@ -54,7 +56,11 @@ def open_model(path: Path, device: str, trusted: bool, precision: str) -> tuple[
     model = core.read_model(path)
     metadata = str(model.get_rt_info([KEY]).astype(str))
     kind = "bf16" if precision == "bf16-mixed" else "f32"
-    options = {"INFERENCE_PRECISION_HINT": kind, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    options = {
+        "INFERENCE_PRECISION_HINT": kind,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
     compiled = core.compile_model(model, "CPU", options)
 
     def run(images: Tensor, shape: tuple[int, ...]) -> Tensor:

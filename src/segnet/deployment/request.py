@@ -40,3 +40,8 @@ def of_network(form: Form, kind: Format, image_size: tuple[int, int]) -> Form:
     """The form for a network that computes at ``image_size``."""
     size = image_size if form.outside or (kind.fixed and form.size is None) else form.size
     return replace(form, size=size, batch=form.batch or (1 if kind.fixed else None))
+
+
+def tolerance(cfg: DictConfig, kind: Format) -> str:
+    """The key of the tolerance that holds."""
+    return "tolerance_int8" if cfg.quantize else "tolerance_float16" if kind.half else "tolerance"

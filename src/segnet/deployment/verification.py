@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from segnet import environment
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.images import resize_pair
 from segnet.deployment.exported_model import ExportedModel
+from segnet.deployment.form import Form
 from segnet.errors import UserError
 from segnet.networks.segnet import SMALLEST
 from segnet.training.metrics import Counts, scores
@@ -48,6 +50,15 @@ def pairs(data: SegmentationDataModule, split: str, count: int) -> Iterator[Pair
     indices = data.indices[split]
     for i in np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int):
         yield data.example(indices[i])
+
+
+def calibration(
+    data: SegmentationDataModule, module: SegmentationModule, form: Form, count: int
+) -> Iterator[NDArray[np.uint8]]:
+    """``count`` training images; for a file of any size at those of the verification in turn, which are as sharp."""
+    turn = cycle([module.image_size] if form.size else sizes(*module.image_size))
+    for (image, mask), size in zip(pairs(data, "train", count), turn, strict=False):
+        yield resize_pair(image, mask, size)[0]
 
 
 def sizes(height: int, width: int) -> list[tuple[int, int]]:
@@ -100,7 +111,7 @@ def compare(
         "iou": max((abs(a - b) for a, b in known), default=0.0),  # type: ignore[operator]
         "sizes": rows,
         "images": len(chosen),
-        "bytes": exported.path.stat().st_size,
+        "bytes": exported.bytes,
         "milliseconds_checkpoint": _latency(lambda: module(batch)),
         "milliseconds_exported": _latency(lambda: exported(batch)),
         "hardware": environment.hardware(torch.device("cpu")),

@@ -32,7 +32,7 @@ def run(cfg: DictConfig) -> None:
     precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision
     torch.manual_seed(cfg.seed)
     predictor = Predictor(
-        load_model(str(cfg.ckpt_path), device, cfg.trust), precision, cfg.tile, cfg.overlap,
+        load_model(str(cfg.ckpt_path), device, cfg.trust, precision), precision, cfg.tile, cfg.overlap,
         mc_samples=cfg.mc_samples, batch_size=cfg.batch_size,
     )  # fmt: skip
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the folder is removed

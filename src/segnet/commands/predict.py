@@ -25,9 +25,10 @@ def run(cfg: DictConfig) -> None:
         raise UserError(f"output_dir={cfg.output_dir}: holds the images of input={cfg.input}; choose another folder")
     device = environment.device_of(cfg.device)
     torch.manual_seed(cfg.seed)  # of the Monte-Carlo samples
+    precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision
     predictor = Predictor(
-        load_model(str(cfg.ckpt_path), device, cfg.trust),
-        environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision,
+        load_model(str(cfg.ckpt_path), device, cfg.trust, precision),
+        precision,
         cfg.tile,
         cfg.overlap,
         cfg.flips,

@@ -41,6 +41,7 @@ TRAIN = {
     "data.root": "path", "data.missing_mask": "choice",
     "data.images": ("[a]", "{a:1}", "''", "true"), "data.masks": ("{a:1}", "''", "true"),  # null is found by data=folder
     "data.defect_free": ("[a]", "{a:1}", "true"), "data.mask": "object", "data.mask.above": ("abc", "[1]", "true", "nan"),
+    "data.kinds": ("[a]", "{a:1}", "true", "''", "'('"), "data.parts": ("[a]", "{a:1}", "5", "''", "'(?P<a>'"), "data.split.group": ("'['",),
     "data.classes": ("5", "{a:1}", "''", "[a,b]"), "data.num_classes": "positive", "data.colors": ("5", "abc", "[[1,2]]", "[[a,b,c]]"),
     "data.split": "object", "data.split.train": "share", "data.split.val": "share", "data.split.test": "share",
     "data.image_size": (*NO_NUMBER, "16", "-1", "31.5", "[32]", "[32,a]"), "data.batch_size": "positive",

@@ -17,7 +17,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from tqdm import tqdm
 
 from segnet import overrides, rules
-from segnet.command_line import flags_last
+from segnet.command_line import flags_last, texts_quoted
 from segnet.errors import UserError, explain
 from segnet.files import check_output
 from segnet.old_names import update_targets
@@ -63,7 +63,7 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes errors on, and `_fail` prints them in one line
-            sys.argv[1:] = flags_last(sys.argv[1:])
+            sys.argv[1:] = texts_quoted(flags_last(sys.argv[1:]))
             try:
                 overrides.check(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)(job)()

@@ -23,6 +23,8 @@ WITH_A_VALUE = (
     "--experimental-rerun",
 )
 
+TEXTS = ("target",)  # whose values, such as escape<=0.01, Hydra's grammar does not read
+
 
 def flags_last(words: Sequence[str]) -> list[str]:
     """A command line with its flags at the end: Hydra wants overrides side by side and refuses ``a=1 -m b=2``."""
@@ -55,6 +57,17 @@ def override(key: str, text: str) -> str:
             pass
     literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # no interpolation: OmegaConf's escape
     return f"{key}={QuotedString(literal, Quote.double).with_quotes()}"
+
+
+def texts_quoted(words: Sequence[str]) -> list[str]:
+    """A command line whose values of `TEXTS` are quoted for Hydra's grammar, unless they are already."""
+    return [_quoted(word) if word.lstrip("+").startswith(tuple(f"{key}=" for key in TEXTS)) else word for word in words]
+
+
+def _quoted(word: str) -> str:
+    key, _, value = word.partition("=")
+    single = [] if value[:1] in ("'", '"') else value.split(",")  # of a sweep each
+    return f"{key}={','.join(override(key, part).partition('=')[2] for part in single) or value}"
 
 
 def command_line(name: str, overrides: Sequence[str]) -> str:

@@ -1,6 +1,8 @@
 """Writing a file so that a kill leaves the old one or the new one, whole; where to write; rows of tables."""
 
 import os
+import signal
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +34,23 @@ def atomic_write(path: Path, shared: bool = False) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a full disk says no name by itself
         raise
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM (``kill``, a scheduler) unwind the block as Ctrl-C does, so that its scratch files are removed.
+
+    To be entered by the main thread; the process exits with 143.
+    """
+
+    def end(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def check_output(output_dir: str | Path, key: str, source: str | Path, name: str = "output_dir") -> None:

@@ -36,6 +36,7 @@ Parts = Literal["ceiling", "training", "loop", "index", "memory", "data", "infer
 Side = Annotated[int, Ge(32)]  # pixels; four or five poolings leave less of a smaller image
 Tile = Side | None
 Folds = Annotated[int, Interval(ge=2, le=26)]
+Reach = Annotated[float, Interval(ge=0, le=100)]  # pixels
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 Scale = Annotated[float, Interval(gt=0, le=10)]  # of the training size; memory grows with its square
 CropScale = Annotated[float, Interval(gt=0, le=4)]  # of the images that crops are cut from
@@ -75,6 +76,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "eval": {
         "ckpt_path": PathText, "split": Text, "mc_samples": Count, "own_size": bool, "worst": Count, "grid": Count,
+        "boundary.width": Annotated[float, Interval(gt=0, le=1)], "boundary.tolerance": Reach,
     },
     "predict": {
         "ckpt_path": PathText, "input": PathText, "overlay": bool, "probabilities": bool, "batch_size": Positive,
@@ -88,6 +90,10 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "opset": Annotated[int, Interval(ge=17, le=23)], "preprocessing": Literal["inside", "outside"],
         "layout": Literal["nchw", "nhwc"], "input": Literal["uint8", "float32"] | None,
         **{f"{group}.{key}": kind for group in TOLERANCES for key, kind in _TOLERANCE.items()},
+    },
+    "calibrate": {
+        "ckpt_path": PathText, "target": Text, "split": Text, "confirm": Text | None, "temperature": bool,
+        "worst": Count, "device": Device,
     },
     "demo": {
         "ckpt_path": PathText, "host": Text, "port": Annotated[int, Interval(ge=1, le=65535)],

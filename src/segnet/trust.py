@@ -106,8 +106,9 @@ PREPARE = {
 _PLACES = {"default_root_dir", "dirpath", "path", "save_dir"}
 _FOUND = {"data.mask", "data.split"}  # null in a record whose run was killed before its data was settled
 # Arguments that may be any text. Data are read below the root; the cache makes a folder of its own in cache_dir.
+_DATA = {"root", "cache_dir", "classes", "defect_free", "match", "kinds", "parts"}
 _FREE = {
-    "segnet.data.datamodule.SegmentationDataModule": {"root", "cache_dir", "classes", "defect_free", "match"},
+    "segnet.data.datamodule.SegmentationDataModule": _DATA,
     "segnet.data.splits.ByHash": {"group", "salt"},
     "segnet.training.module.SegmentationModule": {"classes"},
 }

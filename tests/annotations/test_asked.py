@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import shlex
+import subprocess
+import sys
 import time
 
 import cv2
@@ -13,7 +15,7 @@ import yaml
 from PIL import Image
 
 from annotations.writers import imported, sources
-from helpers import call_main
+from helpers import ROOT, call_main
 from segnet.data import description
 
 SQUARE = [1, 1, 7, 1, 7, 7, 1, 7]
@@ -62,7 +64,7 @@ def test_later_objects_lie_over_earlier_ones_and_are_counted(tmp_path, run):
     code, out, said = run(tmp_path / "in")
     assert code == 0, said
     assert np.array_equal(imported(out)["a"], filled(1, 4, 4, 9, 9, filled(2, 1, 1, 6, 6)))
-    assert "4 pixels in 1 images belonged to several classes" in said
+    assert "4 pixels in 1 image belonged to several classes" in said
     assert description.read(out).classes == ["background", "crack", "stain"]  # in the order of categories
 
 
@@ -106,12 +108,12 @@ def test_unlabelled_images_are_asked_about(tmp_path, run):
     coco(tmp_path / "in/x.json", [(1, "crack", SQUARE)], named("a.png", "b.png"), ["crack"])
     code, out, said = run(tmp_path / "in")
     assert (code, out.exists()) == (1, False)
-    assert "2 of 3 images have no label" in said
+    assert "2 of 3 images without a label" in said
     assert "unlabelled=empty" in said
     assert "unlabelled=skip" in said
     code, out, said = run(tmp_path / "in", "unlabelled=skip")
     assert (code, list(imported(out))) == (0, ["a"]), said
-    assert "2 images without a label are left out" in said
+    assert "2 images without a label left out" in said
     code, out, said = run(tmp_path / "in", "unlabelled=empty", out="empty")
     assert (code, [int(m.sum()) for m in imported(out).values()]) == (0, [36, 0, 0]), said
     code, out, said = run(tmp_path / "in/x.json", "unlabelled=skip", out="file")
@@ -168,7 +170,7 @@ def test_what_is_left_out_is_counted(tmp_path, run):
     code, out, said = run(tmp_path / "in", "boxes=skip")
     assert code == 0, said
     for words in (
-        "left out 1 objects with a box and no outline", "left out 1 object (", "whose image_id no image has",
+        "left out 1 object with a box and no outline", "left out 1 object (", "whose image_id no image has",
         "cover no pixel (no area, or outside of the image): 1 crack, 1 stain", "no object of unused",
     ):  # fmt: skip
         assert words in said
@@ -369,7 +371,7 @@ def test_lines_have_the_width_that_is_said_and_points_are_counted(tmp_path, run)
     assert code == 0, said
     y, x = np.mgrid[:10, :12] + 0.5
     assert np.array_equal(imported(out)["a"], (np.abs(y - 5) <= 1) | (np.hypot(x - 6, y - 2) <= 2))
-    assert "left out 1 points" in said
+    assert "left out 1 point without an area" in said
     code, out, said = run(tmp_path / "in", "line_width=0", out="none")
     assert (code, int(imported(out)["a"].sum())) == (0, int((np.hypot(x - 6, y - 2) <= 2).sum()))
 
@@ -640,3 +642,31 @@ def test_labels_that_are_no_names_of_classes_are_asked_about_in_a_form_to_paste(
     code, out, printed = run(tmp_path / "in", shlex.split(printed.strip().rpartition("name them: ")[2])[0])
     assert code == 0, printed
     assert description.read(out).classes == ["background", "a_b", "x_y"]
+
+
+def test_labels_that_differ_in_case_are_two_classes_and_told(tmp_path, run):
+    image(tmp_path / "in/a.png")
+    coco(tmp_path / "in/x.json", [(1, "Crack", SQUARE), (1, "crack", SQUARE)], categories=["Crack", "crack", "stain"])
+    code, out, said = run(tmp_path / "in")
+    assert (code, description.read(out).classes) == (0, ["background", "Crack", "crack", "stain"])
+    told = "the labels Crack and crack differ in case only and are classes of their own; "
+    (remedy,) = [line.removeprefix(told).split("'")[1] for line in said.splitlines() if line.startswith(told)]
+    code, out, said = run(tmp_path / "in", remedy, out="one")
+    assert (code, description.read(out).classes) == (0, ["background", "Crack", "stain"])
+    assert "differ in case" not in said
+
+
+def test_a_terminated_import_leaves_nothing(tmp_path):
+    for i in range(400):
+        image(tmp_path / f"in/{i:03d}.png", seed=i)
+    coco(tmp_path / "in/x.json", [(1, "crack", SQUARE)], named(*(f"{i:03d}.png" for i in range(400))), ["crack"])
+    given = [f"input={tmp_path / 'in'}", f"output={tmp_path / 'sets' / 'out'}", "unlabelled=empty"]
+    command = [sys.executable, str(ROOT / "src" / "import_labels.py"), *given, f"output_dir={tmp_path / 'run'}"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    end = time.monotonic() + 60
+    while not list(tmp_path.glob("sets/.out-*/data/masks/*.png")) and time.monotonic() < end:
+        time.sleep(0.002)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert not list((tmp_path / "sets").iterdir())

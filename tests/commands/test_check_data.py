@@ -1,6 +1,8 @@
 import itertools
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,10 +10,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from helpers import call_main
+from helpers import ROOT, call_main
 from segnet.cli import CONF_DIR
 from segnet.commands.choices import settle_data
 from segnet.configuration import instantiate
+from segnet.reports.audit_report import summary
 from segnet.reports.duplicates import difference_hash
 from segnet.reports.mask_values import guess
 
@@ -160,7 +163,7 @@ def test_what_is_read_file_by_file_is_told(run_main, root, tmp_path, caplog):
         "images with bits (data.bits) differ, and each file is read by its own: 8: 9 files (such as "
         "images/test/test0.png); 10: 1 file (images/train/train5.png); 12: 2 files (such as images/train/train3.png)",
     ]
-    assert [record.message for record in caplog.records] == [f"data.root={root}: {'; '.join(lines)}"]  # one line
+    assert not caplog.records  # once
     expected = sum(20 * (20 + i) for i in range(6)) / (6 * 60 * 80)
     assert report["class_shares"]["train"]["defect"] == pytest.approx(expected)
 
@@ -227,3 +230,42 @@ def test_every_data_set_takes_every_mask_encoding():
             assert getattr(found, "num_classes", 2) == 2
             alone = OmegaConf.create(OmegaConf.to_container(cfg.data))  # as a command may hand the section on
             assert instantiate(alone.mask, "data.mask") == found
+
+
+def test_what_many_files_share_is_one_line(run_main, root, tmp_path):
+    for path in (root / "masks").rglob("*.png"):
+        mask = np.asarray(Image.open(path)).copy()
+        mask[40:] = 3
+        Image.fromarray(mask).save(path)
+    code, _, report = examine(run_main, root, tmp_path)
+    assert code == 1
+    expected = "black and white is expected, but the mask holds [0, 3, 255]"
+    assert sum(expected in error for error in report["errors"]) == 12  # all of them are in the report
+    grouped = summary(report).splitlines()
+    (line,) = [line for line in grouped if expected in line]
+    assert line.startswith(f"error: {root}/masks/")
+    assert "(and 11 more alike, such as of " in line
+    assert sum(line.startswith("error: ") for line in grouped) < 5
+
+
+def test_lines_of_one_file_or_of_two_kinds_stay_apart():
+    found = ["/a b/0.png: holds 3", "/a b/1.png: holds 4", "class x does not occur in val", "/a b/2.png: holds 3"]
+    report = {"data": {}, "errors": found, "warnings": [], "images": {}, "empty_masks": {}, "sizes": {}}
+    said = summary(report | {"class_shares": {"train": {}}}).splitlines()
+    assert [line for line in said if line.startswith("error")] == [
+        "error: /a b/0.png: holds 3 (and 1 more alike, such as of /a b/2.png)", "error: /a b/1.png: holds 4",
+        "error: class x does not occur in val",
+    ]  # fmt: skip
+
+
+def test_lightning_is_not_imported(root, tmp_path):
+    """Its import takes as long as a small audit."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); from segnet.commands.check_data import main; main(); "
+        "assert not {'lightning', 'torchmetrics', 'matplotlib', 'albumentations'} & set(sys.modules)"
+    )
+    given = ["data=folder", f"data.root={root}", "data.images=images/*/*.png", "data.masks='masks/{parent}/{name}'"]
+    given += [*split_by_folder(), f"output_dir={tmp_path / 'o'}"]
+    done = subprocess.run([sys.executable, "-c", code, *given], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "recipe: optimizer=muon" in done.stdout

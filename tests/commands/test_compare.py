@@ -9,7 +9,7 @@ import pytest
 from matplotlib import image as reader
 
 from helpers import write_run
-from segnet.runs import comparison
+from segnet.runs import tables
 from segnet.runs.comparison import Run, bootstrap, find, iou, over_seeds, paired_bootstraps, short, table
 from segnet.visualization.figures import curves
 
@@ -149,7 +149,7 @@ def test_the_files_of_a_true_run_are_read(trained):
 
 def test_a_table_for_people_escapes_and_shortens():
     rows = [{"a": 0.123456, "b": "x|y"}, {"a": 123.4, "c": float("nan")}]
-    assert comparison.markdown(rows) == ("| a | b | c |\n| --- | --- | --- |\n| 0.1235 | x\\|y |  |\n| 123 |  | – |")
+    assert tables.markdown(rows) == ("| a | b | c |\n| --- | --- | --- |\n| 0.1235 | x\\|y |  |\n| 123 |  | – |")
 
 
 @pytest.mark.parametrize(

@@ -257,8 +257,9 @@ def test_iou_at_the_images_own_size_is_that_of_the_files_of_predict(run_main, ev
     for row, truth, mask in zip(table(tmp_path / "eval0" / "images.csv"), truths, masks, strict=True):
         assert row["iou_own_size"] == (f"{numpy_iou([truth], [mask], 2)[1]:.6f}" if (truth | mask).any() else "")
     without, _ = evaluate(trained, f"data.root={tmp_path / 'd'}", "split=all", "own_size=false")
-    kept = {k: v for k, v in found["metrics"].items() if "own_size" not in k}
+    kept = {k: v for k, v in found["metrics"].items() if k in without["metrics"]}
     assert without["metrics"] == kept
+    assert not any("own_size" in name or "escape_rate" in name for name in kept)
     assert "iou_own_size" not in table(tmp_path / "eval1" / "images.csv")[0]
 
 

@@ -188,6 +188,7 @@ def test_two_processes_equal_one_on_the_same_global_batch(tmp_path, cable, cache
         *(s for s in SMALL if s != "trainer=cpu"), f"hydra.searchpath=[file://{tmp_path}/conf]", "model=plain",
         f"data.root={cable}", f"data.cache_dir={cache}", "trainer.max_epochs=3", "model.optimizer.lr=0.5",
         "trainer.precision=32-true", "trainer.limit_train_batches=4",  # two processes leave out an odd image
+        "callbacks=objects", "monitor=val/object_recall@fa1",
     ]  # fmt: skip
     assert call_main("train", *given, "trainer=cpu", "data.batch_size=4", f"output_dir={tmp_path}/one") == 0
     ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.sync_batchnorm=false"]

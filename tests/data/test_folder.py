@@ -260,6 +260,14 @@ def test_crack_forest_is_asked_and_its_proposal_ignores_the_slips():
     assert "are ignored" in reasons[-1]
 
 
+def test_a_named_salt_divides_anew_and_that_is_told(tmp_path, capsys):
+    put(tmp_path)
+    describe(tmp_path)
+    split = settled(tmp_path, "+data.split.salt=b").split
+    assert (split._target_, split.train, split.salt) == ("segnet.data.splits.ByHash", 0.7, "b")
+    assert "but not its split by pattern, for data.split.salt divides all images anew" in capsys.readouterr().err
+
+
 def test_a_named_group_divides_anew_and_that_is_told(tmp_path, capsys):
     put(tmp_path)
     describe(tmp_path)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segnet.data import ByPattern, SegmentationDataModule, Threshold
 from segnet.data.pairs import Layout
 
 
@@ -86,11 +87,16 @@ def test_no_image_says_what_is_there(tmp_path):
     )
 
 
-def test_it_is_printed_in_one_line_without_control_characters(tmp_path, caplog):
+def test_it_is_told_once_in_one_line_without_control_characters_when_it_is_trained_on(tmp_path, caplog):
     put(tmp_path, "images/a.png", "masks/a.png")
     (tmp_path / "images" / "x\x1b[2J\n.heic").write_bytes(b"")
+    split = ByPattern(train="images/*", val="none/*", test="none/*")
+    data = SegmentationDataModule(tmp_path, "images/*", "masks/{stem}.png", Threshold(), ["defect"], 1, split)
     with caplog.at_level(logging.INFO):
-        layout(tmp_path).tell_passed_over()
+        data.setup()  # as a survey and an audit do, which say it themselves
+        assert not caplog.records
+        for stage in ("predict", "predict"):
+            data.setup(stage)
     (told,) = [record.message for record in caplog.records]
     assert told == f"data.root={tmp_path}: passed over 1 .heic file (images/x\\x1b[2J\\n.heic)"
 

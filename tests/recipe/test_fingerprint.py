@@ -9,7 +9,7 @@ import pytest
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.masks import Threshold, Values
 from segnet.data.splits import ByHash
-from segnet.recipe import fingerprint
+from segnet.recipe import survey
 
 SIZE = 64
 
@@ -66,7 +66,7 @@ def film(rng, i):
 
 
 def test_lines_are_as_wide_and_as_frequent_as_they_were_drawn(tmp_path):
-    seen = fingerprint.measure(written(tmp_path, lines))
+    seen = survey.measure(written(tmp_path, lines))
     assert (seen.height, seen.width, seen.one_size, seen.looked) == (SIZE, SIZE, True, 24)
     assert seen.empty == 0.5
     assert seen.shown == [1.0, 0.5]
@@ -81,7 +81,7 @@ def test_lines_are_as_wide_and_as_frequent_as_they_were_drawn(tmp_path):
 
 @pytest.mark.parametrize(("draw", "steady"), [(scene, True), (texture, False)])
 def test_orientation_means_something_where_classes_keep_their_place(tmp_path, draw, steady):
-    seen = fingerprint.measure(written(tmp_path, draw, classes=("background", "a", "b")))
+    seen = survey.measure(written(tmp_path, draw, classes=("background", "a", "b")))
     assert (seen.vertical > 1) == steady
     assert seen.horizontal < 0.7
     assert (seen.lying > 0.5) == steady  # a scene's borders run from left to right
@@ -90,23 +90,23 @@ def test_orientation_means_something_where_classes_keep_their_place(tmp_path, dr
 
 
 def test_frames_of_a_film_resemble_their_neighbours(tmp_path):
-    assert fingerprint.measure(written(tmp_path / "film", film, classes=("background", "a", "b"))).neighbours < 0.5
-    assert fingerprint.measure(written(tmp_path / "single", lines)).neighbours > 0.8
+    assert survey.measure(written(tmp_path / "film", film, classes=("background", "a", "b"))).neighbours < 0.5
+    assert survey.measure(written(tmp_path / "single", lines)).neighbours > 0.8
 
 
 def test_a_hundred_thousand_images_take_no_longer(tmp_path):
     data = written(tmp_path, lines)
-    seen = fingerprint.measure(data)
+    seen = survey.measure(data)
     data.pairs = [pair for pair in data.pairs for _ in range(4200)]
     data.indices["train"] = list(range(len(data.pairs)))
     start = time.process_time()
-    many = fingerprint.measure(data)
+    many = survey.measure(data)
     assert time.process_time() - start < 8
-    assert many.looked == fingerprint.IMAGES
+    assert many.looked == survey.IMAGES
     assert many.images["train"] == 100_800
     assert many.thickness[1] == seen.thickness[1]
 
 
 def test_few_large_images_are_looked_at(tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprint, "PIXELS", 3 * SIZE**2)
-    assert fingerprint.measure(written(tmp_path, lines)).looked == fingerprint.FEWEST
+    monkeypatch.setattr(survey, "PIXELS", 3 * SIZE**2)
+    assert survey.measure(written(tmp_path, lines)).looked == survey.FEWEST

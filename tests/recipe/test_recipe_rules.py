@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from segnet.errors import UserError
 from segnet.recipe import rules
-from segnet.recipe.budget import MOST, Budget, Speed
+from segnet.recipe.budget import MOST, Budget, Speed, Task
 from segnet.recipe.fingerprint import Fingerprint
 from segnet.recipe.plan import Case
 
@@ -138,3 +138,10 @@ def test_frames_are_told():
     told = [choice.reason for choice in rules.choose(Case(STREETS, Budget()))[0]]
     assert any("data.split.group" in reason for reason in told)
     assert not any("data.split.group" in choice.reason for choice in rules.choose(Case(TEXTURE, Budget()))[0])
+
+
+@pytest.mark.parametrize(("epochs", "validations"), [(40, 10), (23, 23), (143, 11), (26, 2), (1, 1), (7, 7)])
+def test_a_named_number_of_epochs_has_several_validations_the_last_at_its_end(epochs, validations):
+    task = Task((128, 128), (128, 128), False, 8, 100, 400)
+    length = Budget().length(TEXTURE, task, epochs)
+    assert (length.epochs, length.validations, length.every * length.validations) == (epochs, validations, epochs)

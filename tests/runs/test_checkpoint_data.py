@@ -123,6 +123,16 @@ def test_a_group_says_where_the_files_are_and_nothing_else():
     assert result == {"cache_dir": None, "root": "/f", "images": "images/*", "masks": "masks/{stem}.png"}
 
 
+def test_kinds_and_parts_are_the_training_s_unless_named_or_the_group_has_some():
+    one = TRAINED | {"classes": ["defect"], "num_classes": 1, "colors": None, "kinds": "k(.)", "parts": "p(.)"}
+    assert found("data=folder", "data.root=/f", trained=one)["kinds"] == "k(.)"
+    result = found("data.root=/f", "data.parts='q(.)'", trained=one)
+    assert (result["kinds"], result["parts"]) == ("k(.)", "q(.)")
+    result = found("data=magnetic_tile", "data.root=/f", trained=one)
+    assert (result["kinds"], result["parts"]) == ("MT_(\\w+?)/", "p(.)")
+    assert found("data.root=/f", "data.kinds=null", trained=one)["kinds"] is None
+
+
 def test_a_group_beside_named_settings():
     result = found(
         "data=folder", "data.root=/f", "data.image_size=200", "data/mask=values", "data.mask.ignore=[3]",

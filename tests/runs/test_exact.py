@@ -17,10 +17,10 @@ EPOCHS = 5
 # In one run: bfloat16, gradients of two batches together, averaged weights, Muon, a schedule per step, dropout, random
 # transforms, images drawn more than once in an epoch.
 EVERYTHING = (
-    "trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2", "callbacks=ema",
+    "trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2", "callbacks=[ema,objects]",
     "callbacks.ema.update_starting_at_step=2", "optimizer=muon", "model.optimizer.lr=0.01", "scheduler=onecycle",
     "model.net.dropout=0.5", "model.net.widths=[4,8,8,8,8]", "augment=flips", "data.positive_share=0.6",
-    "data.batch_size=3", "~callbacks.panels",
+    "data.batch_size=3", "~callbacks.panels", "monitor=val/object_recall@fa1",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from segnet.data.masks import IGNORE_INDEX
 from segnet.training.losses import (
     CrossEntropy,
+    DicePerImage,
     WeightedSum,
     dice,
     focal,
@@ -43,7 +44,7 @@ def test_multiclass_is_softmax_cross_entropy(weight):
 
 
 @pytest.mark.parametrize("num_classes", [1, 3])
-@pytest.mark.parametrize("make", [CrossEntropy, dice, focal, lovasz])
+@pytest.mark.parametrize("make", [CrossEntropy, DicePerImage, dice, focal, lovasz])
 def test_ignored_pixels_change_nothing(make, num_classes):
     logits, target = sample(num_classes, ignored=True)
     other = logits.detach().clone()
@@ -66,7 +67,7 @@ def focal_lovasz(num_classes):
     return WeightedSum([focal(num_classes, alpha=0.25), lovasz(num_classes)], [0.5, 2.0])
 
 
-EVERY = [CrossEntropy, dice, focal, lovasz, bce_dice, focal_lovasz]
+EVERY = [CrossEntropy, DicePerImage, dice, focal, lovasz, bce_dice, focal_lovasz]
 
 
 @pytest.mark.parametrize("num_classes", [1, 3])
@@ -115,11 +116,43 @@ def test_an_image_without_a_counted_pixel_changes_nothing(make, num_classes):
 
 
 @pytest.mark.parametrize("num_classes", [1, 3])
-@pytest.mark.parametrize("make", [CrossEntropy, dice, focal, lovasz])
+@pytest.mark.parametrize("make", [CrossEntropy, DicePerImage, dice, focal, lovasz])
 def test_a_perfect_prediction_costs_less_than_a_wrong_one(make, num_classes):
     _, target = sample(num_classes)
     right = F.one_hot(target, max(num_classes, 2)).permute(0, 3, 1, 2).float()[:, -num_classes:] * 20 - 10
     assert make(num_classes)(right, target) < 0.05 < make(num_classes)(-right, target)
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_dice_of_each_image_by_plain_loops(num_classes):
+    logits, target = sample(num_classes, ignored=True)
+    target[1][target[1] == 1] = 0  # an image without the class
+    x = logits.detach().double().numpy()
+    p = 1 / (1 + np.exp(-x)) if num_classes == 1 else np.exp(x) / np.exp(x).sum(1, keepdims=True)
+    lost = []
+    for image, mask in zip(p, target.numpy(), strict=True):
+        for channel, label in enumerate([1] if num_classes == 1 else range(num_classes)):
+            pairs = [
+                (image[channel][at], mask[at] == label) for at in np.ndindex(mask.shape) if mask[at] != IGNORE_INDEX
+            ]
+            hit = 2 * sum(value for value, shown in pairs if shown)
+            lost.append(1 - (hit + 0.42) / (sum(value + shown for value, shown in pairs) + 0.42))
+    assert DicePerImage(num_classes, smooth=0.01)(logits, target).item() == pytest.approx(np.mean(lost))
+
+
+def test_a_small_defect_that_is_missed_costs_as_much_as_a_large_one():
+    target = torch.zeros(2, 64, 64, dtype=torch.long)
+    target[0, :, 4:60], target[1, 30:34, 30:34] = 1, 1
+    found = torch.where(target == 1, 20.0, -20.0)[:, None]
+    missed = {i: found.clone().index_fill_(0, torch.tensor([i]), -20.0) for i in (0, 1)}
+    alike = {i: DicePerImage(1)(logits, target).item() for i, logits in missed.items()}
+    assert alike[1] > 0.75 * alike[0] > 0.3  # 16 pixels, of which the smoothing has 4
+    assert dice(1)(missed[1], target) < 0.01 < 0.5 < dice(1)(missed[0], target)  # over the batch
+    alarm = torch.full((1, 1, 64, 64), -20.0)
+    alarm[0, 0, :4, :4] = 20
+    empty = torch.zeros(1, 64, 64, dtype=torch.long)
+    assert dice(1)(alarm, empty) == 0
+    assert DicePerImage(1)(alarm, empty) > 0.5
 
 
 def by_class(logits, target):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segnet.annotations.records import Choices
-from segnet.data.listing import counted
+from segnet.data.listing import amount, counted
 from segnet.errors import UserError
 
 NO_FILE = "images that are named cannot be found below it"
@@ -36,12 +36,16 @@ def tell_boxes(boxes: Counter[str], choices: Choices) -> list[str]:
     """
     if boxes["error"]:
         raise UserError(
-            f"{boxes['error']} objects have a box and no outline, as for detection; boxes=fill takes the whole box as "
-            f"the object, boxes=skip leaves them out"
+            f"{amount(boxes['error'], 'object')} with a box and no outline, as for detection; "
+            f"boxes=fill takes the whole box as the object, boxes=skip leaves them out"
         )
-    told = [f"left out {boxes['skip']} objects with a box and no outline (boxes=skip)"] if boxes["skip"] else []
-    told += [f"{boxes['fill']} boxes without an outline are filled (boxes=fill)"] if boxes["fill"] else []
-    return told + ([f"left out {boxes['nothing']} objects with neither outline nor box"] if boxes["nothing"] else [])
+    told = (
+        [f"left out {amount(boxes['skip'], 'object')} with a box and no outline (boxes=skip)"] if boxes["skip"] else []
+    )
+    told += [f"filled {amount(boxes['fill'], 'box', 'boxes')} without an outline (boxes=fill)"] if boxes["fill"] else []
+    return told + (
+        [f"left out {amount(boxes['nothing'], 'object')} with neither outline nor box"] if boxes["nothing"] else []
+    )
 
 
 def ask_line_width(lines: Counter[str], choices: Choices) -> list[str]:
@@ -55,9 +59,9 @@ def ask_line_width(lines: Counter[str], choices: Choices) -> list[str]:
     if choices.line_width is None:
         name = next(name for name, count in lines.items() if count)
         raise UserError(
-            f"{lines.total()} objects are lines, such as in {name}, and lines have no width: line_width=<pixels> draws "
-            f"them so wide, such as line_width=3; line_width=0 leaves them out"
+            f"{amount(lines.total(), 'object')} drawn as a line, such as in {name}, and lines have no width: "
+            f"line_width=<pixels> draws them so wide, such as line_width=3; line_width=0 leaves them out"
         )
     if choices.line_width == 0:
-        return [f"left out {lines.total()} lines (line_width=0)"]
-    return [f"{lines.total()} lines are {choices.line_width:g} pixels wide"]
+        return [f"left out {amount(lines.total(), 'line')} (line_width=0)"]
+    return [f"drawn {choices.line_width:g} pixels wide: {amount(lines.total(), 'line')}"]

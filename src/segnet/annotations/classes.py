@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,6 +68,21 @@ def choose(source: Source, wanted: Wanted, ignore: Sequence[str]) -> Classes:
     index = {label: place for place, labels in enumerate(groups.values(), 1) for label in labels}
     zero = {label: 0 for label in ground if label not in index}
     return Classes(names, zero | dict.fromkeys(hidden, IGNORE_INDEX) | index)
+
+
+def told(classes: Classes, wanted: Wanted) -> list[str]:
+    """What is said of labels that differ in case only and may mean one class, unless their classes are named."""
+    groups = defaultdict[str, list[str]](list)
+    for name in classes.foreground:
+        groups[name.casefold()].append(name)
+    alike = [names for names in groups.values() if len(names) > 1]
+    if isinstance(wanted, Mapping) or not alike:
+        return []
+    pairs = (f"{names[0]}:[{','.join(json.dumps(n, ensure_ascii=False) for n in names)}]" for names in groups.values())
+    return [
+        f"the labels {'; '.join(' and '.join(names) for names in alike)} differ in case only and are classes of their "
+        f"own; 'classes={{{','.join(pairs)}}}' makes one of them"
+    ]
 
 
 def _groups(source: Source, there: Sequence[str], wanted: Wanted) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from segnet.annotations import raster
 from segnet.annotations.classes import Classes
 from segnet.annotations.records import Annotated, Object
 from segnet.data.decoding import header, turned
+from segnet.data.listing import amount
 from segnet.data.masks import IGNORE_INDEX
 from segnet.errors import UserError
 
@@ -90,8 +91,8 @@ def told(counts: Counts, classes: Classes) -> list[str]:
         said.append(f"objects that cover no pixel (no area, or outside of the image): {_tally(counts.empty)}")
     if counts.overlap:
         said.append(
-            f"{counts.overlap:,} pixels in {counts.overlapping} images belonged to several classes; the later object "
-            f"has them"
+            f"{counts.overlap:,} pixel{'s' * (counts.overlap != 1)} in {amount(counts.overlapping, 'image')} belonged "
+            f"to several classes; the later object has them"
         )
     return said
 

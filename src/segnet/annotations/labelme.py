@@ -17,7 +17,7 @@ from segnet.annotations.asked import ask_line_width, missing
 from segnet.annotations.coco import load
 from segnet.annotations.folder import Folder
 from segnet.annotations.records import Annotated, Choices, Object, Source, number, points
-from segnet.data.listing import counted
+from segnet.data.listing import amount, counted
 from segnet.errors import UserError
 
 LINES = ("line", "linestrip")
@@ -71,7 +71,7 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     if inside:
         told.append(f"{counted(inside, 'image')} taken out of the JSON file")
     if spots.total():
-        told.append(f"left out {spots.total()} points, which have no area")
+        told.append(f"left out {amount(spots.total(), 'point')} without an area")
     return Source(list(found.values()), list(labels), told)
 
 

@@ -20,6 +20,7 @@ from segnet.annotations.records import IGNORE, Annotated, Choices, Object, Sourc
 from segnet.annotations.stored import Kind, labels_of, read_values, size_of
 from segnet.data import listing
 from segnet.data.decoding import EXTENSIONS, LOSSY
+from segnet.data.listing import amount
 from segnet.errors import UserError
 
 OBJECT = "mask|object|obj|instance|inst"
@@ -105,7 +106,7 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     else:
         form = "one for an image"
         kind, labels = labels_of([mask.path for mask in found], choices, told)
-    told.append(f"{len(found)} masks, {form}, {kind.said}")
+    told.append(f"{amount(len(found), 'mask')}, {form}, {kind.said}")
     read_to = [
         Annotated(
             image, partial(_drawn, of[image], kind) if image in of else None,

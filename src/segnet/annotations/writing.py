@@ -17,6 +17,7 @@ from segnet.annotations.records import Annotated, Source
 from segnet.data import description
 from segnet.data.decoding import MAX_PIXELS, opened
 from segnet.data.description import Description, Division, MaskEncoding
+from segnet.data.listing import amount
 from segnet.data.masks import IGNORE_INDEX
 from segnet.data.splits import SPLITS, ByHash
 from segnet.errors import UserError
@@ -36,13 +37,14 @@ def unlabelled(source: Source, choice: Literal["error", "empty", "skip"], told: 
     bare = [image for image in source.images if image.objects is None]
     if bare and choice == "error":
         raise UserError(
-            f"{len(bare)} of {len(source.images)} images have no label, such as {bare[0].image}: unlabelled=empty "
-            f"takes them as free of defects (all background), unlabelled=skip leaves them out; or label them"
+            f"{len(bare)} of {amount(len(source.images), 'image')} without a label, such as {bare[0].image}: "
+            f"unlabelled=empty takes them as free of defects (all background), unlabelled=skip leaves them out; or "
+            f"label them"
         )
     if bare:
         told.append(
-            f"{len(bare)} images without a label "
-            + ("are all background (unlabelled=empty)" if choice == "empty" else "are left out (unlabelled=skip)")
+            f"{amount(len(bare), 'image')} without a label "
+            + ("taken as all background (unlabelled=empty)" if choice == "empty" else "left out (unlabelled=skip)")
         )
     images = [image for image in source.images if choice == "empty" or image.objects is not None]
     if not images:
@@ -143,7 +145,9 @@ def _renamed(relative: Sequence[PurePosixPath], files: Sequence[str]) -> list[st
     changed = [(r, f) for r, f in zip(relative, files, strict=True) if r.stem != PurePosixPath(f).stem]
     if not changed:
         return []
-    return [f"{len(changed)} images renamed, such as {changed[0][0]} to {changed[0][1]}; names.csv has all names"]
+    return [
+        f"{amount(len(changed), 'image')} renamed, such as {changed[0][0]} to {changed[0][1]}; names.csv has all names"
+    ]
 
 
 def _divide(
@@ -172,6 +176,6 @@ def _divide(
     for name, text in lines.items():
         (part / f"{name}.txt").write_text(text, encoding="utf-8", errors="surrogateescape")
     if rest := len(files) - sum(map(len, lists.values())):
-        told.append(f"{rest} images are in no split of the source, and in none here")
+        told.append(f"{amount(rest, 'image')} in no split of the source, and in none here")
     told.append("split as in the source: " + ", ".join(f"{len(lists[name])} {name}" for name in lines))
     return Division(by="list", **{name: f"{name}.txt" for name in lines})

@@ -76,9 +76,9 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
         start: when the command began, by `time.monotonic`.
     """
     from segnet.commands import timing
-    from segnet.commands.build import settle_size
+    from segnet.commands.sizes import settle_size
     from segnet.configuration import instantiate
-    from segnet.recipe import fingerprint, rules
+    from segnet.recipe import rules, survey
     from segnet.recipe.budget import Budget
     from segnet.recipe.plan import Case
     from segnet.recipe.record import Recipe
@@ -91,7 +91,7 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
     data.prepare_data()
     data.setup()
     data.require("train", "val")
-    seen = fingerprint.measure(data)
+    seen = survey.measure(data)
     gpu = timing.device_of(cfg).type == "cuda"
     case = Case(seen, Budget(gpu), named, gpu)
     choices, plan = rules.choose(case)

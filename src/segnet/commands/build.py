@@ -1,17 +1,18 @@
 """The objects of a training from its configuration."""
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
 
-from segnet import environment, rules, settings
-from segnet.configuration import instantiate, plain
+from segnet import environment
+from segnet.commands.sizes import settle_size
+from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
 from segnet.training import distillation
 from segnet.training.module import SegmentationModule
+from segnet.training.monitors import check_metric
 
 
 def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDataModule]:
@@ -28,7 +29,7 @@ def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDat
     module = instantiate(cfg.model, "model")
     for name, callback in cfg.callbacks.items():
         if callback.get("monitor") is not None:
-            module.check_metric(f"callbacks.{name}.monitor", callback.monitor)
+            check_metric(f"callbacks.{name}.monitor", callback.monitor, module.classes)
     keep = {key: cfg[key] for key in ("data", "model", "seed", "monitor", "mode")}
     module.config = OmegaConf.to_container(OmegaConf.create(keep), resolve=True)
     trainer = instantiate(cfg.trainer, "trainer")
@@ -41,15 +42,3 @@ def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDat
         f"precision: {trainer.precision} on {environment.hardware(trainer.strategy.root_device)}; run: {cfg.output_dir}"
     )
     return trainer, module, data
-
-
-def settle_size(data: DictConfig) -> None:
-    """With ``crop``, the size of the network's input is the crop's, unless the command line names another one.
-
-    That stays, and the data refuse it; a default, or what an experiment has, gives way.
-    """
-    chosen = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    named = any(override.lstrip("+").startswith("data.image_size=") for override in chosen)
-    if data.get("crop") is not None and not named:
-        rules.check("data.crop", plain(data.crop), settings.ImageSize | None)
-        data.image_size = data.crop

@@ -10,7 +10,7 @@ def run(cfg: DictConfig) -> None:
     """Write and print the comparison of ``runs``."""
     from pathlib import Path
 
-    from segnet.runs import comparison
+    from segnet.runs import comparison, paired, tables
     from segnet.visualization.figures import curves
 
     if type(cfg.resamples) is not int or cfg.resamples < 100:
@@ -26,12 +26,19 @@ def run(cfg: DictConfig) -> None:
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     rows = comparison.table(runs)
-    comparison.write_csv(folder / "runs.csv", rows)
-    parts = ["## Runs", comparison.markdown(rows)]
+    tables.write_csv(folder / "runs.csv", rows)
+    parts = ["## Runs", tables.markdown(rows)]
     if seeds := comparison.over_seeds(runs):
-        parts += ["## Over seeds, mean ± standard deviation", comparison.markdown(seeds)]
-    if paired := comparison.paired_bootstraps([reference, *others], cfg.resamples, cfg.seed):
-        parts += [f"## Is {reference.name} better? Test IoU, paired bootstrap", comparison.markdown(paired)]
+        parts += ["## Over seeds, mean ± standard deviation", tables.markdown(seeds)]
+    if drawn := comparison.paired_bootstraps([reference, *others], cfg.resamples, cfg.seed):
+        parts += [f"## Is {reference.name} better? Test IoU, paired bootstrap", tables.markdown(drawn)]
+    if decided := paired.paired_decisions([reference, *others]):
+        parts += [
+            f"## Does {reference.name} decide better? Differences of the test's rates",
+            tables.markdown(decided),
+        ]
+    if decided := paired.over_seeds([reference, *others], cfg.resamples, cfg.seed):
+        parts += ["## Its settings against others, over seeds", tables.markdown(decided)]
     text = "\n\n".join([*parts, "![curves](curves.png)"]) + "\n"
     (folder / "comparison.md").write_text(text, encoding="utf-8")
     curves({run.name: run.epochs for run in runs}).savefig(folder / "curves.png", dpi=110)

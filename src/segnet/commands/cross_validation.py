@@ -32,8 +32,8 @@ def run(cfg: DictConfig, changed_data: bool = False) -> float | None:
     Raises:
         Stopped: by a signal; the run can be resumed.
     """
-    from segnet.commands.build import settle_size
     from segnet.commands.fit import fit
+    from segnet.commands.sizes import settle_size
     from segnet.training.preemption import stopping
 
     _check(cfg)

@@ -25,13 +25,7 @@ def run(cfg: DictConfig) -> None:
     environment.keep_freed_memory()
     module = load_module(cfg.ckpt_path, cfg.trust)
     settings = checkpoint_data.settings(module.config, cfg)
-    for key in ("image_size", "crop", "scale"):
-        trained = module.config["data"].get(key)
-        if settings.get(key) != trained:
-            raise UserError(
-                f"data.{key}={settings[key]}: an exported model has that of the network's training, {trained}; "
-                f"leave it out"
-            )
+    checkpoint_data.check_sizes(settings, module.config["data"], "an exported model")
     data = instantiate(settings, "data")
     check_output(cfg.output_dir, "data.root", data.root)
     data.prepare_data()

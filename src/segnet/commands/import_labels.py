@@ -13,8 +13,9 @@ def run(cfg: DictConfig) -> None:
 
     from segnet.annotations import classes, finding, writing
     from segnet.annotations.records import Choices
+    from segnet.data.listing import amount
     from segnet.errors import printable
-    from segnet.files import check_output
+    from segnet.files import check_output, ending_on_sigterm
 
     given, out = Path(str(cfg.input)), Path(str(cfg.output))
     for key, folder in (("input", cfg.input), ("images", cfg.images)):
@@ -29,11 +30,12 @@ def run(cfg: DictConfig) -> None:
     )
     source, root, title = finding.read(given, Path(str(cfg.images)) if cfg.images else None, cfg.format, choices)
     chosen = classes.choose(source, wanted, ignore)
-    told = [title, *source.told]
+    told = [title, *source.told, *classes.told(chosen, wanted)]
     images = writing.unlabelled(source, cfg.unlabelled, told)
-    told += writing.write(images, root, out, chosen, title, cfg.drawn)
+    with ending_on_sigterm():  # the folder that is not yet whole goes with it, as on Ctrl-C
+        told += writing.write(images, root, out, chosen, title, cfg.drawn)
     told.append(f"classes: {', '.join(chosen.names)}")
-    told.append(f"{len(images)} images written to {out}")
+    told.append(f"{amount(len(images), 'image')} written to {out}")
     print("\n".join(map(printable, told)))
 
 

@@ -92,9 +92,9 @@ def train(folder: Path, overrides: Sequence[str], end: float, trusted: bool) -> 
 
 def results(folder: Path, names: Sequence[str]) -> str:
     """A table: one row a name, means over its finished seeds with their standard deviation."""
-    from segnet.runs import comparison
+    from segnet.runs import comparison, tables
 
-    rows: list[comparison.Row] = []
+    rows: list[tables.Row] = []
     for name in names:
         runs = comparison.find([str(folder / name)])
         first = runs[0].results
@@ -111,7 +111,7 @@ def results(folder: Path, names: Sequence[str]) -> str:
                 "precision": first["precision"],
             }
         )
-    return comparison.markdown(rows) + "\n"
+    return tables.markdown(rows) + "\n"
 
 
 main = command("reproduce")(run)

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from segnet import environment
 from segnet.benchmark.steps import Step, seconds_of
-from segnet.commands.build import settle_size
+from segnet.commands.sizes import settle_size
 from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import Samples, collate

@@ -1,5 +1,6 @@
 """Train: one network or one a fold, a new run or one to resume; the value that a sweep optimises comes back."""
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from segnet.runs import resume
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
 
+LESS_IS_BETTER = re.compile(r"(train|val)/loss|val/(escape@overkill|overkill@escape)0(\.\d+)?")
 SAFE_IN_SWEEPS = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # these start no second command line
 
 
@@ -40,6 +42,8 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     else:
         cfg = choices.complete(cfg)
     check(cfg)
+    if not resuming:
+        _check_modes(cfg)
     # Imported here, so that --help and errors of composition answer at once.
     from segnet.commands import cross_validation
     from segnet.commands.fit import fit
@@ -95,6 +99,15 @@ def switch(cfg: DictConfig) -> None:
     for name, callback in list(cfg.callbacks.items()):
         if str(callback._target_).rpartition(".")[2] in off:
             del cfg.callbacks[name]
+
+
+def _check_modes(cfg: DictConfig) -> None:
+    """Refuse to take the epoch with the greatest loss for the best; not of a run that has begun so."""
+    callbacks = {f"callbacks.{name}.": part for name, part in (cfg.callbacks or {}).items()}
+    for key, part in {"": cfg, **callbacks}.items():
+        monitor = str(part.get("monitor"))
+        if part.get("mode") == "max" and LESS_IS_BETTER.fullmatch(monitor):
+            raise UserError(f"{key}monitor={monitor} {key}mode=max: less is better; use {key}mode=min")
 
 
 def _check_length(cfg: DictConfig) -> None:

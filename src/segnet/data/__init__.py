@@ -1,9 +1,15 @@
-"""From files to batches: reading, splitting, decoding masks, caching."""
+"""From files to batches: reading, splitting, decoding masks, caching. Importing it does not import Lightning."""
 
-from segnet.data.datamodule import SegmentationDataModule
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from segnet.data.folds import ByFold
 from segnet.data.masks import IGNORE_INDEX, Palette, Threshold, Values
+from segnet.data.segmentation_data import SegmentationData
 from segnet.data.splits import ByHash, ByList, ByPattern
+
+if TYPE_CHECKING:
+    from segnet.data.datamodule import SegmentationDataModule
 
 __all__ = [
     "IGNORE_INDEX",
@@ -12,7 +18,14 @@ __all__ = [
     "ByList",
     "ByPattern",
     "Palette",
+    "SegmentationData",
     "SegmentationDataModule",
     "Threshold",
     "Values",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "SegmentationDataModule":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("segnet.data.datamodule").SegmentationDataModule

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from segnet.data import grouping
 from segnet.data.masks import check_classes
 from segnet.errors import UserError
 
@@ -15,6 +16,8 @@ def check(
     classes: Sequence[str],
     num_classes: int,
     colors: Sequence[Sequence[int]] | None,
+    kinds: str | None = None,
+    parts: str | None = None,
 ) -> None:
     """Refuse them; the arguments are those of `SegmentationDataModule`.
 
@@ -27,6 +30,8 @@ def check(
         raise UserError(f"data.num_workers={num_workers}: must be 'auto' or at least 0")
     if device_cache != "auto" and type(device_cache) is not bool:
         raise UserError(f"data.device_cache={device_cache}: must be 'auto', true or false")
+    for key, pattern in {"data.kinds": kinds, "data.parts": parts}.items():
+        grouping.check(key, pattern)
     check_classes(classes, num_classes, colors)
     if positive_share is not None and not 0 < positive_share < 1:
         raise UserError(f"data.positive_share={positive_share}: must lie between 0 and 1, or be null")

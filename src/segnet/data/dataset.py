@@ -10,16 +10,18 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from segnet.data import cache
 from segnet.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would look for updates online
 
@@ -152,7 +154,7 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         return np.concatenate([np.concatenate(turn)[:count] for turn, (_, count) in zip(turns, parts, strict=True)])
 
 
-def epoch_of(trainer: Trainer) -> int:
+def epoch_of(trainer: "Trainer") -> int:
     """The epoch that a run is in or about to begin: ``current_epoch`` is one behind when it is being resumed."""
     return int(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
 

@@ -161,8 +161,8 @@ def _describe(data: Data, found: Description) -> list[str]:
     if found.split is not None and _open(data.get("split")) and not _names(data.get("split")):
         data["split"] = division(found.split)
         took.append(f"split by {found.split.by}")
-    elif found.split is not None and _names(data.get("split")).keys() == {"group"}:
-        took.append(f"but not its split by {found.split.by}, for data.split.group divides all images anew")
+    elif found.split is not None and (named := _names(data.get("split"))):
+        took.append(f"but not its split by {found.split.by}, for data.split.{'/'.join(named)} divides all images anew")
     return took
 
 

@@ -81,11 +81,11 @@ def _bytes(file: Image.Image, path: Path | str, deep: bool, given: int | None = 
     out = np.empty((file.height, file.width, 3), np.uint8)
     rows = max(1, STRIP // file.width)
     for top in range(0, file.height, rows):  # Pillow's own copies are as large as what is converted
-        part = file.crop((0, top, file.width, min(top + rows, file.height)))
+        part = file if rows >= file.height else file.crop((0, top, file.width, min(top + rows, file.height)))
         if "transparency" in part.info:
             part = part.convert("RGBA")
         try:
-            out[top : top + rows] = np.asarray(part.convert("RGB"))
+            out[top : top + rows] = np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
         except ValueError as error:  # such as LAB
             raise unreadable(path, error) from error
     return out, 8

@@ -12,8 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from lightning.pytorch.utilities import rank_zero_info
-
+from segnet.data import telling
 from segnet.data.decoding import EXTENSIONS
 from segnet.errors import UserError, printable
 
@@ -70,7 +69,7 @@ def read(path: Path, known: Known) -> list[str]:
         else:
             found[image] = number
     if again:
-        rank_zero_info(printable(f"data.split: {len(again)} repeated line(s) count once: {again[0]}"))
+        telling.info(printable(f"data.split: {len(again)} repeated line(s) count once: {again[0]}"))
     return list(found)
 
 

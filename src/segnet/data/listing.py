@@ -38,9 +38,14 @@ def split_off(paths: Iterable[Path], root: Path, suffixes: Sequence[str] = EXTEN
     return found, [counted(names, f"{kind} file") for kind, names in sorted(others.items())]
 
 
+def amount(count: int, what: str, plural: str | None = None) -> str:
+    """Such as ``1 object`` and ``2 objects``."""
+    return f"{count} {what if count == 1 else plural or what + 's'}"
+
+
 def counted(names: Sequence[str], what: str) -> str:
     """Such as ``3 hidden files (such as images/._a.png)``."""
-    return f"{len(names)} {what}{'s' * (len(names) > 1)} ({'such as ' * (len(names) > 1)}{names[0]})"
+    return f"{amount(len(names), what)} ({'such as ' * (len(names) > 1)}{names[0]})"
 
 
 def neither(root: Path, patterns: Sequence[str], images: Sequence[str], masks: Sequence[Path]) -> list[str]:

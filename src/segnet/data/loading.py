@@ -3,11 +3,10 @@
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segnet.data import cache
@@ -17,8 +16,11 @@ from segnet.data.decoded import Decoded
 from segnet.data.native import Native
 from segnet.errors import UserError
 
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
-def ranks(trainer: Trainer | None) -> tuple[int, int]:
+
+def ranks(trainer: "Trainer | None") -> tuple[int, int]:
     """Rank of the process, and how many there are."""
     return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
@@ -32,7 +34,7 @@ def check_ranks(split: str, count: int, world: int) -> None:
         )
 
 
-def workers(wanted: int | Literal["auto"], trainer: Trainer | None, resident: bool, train: bool) -> int:
+def workers(wanted: int | Literal["auto"], trainer: "Trainer | None", resident: bool, train: bool) -> int:
     """How many loader processes ``data.num_workers`` means.
 
     ``auto`` is none on a CPU (the cache outruns the step), up to 8 beside a GPU, and at most 2 where the images are

@@ -96,12 +96,12 @@ def _colour(path: Path) -> NDArray[np.uint8] | None:
 
 
 def _colour_look(path: Path, raw: NDArray[np.uint8]) -> Look:
-    area = np.ones((3, 3), np.uint8)
-    greatest, least = (packed(np.asarray(edge(raw, area), np.uint8)) for edge in (cv2.dilate, cv2.erode))
+    edges = cv2.morphologyEx(raw, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))  # the greatest less the least
+    flat = cv2.inRange(edges, np.zeros(3), np.zeros(3)) > 0
     codes = packed(raw)
     colours, counts = counted(codes)
     found = Counter({_rgb(colour): int(n) for colour, n in zip(unpacked(colours), counts, strict=True)})
-    return Look(path, None, found, frozenset(map(_rgb, unpacked(counted(codes[greatest == least])[0]))))
+    return Look(path, None, found, frozenset(map(_rgb, unpacked(counted(codes[flat])[0]))))
 
 
 def _counts(raw: NDArray[np.generic]) -> Counter[int] | None:

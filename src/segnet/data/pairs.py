@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from numpy.typing import NDArray
 
 from segnet.data import cache, listing
@@ -17,7 +16,7 @@ from segnet.data.images import read_raw_mask, read_rgb, resize_pair
 from segnet.data.masks import IGNORE_INDEX, Encoding
 from segnet.data.patterns import MaskPattern, Masks, leads_out
 from segnet.data.splits import SPLITS, Split
-from segnet.errors import UserError, printable
+from segnet.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -178,12 +177,6 @@ class Layout:
         if twins := listing.shared(images, masks):
             told.append(f"several images with the same mask: {listing.counted(twins, 'group')}")
         return told
-
-    @rank_zero_only
-    def tell_passed_over(self) -> None:
-        """Print `passed_over` in one line."""
-        if told := self.passed_over():
-            rank_zero_info(printable(f"data.root={self.root}: {'; '.join(told)}"))
 
     def pair(self, image: str) -> Pair:
         """An image of `list_images` with its mask.

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from posixpath import basename, normpath, split, splitext
 from string import Formatter
 
+from segnet.data import grouping
 from segnet.data.decoding import EXTENSIONS
 from segnet.data.listing import is_hidden
 from segnet.errors import UserError
@@ -34,11 +35,7 @@ class MaskPattern:
     _found: dict[str, list[Path]] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.match is not None:
-            try:
-                re.compile(self.match)
-            except (re.error, TypeError) as error:
-                raise UserError(f"data.match={self.match!r}: no regular expression ({error}); correct it") from error
+        grouping.check("data.match", self.match)
         if isinstance(self.masks, Mapping) and ("" in self.masks or not self.masks):
             raise UserError(f"data.masks={shown(self.masks)}: must name what is replaced, such as {{images: masks}}")
 

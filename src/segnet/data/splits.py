@@ -4,13 +4,12 @@ Every split maps the images' paths (relative to the data root, posix) to ``{"tra
 """
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from segnet.data import list_files
+from segnet.data import grouping, list_files
 from segnet.errors import UserError
 from segnet.settings import Share, Text
 
@@ -119,6 +118,9 @@ class ByHash:
     group: Text | None = None
     salt: str = ""
 
+    def __post_init__(self) -> None:
+        grouping.check("data.split.group", self.group)
+
     def __call__(self, root: Path, images: Sequence[str]) -> Split:
         """Relative image paths by split."""
         shares = self._shares()
@@ -153,10 +155,9 @@ class ByHash:
         """
         if self.group is None:
             return image
-        match = re.search(self.group, image)
-        if match is None or match.group(1 if match.re.groups else 0) is None:
+        if (found := grouping.group(self.group, image)) is None:
             raise UserError(f"data.split.group={self.group!r} does not match {image!r}; correct the pattern")
-        return match.group(1 if match.re.groups else 0)
+        return found
 
 
 def draw(text: str, salt: str = "") -> float:

@@ -57,8 +57,10 @@ class OperatingPoint:
         maps = defect_maps(probabilities)
         above = [single > low for single, low in zip(maps, self.low, strict=True)]
         if self.fill_holes:
-            taken = np.sum(above, 0)
-            above = [part | (without_holes(part) & (taken == 0)) for part in above]
+            taken = np.any(above, 0)
+            for number, part in enumerate(above):  # a hole in two regions is filled once
+                filled = without_holes(part) & ~taken
+                above[number], taken = part | filled, taken | filled
         found = [regions(part) for part in above]
         return [(part, part.greatest(single)) for part, single in zip(found, maps, strict=True)]
 

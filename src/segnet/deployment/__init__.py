@@ -1,6 +1,17 @@
-"""From a checkpoint to predictions and exported models."""
+"""From a checkpoint to predictions and exported models. Importing it imports none of them."""
 
-from segnet.deployment.exported_model import ExportedModel
-from segnet.deployment.predictor import Prediction, Predictor
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segnet.deployment.exported_model import ExportedModel
+    from segnet.deployment.predictor import Prediction, Predictor
 
 __all__ = ["ExportedModel", "Prediction", "Predictor"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "exported_model" if name == "ExportedModel" else "predictor"
+    return getattr(import_module(f"segnet.deployment.{module}"), name)

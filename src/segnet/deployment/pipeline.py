@@ -1,6 +1,7 @@
 """Work beside the network: other threads read what comes next and write what is done, in order and within bounds."""
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -9,6 +10,8 @@ from typing import TypeVar
 
 import torch
 
+THREADS = min(16, os.cpu_count() or 1)  # that read and write images
+READ_AHEAD = 2**29  # bytes that images read ahead may take while they are decoded, or a single one
 ROOM = 2**30  # bytes of results that may wait to be written
 
 T = TypeVar("T")

@@ -1,7 +1,6 @@
 """What `predict.py` reads and writes: images and videos in, masks, overlays and a table out, batch by batch."""
 
 import csv
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,15 +19,15 @@ from segnet.data.images import read_rgb
 from segnet.deployment.inputs import check_outputs
 from segnet.deployment.inputs import find as find
 from segnet.deployment.measures import Row, areas, grey, score
+from segnet.deployment.pipeline import READ_AHEAD as READ_AHEAD
 from segnet.deployment.pipeline import ROOM, Task, ahead, threads
+from segnet.deployment.pipeline import THREADS as THREADS
 from segnet.deployment.predictor import Prediction, Predictor
 from segnet.deployment.video import is_video, predict_video
 from segnet.errors import UserError, printable
 from segnet.files import cells
 from segnet.visualization.overlays import overlay, palette, save
 
-THREADS = min(16, os.cpu_count() or 1)  # that read and write images
-READ_AHEAD = 2**29  # bytes that images read ahead may take while they are decoded, or a single one
 DRAWN = 5  # times an image's bytes: it, its overlay, mask, their encoding
 TOGETHER = 2**26  # pixels of a batch; larger images are predicted one by one
 

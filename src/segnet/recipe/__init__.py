@@ -2,23 +2,23 @@
 
 from collections.abc import Sequence
 
-from segnet.data.datamodule import SegmentationDataModule
-from segnet.recipe import fingerprint, rules
+from segnet.recipe import rules
 from segnet.recipe.budget import Budget
+from segnet.recipe.fingerprint import Fingerprint
 from segnet.recipe.plan import Case
 from segnet.recipe.record import Recipe
+from segnet.recipe.survey import Survey
 
-__all__ = ["Recipe", "propose"]
+__all__ = ["Recipe", "Survey", "propose"]
 
 
-def propose(data: SegmentationDataModule, given: Sequence[str] = (), gpu: bool = False) -> Recipe:
+def propose(seen: Fingerprint, given: Sequence[str] = (), gpu: bool = False) -> Recipe:
     """What ``train.py experiment=auto`` would choose without ``minutes``; nothing is trained.
 
     Args:
-        data: after its ``setup``, with training images.
+        seen: what the data are like, see `Survey`.
         given: overrides that describe the data, which `Recipe.command` repeats.
         gpu: whether a GPU is to train.
     """
-    seen = fingerprint.measure(data)
     choices, plan = rules.choose(Case(seen, Budget(gpu), gpu=gpu))
     return Recipe(seen, choices, plan, {}, given=given)

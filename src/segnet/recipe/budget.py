@@ -137,10 +137,11 @@ class Budget:
     def _fitted(self, data: Fingerprint, task: Task, epochs: int | None, seconds: float, speed: Speed) -> Length:
         """As many epochs as fit, of a part of the images where all of them take too long."""
         image = task.seen * speed.forward
-        own = image + data.decode  # once more, at the images' own size
+        own = image + data.decode  # once more, at the images' own size, of validation too
         cache = sum(data.images.values()) * data.decode / self.cores
         left = seconds - START - REPORT - cache
-        val, test = data.images["val"] * image, data.images["test"] * (image + own)
+        val = data.images["val"] * image
+        test = data.images["test"] * (image + own) + data.images["val"] * own
         validated = tested = None
         at_once = 1 if task.windows else task.batch
         if val + test > 0.3 * left:  # at most that share of the time
@@ -180,7 +181,10 @@ def _rhythm(epochs: int, count: int, given: bool) -> tuple[int, int]:
     Where the number of epochs is not given, it may become up to a twentieth smaller.
     """
     if given:
-        every = next(d for d in range(1, epochs + 1) if epochs % d == 0 and epochs // d <= count)
+        divisors = [d for d in range(1, epochs + 1) if epochs % d == 0]
+        every = next(d for d in divisors if epochs // d <= count)
+        if every == epochs and count > 1:  # such as a prime number: more of them, and not only the last
+            every = ([1, *divisors])[-2]
         return epochs, every
     validations = next(v for v in range(min(count, epochs), 0, -1) if epochs % v <= 0.05 * epochs)
     return epochs - epochs % validations, epochs // validations

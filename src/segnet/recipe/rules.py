@@ -200,7 +200,7 @@ def validation(case: Case, plan: Plan) -> Iterator[Choice]:
         batches = plan.length.tested
         yield Choice(f"trainer.limit_test_batches={batches}", "so many batches of the test images, likewise")
     if not plan.length.own_size:
-        yield Choice("own_size=false", "a second pass over the test images takes too long")
+        yield Choice("own_size=false", "a second pass over validation and test images takes too long")
 
 
 def end(case: Case, plan: Plan) -> Iterator[Choice]:

@@ -1,11 +1,14 @@
 """What a data audit leaves behind: report.json, a contact sheet, and lines for people."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from segnet.data.decoding import EXTENSIONS
 from segnet.data.splits import SPLITS
 from segnet.errors import printable
 from segnet.files import atomic_write
@@ -15,6 +18,8 @@ from segnet.visualization.overlays import save
 
 COLUMNS = 6
 RULE = 2  # pixels of white around a thumbnail
+_SUFFIX = f"({'|'.join(map(re.escape, EXTENSIONS))})"
+_FILE = re.compile(rf"^.*?{_SUFFIX}(?=: )|[^\s(]+{_SUFFIX}\b", re.IGNORECASE)  # names at the front may have spaces
 
 
 def write(folder: Path, findings: Findings, tiles: Sequence[Tile]) -> None:
@@ -48,9 +53,26 @@ def summary(findings: Findings) -> str:
         shares = "".join(f"{findings['class_shares'][split][name]:>10.3%}" for split in SPLITS)
         lines.append(f"{name:20s}{shares}")
     for kind in ("errors", "warnings"):
-        found = findings[kind]
-        lines += [f"{kind[:-1]}: {text}" for text in found[:20]]
-        lines += [f"… and {len(found) - 20} more {kind}, see report.json"] if len(found) > 20 else []
+        groups = list(_alike(findings[kind]))
+        lines += [f"{kind[:-1]}: {_of_all(group)}" for group in groups[:20]]
+        rest = sum(map(len, groups[20:]))
+        lines += [f"… and {rest} more {kind}, see report.json"] if rest else []
     return "\n".join(
         [*map(printable, lines), f"{len(findings['errors'])} errors, {len(findings['warnings'])} warnings"]
     )
+
+
+def _alike(texts: Iterable[str]) -> Iterable[list[str]]:
+    """Texts that say the same of different files, together; in the order of their first."""
+    groups = defaultdict[str, list[str]](list)
+    for text in texts:
+        groups[_FILE.sub("*", text)].append(text)
+    return groups.values()
+
+
+def _of_all(texts: Sequence[str]) -> str:
+    """One line for texts that say the same of different files."""
+    if len(texts) == 1:
+        return texts[0]
+    other = _FILE.search(texts[1])
+    return f"{texts[0]} (and {len(texts) - 1} more alike{f', such as of {other[0]}' if other else ''})"

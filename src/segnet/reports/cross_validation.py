@@ -18,6 +18,8 @@ from segnet.files import atomic_write
 from segnet.networks.segnet import count_parameters
 from segnet.recipe import record as recipe
 from segnet.reports import tested
+from segnet.reports.decided import decide
+from segnet.reports.decisions import section
 from segnet.reports.evaluation import write_images
 from segnet.reports.model_card import recipe_section, teacher_row
 from segnet.reports.out_of_fold import FOLDER, Judged, write_table
@@ -55,8 +57,12 @@ def write(
     write_table(folder / FOLDER / "images.csv", judged, module.classes)
     if data.indices["test"]:
         trainer.test(module, data.loader("test"), verbose=False)
-        own = tested.own_size(trainer, module, data, "test") if cfg.get("own_size", True) else None
-        found = tested.figures(module, "test", trainer, own)
+        own = None
+        if cfg.get("own_size", True):
+            own = decide(module, trainer.strategy.root_device, data, data.indices["test"])
+            results["decisions"] = {"test": own.described}
+        found = tested.figures(module, "test", trainer, own.confusions if own else None)
+        found |= own.metrics("test") if own else {}
         results["metrics"] |= {name: _known(value) for name, value in found.items()}
         write_images(folder / "images.csv", module, data, "test", own)
     else:
@@ -146,6 +152,9 @@ def card(results: Results, module: SegmentationModule, data: SegmentationDataMod
     metrics, folds, images = results["metrics"], results["folds"], results["images"]
     height, width = module.image_size
     nets = model["net"]["nets"]
+    size = f"{height} × {width}"
+    if data.plan:
+        size = f"whole images at scale {data.plan.scale:g}, by a sliding window of {size}"
     monitor = results["monitor"]
     rows = [
         [
@@ -174,7 +183,7 @@ def card(results: Results, module: SegmentationModule, data: SegmentationDataMod
 | size | {results["parameters"]:,} parameters, {results["parameters"] * 4 / 1e6:.3f} MB in float32 |
 | classes | {", ".join(module.classes)} |
 | checkpoint | `checkpoints/best.ckpt` (of the single networks: `fold0/checkpoints/best.ckpt`, …) |
-| input | {height} × {width} |
+| input | {size} |
 | data | {images["folds"]} images in folds; test: {test} |
 | time | {results["seconds"]:.0f} s of training, {results["epochs"]} epochs a fold at most |
 | hardware | {results["hardware"]}, precision {results["precision"]} |
@@ -200,7 +209,7 @@ with its mask at its own size; the pixels of all images are counted together. Th
 this is slightly optimistic too. It judges the single networks; to judge the ensemble, keep a test split apart.
 The predictions are in `{FOLDER}/`.
 {known}
-## One network for the device
+{section(results, ["test"])}## One network for the device
 
 A single network can learn from this ensemble, which knows all images of the folds: only a test split that was kept
 apart judges that network.

@@ -1,30 +1,32 @@
 """What may be wrong with a data set: values, classes, sizes, and images that are in two splits."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from segnet.data import division
-from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.listing import counted
+from segnet.data.segmentation_data import SegmentationData
 from segnet.data.splits import SPLITS
 from segnet.reports.duplicates import Twins
-from segnet.reports.looks import Seen, Tile, see
+from segnet.reports.looks import Observer, Seen, Tile, see
 from segnet.reports.mask_values import guess
 
 RARE = 0.001  # share of the training pixels below which a class is called rare
 Findings = dict[str, Any]
 
 
-def examine(data: SegmentationDataModule, near: int, contact: int = 0) -> tuple[Findings, list[Tile]]:
-    """Look at every file of the data set; plain containers, and ``contact`` thumbnails spread over the set.
+def examine(
+    data: SegmentationData, near: int, contact: int = 0, observers: Sequence[Observer] = ()
+) -> tuple[Findings, list[Tile]]:
+    """Look at every file of the data set, as the ``observers`` do; plain containers, and ``contact`` thumbnails.
 
     Errors are what would stop or mislead training: unreadable or unequal files, unknown mask values, a
     class that training never shows, the same image in training and in validation or test. All else is a warning.
     """
-    seen = see(data, contact)
+    seen = see(data, contact, observers)
     split_of = {i: name for name in SPLITS for i in data.indices[name]}
     errors, warnings = division.empty(data.indices)
     errors += seen.errors
@@ -59,7 +61,7 @@ def examine(data: SegmentationDataModule, near: int, contact: int = 0) -> tuple[
 
 
 def _tell_twins(
-    data: SegmentationDataModule, twins: Twins, split_of: dict[int, str], errors: list[str], warnings: list[str]
+    data: SegmentationData, twins: Twins, split_of: dict[int, str], errors: list[str], warnings: list[str]
 ) -> None:
     """An exact pair is an error where one is trained on; the others are warnings."""
 
@@ -81,7 +83,7 @@ def _tell_twins(
         )
 
 
-def _mixtures(data: SegmentationDataModule, seen: Seen) -> Iterator[str]:
+def _mixtures(data: SegmentationData, seen: Seen) -> Iterator[str]:
     """What is read file by file, and differs between files of one set; masks that hide what they should show."""
     found = ("masks of white", seen.white, _mask), ("images with bits (data.bits)", seen.bits, _name)
     for what, values, name in found:
@@ -93,7 +95,7 @@ def _mixtures(data: SegmentationDataModule, seen: Seen) -> Iterator[str]:
         yield f"{counted(hidden, 'mask')} without any class but the first, where other pixels are ignored"
 
 
-def _inverted(data: SegmentationDataModule, seen: Seen) -> Iterator[str]:
+def _inverted(data: SegmentationData, seen: Seen) -> Iterator[str]:
     """Binary masks that call more than half of most images defective: black and white may be exchanged."""
     masks = [i for i, pair in enumerate(data.pairs) if pair.mask is not None]
     inverted = [i for i in masks if seen.mostly[i]]
@@ -113,9 +115,7 @@ def _inverted(data: SegmentationDataModule, seen: Seen) -> Iterator[str]:
     )
 
 
-def _shares(
-    data: SegmentationDataModule, seen: Seen, errors: list[str], warnings: list[str]
-) -> dict[str, dict[str, float]]:
+def _shares(data: SegmentationData, seen: Seen, errors: list[str], warnings: list[str]) -> dict[str, dict[str, float]]:
     """Share of each class in the pixels of each split; missing and rare classes are reported."""
     names = ["background", *data.classes] if data.num_classes == 1 else data.classes
     shares: dict[str, dict[str, float]] = {}
@@ -132,9 +132,9 @@ def _shares(
     return shares
 
 
-def _name(data: SegmentationDataModule, index: int) -> str:
+def _name(data: SegmentationData, index: int) -> str:
     return data.pairs[index].image.relative_to(data.root).as_posix()
 
 
-def _mask(data: SegmentationDataModule, index: int) -> str:
+def _mask(data: SegmentationData, index: int) -> str:
     return str(data.pairs[index].mask).removeprefix(f"{data.root}/")

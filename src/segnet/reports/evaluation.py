@@ -16,7 +16,8 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.environment import surroundings
 from segnet.files import atomic_write, cells
 from segnet.networks.segnet import count_parameters
-from segnet.reports import intervals, tested
+from segnet.reports import decisions, intervals, tested
+from segnet.reports.decided import MOST, Decided, decide, known
 from segnet.runs.record import recorded
 from segnet.training.metrics import calibration, calibration_error, scores
 from segnet.training.module import SegmentationModule
@@ -29,14 +30,21 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
     """Write and print the report of ``cfg.split``, which the trainer has just tested; its IoU, nan without a defect."""
     folder = Path(cfg.output_dir)
     confusion, histogram = module.counts["test"]
-    own = tested.own_size(trainer, module, data, cfg.split) if cfg.own_size else None
-    metrics = tested.figures(module, cfg.split, trainer, own)
+    own = None
+    if cfg.own_size:
+        indices = [data.indices[cfg.split][index] for index, _ in module.image_counts.found]
+        device, bounds = trainer.strategy.root_device, cfg.boundary
+        own = decide(module, device, data, indices, folder / "objects.csv", bounds.width, bounds.tolerance)
+    matrices = own.confusions if own else None
+    metrics = tested.figures(module, cfg.split, trainer, matrices)
     error = metrics[f"{cfg.split}/calibration_error"] = calibration_error(histogram).item()
-    shown = {name: None if math.isnan(value) else value for name, value in sorted(metrics.items())}
-    limits = intervals.found(cfg.split, module, own)
+    shown = known(dict(sorted(metrics.items())))
+    limits = intervals.found(cfg.split, module, matrices)
+    decided = known(own.metrics(cfg.split)) if own else {}
     results = {
-        "metrics": shown,
+        "metrics": shown | decided,
         "intervals": limits,
+        "decisions": {cfg.split: own.described} if own else {},
         "checkpoint": str(cfg.ckpt_path),
         "images": len(module.image_counts.found),
         "image_size": list(data.image_size),
@@ -52,8 +60,8 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
     confusion_figure(confusion, module.classes).savefig(folder / "confusion.png", dpi=120)
     reliability_figure(calibration(histogram), error, module.classes).savefig(folder / "reliability.png", dpi=120)
     wrong = {index: int(matrix.sum() - matrix.trace()) for index, matrix in module.image_counts.found}
-    known = [(iou, index) for index, iou in image_ious(module) if not math.isnan(iou)]
-    ranked = sorted(known, key=lambda image: (image[0], -wrong[image[1]]))
+    defined = [(iou, index) for index, iou in image_ious(module) if not math.isnan(iou)]
+    ranked = sorted(defined, key=lambda image: (image[0], -wrong[image[1]]))
     table = palette(len(module.classes), data.colors)
     module.eval()  # without the dropout of Monte-Carlo samples
 
@@ -84,6 +92,9 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
                 f"but {ignored:.1%} of the pixels are ignored by data.mask={data.mask}: if they are the defect, "
                 f"as in masks of 0 and 255, set data/mask=threshold"
             )
+    print("\n".join(decisions.lines(cfg.split, decided, own.described) if own else [decisions.WITHOUT]))
+    if own and own.left_out:
+        print(f"objects.csv lists the {MOST} largest false alarms of an image; it leaves out {own.left_out}")
     print(f"written to {folder}")
     return metrics[f"{cfg.split}/iou"]
 
@@ -117,23 +128,26 @@ def write_images(
     module: SegmentationModule,
     data: SegmentationDataModule,
     split: str,
-    own: tested.Confusions | None,
+    own: Decided | None,
 ) -> None:
     """One row an image of the split: file, IoU, and its confusion matrix, so that runs can be compared in pairs.
 
-    With confusion matrices of `tested.own_size` the last column is the IoU at the image's own size.
+    Of images that were decided at their own size there follow the IoU there, whether truth and prediction show a
+    defect, the score and more, see `Decided.columns`.
     """
     files = [data.pairs[i].image.relative_to(data.root).as_posix() for i in data.indices[split]]
     size = max(len(module.classes), 2)
     header = ["file", "iou"] + [f"{i}>{j}" for i in range(size) for j in range(size)]
-    header += [] if own is None else ["iou_own_size"]
+    columns = own.columns() if own else {}
+    header += ["iou_own_size", *columns] if own else []
     with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(cells(header))
         for row, ((index, iou), (_, confusion)) in enumerate(
             zip(image_ious(module), module.image_counts.found, strict=True)
         ):
-            last = [] if own is None else [_cell(image_iou(torch.from_numpy(own[row]), module.classes))]
+            last = [] if own is None else [_cell(image_iou(torch.from_numpy(own.confusions[row]), module.classes))]
+            last += [column[row] for column in columns.values()]
             writer.writerow(cells([files[index], _cell(iou), *confusion.flatten().tolist(), *last]))
 
 

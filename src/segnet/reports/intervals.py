@@ -35,7 +35,7 @@ def of_validation(trainer: Trainer, module: SegmentationModule, data: Segmentati
 
     None of it where training has left some of these out.
     """
-    if trainer.limit_val_batches != 1.0:
+    if not validates_all(trainer):
         return {}
     size = max(len(module.classes), 2)
     was_training, matrices = module.training, []
@@ -47,6 +47,12 @@ def of_validation(trainer: Trainer, module: SegmentationModule, data: Segmentati
             matrices.append(confusion(mask, module.decided(tensor).byte().cpu().numpy(), size))
     module.train(was_training)
     return _some({"val/iou": matrices})
+
+
+def validates_all(trainer: Trainer) -> bool:
+    """Whether training uses all validation images: a share of 1.0 of them, and not 1 batch."""
+    limit = trainer.limit_val_batches
+    return isinstance(limit, float) and limit == 1
 
 
 def _some(sides: dict[str, Sequence[NDArray[np.int64]]]) -> Intervals:

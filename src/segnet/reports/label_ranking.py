@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.images import resize_pair
 from segnet.data.masks import IGNORE_INDEX
-from segnet.deployment.pipeline import ahead, threads
-from segnet.deployment.writer import READ_AHEAD, THREADS
+from segnet.data.segmentation_data import SegmentationData
+from segnet.deployment.pipeline import READ_AHEAD, THREADS, ahead, threads
 from segnet.errors import UserError
 from segnet.files import atomic_write, cells
 from segnet.reports.held_out import OutOfFold
@@ -59,7 +58,7 @@ class Ranking:
         return [one for one in self.suspects if one.score >= SURE]
 
 
-def rank(data: SegmentationDataModule, predictions: OutOfFold) -> Ranking:
+def rank(data: SegmentationData, predictions: OutOfFold) -> Ranking:
     """Compare every mask of the data set with its out-of-fold prediction."""
     names = [pair.image.relative_to(data.root).as_posix() for pair in data.pairs]
     known = [predictions.has(name) for name in names]
@@ -91,7 +90,7 @@ def rank(data: SegmentationDataModule, predictions: OutOfFold) -> Ranking:
 
 
 def _load(
-    data: SegmentationDataModule, predictions: OutOfFold, i: int
+    data: SegmentationData, predictions: OutOfFold, i: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
     pair = data.pairs[i]
     predicted, confidence = predictions.load(pair.image.relative_to(data.root).as_posix())
@@ -106,7 +105,7 @@ def _load(
     return truth, predicted, confidence
 
 
-def _first_is_background(data: SegmentationDataModule, looked_at: int = 50) -> bool:
+def _first_is_background(data: SegmentationData, looked_at: int = 50) -> bool:
     """Whether the first class has more of the pixels than any other, in images spread over the set."""
     pixels = np.zeros(256, np.int64)
     for i in np.unique(np.linspace(0, len(data.pairs) - 1, looked_at).astype(int)).tolist():
@@ -150,7 +149,7 @@ def _scored(judged: dict[int, Judgement]) -> list[Suspect]:
 
 
 def _exchanged(
-    data: SegmentationDataModule, predictions: OutOfFold, suspects: Sequence[Suspect], names: Sequence[str]
+    data: SegmentationData, predictions: OutOfFold, suspects: Sequence[Suspect], names: Sequence[str]
 ) -> list[Suspect]:
     """The suspects, those marked whose mask fits the prediction of another suspect, and the other way round."""
     chosen = [one for one in suspects if one.score >= SURE / 2][:COMPARED]
@@ -190,7 +189,7 @@ def _thumb(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(known, (THUMB, THUMB), interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
-def write(folder: Path, data: SegmentationDataModule, predictions: OutOfFold, ranking: Ranking, count: int) -> None:
+def write(folder: Path, data: SegmentationData, predictions: OutOfFold, ranking: Ranking, count: int) -> None:
     """``label_errors.csv``, and ``label_errors/`` with an image of each of the first ``count``, and all of these.
 
     It shows image, mask, prediction and their disagreement.
@@ -216,9 +215,7 @@ def write(folder: Path, data: SegmentationDataModule, predictions: OutOfFold, ra
         save(folder / "label_errors.jpg", grid(sheet))
 
 
-def _drawn(
-    data: SegmentationDataModule, predictions: OutOfFold, i: int, size: tuple[int, int] | None
-) -> NDArray[np.uint8]:
+def _drawn(data: SegmentationData, predictions: OutOfFold, i: int, size: tuple[int, int] | None) -> NDArray[np.uint8]:
     image, truth = data.pairs[i].load(data.mask, None)
     predicted, _ = predictions.load(data.pairs[i].image.relative_to(data.root).as_posix())
     scale = min(1.0, DRAWN / max(truth.shape))

@@ -1,24 +1,24 @@
 """What is seen of each image of a data set, and what is kept of all: files are decoded once, in blocks."""
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.decoding import header
 from segnet.data.images import read_image, resize_pair
 from segnet.data.masks import IGNORE_INDEX, WHITE
+from segnet.data.segmentation_data import SegmentationData
 from segnet.data.splits import SPLITS
-from segnet.deployment.pipeline import ahead, threads
-from segnet.deployment.writer import READ_AHEAD, THREADS
+from segnet.deployment.pipeline import READ_AHEAD, THREADS, ahead, threads
 from segnet.errors import UserError
 from segnet.reports.duplicates import Fingerprints, difference_hash, grey, thumbnail
 from segnet.reports.mask_values import Noting, ValueTable, guess
@@ -55,6 +55,18 @@ class Look:
     tile: Tile | None = None
 
 
+class Observer(Protocol):
+    """Who else wants to see some of the images and masks, so that none is decoded twice."""
+
+    def wants(self, index: int) -> bool:
+        """Whether it wants the image."""
+        ...
+
+    def see(self, index: int, image: NDArray[np.uint8], mask: NDArray[np.uint8], seconds: float) -> None:
+        """An image uint8 (H, W, 3), its mask uint8 (H, W), and how long reading took; any thread calls it."""
+        ...
+
+
 @dataclass
 class Seen:
     """What is kept of all images: arrays by their index, and sums."""
@@ -88,8 +100,10 @@ class Seen:
             self.prints.put(index, *look.fingerprint)
 
 
-def see(data: SegmentationDataModule, contact: int = 0) -> Seen:
+def see(data: SegmentationData, contact: int = 0, observers: Sequence[Observer] = ()) -> Seen:
     """Look at every file of the data set, and draw ``contact`` thumbnails spread over it.
+
+    What can be read is shown to the ``observers`` too.
 
     What is kept of an image is a third of a kilobyte.
     """
@@ -97,7 +111,8 @@ def see(data: SegmentationDataModule, contact: int = 0) -> Seen:
     seen = Seen(len(data.pairs), max(data.num_classes, 2))
     drawn = set(np.linspace(0, len(data.pairs) - 1, min(contact, len(data.pairs))).round().astype(int).tolist())
     with threads(THREADS) as pool:
-        tasks = ((peak_bytes(pair.image), partial(_look, data, i, i in drawn)) for i, pair in enumerate(data.pairs))
+        begun = partial(_look, data, observers)
+        tasks = ((peak_bytes(pair.image), partial(begun, i, i in drawn)) for i, pair in enumerate(data.pairs))
         looks = ahead(pool, tasks, 2 * THREADS, READ_AHEAD)
         for i, look in enumerate(tqdm(looks, "check", len(data.pairs), unit="image", leave=False, disable=None)):
             seen.put(i, look, [name for name, part in parts.items() if i in part])
@@ -113,16 +128,20 @@ def peak_bytes(path: Path) -> int:
     return 16 * height * width
 
 
-def _look(data: SegmentationDataModule, index: int, draw: bool) -> Look:
+def _look(data: SegmentationData, observers: Sequence[Observer], index: int, draw: bool) -> Look:
     pair, mask = data.pairs[index], Noting(data.mask)
     count = max(data.num_classes, 2)
     look = Look(np.zeros(count, np.int64))
     try:
+        start = time.thread_time()
         image, look.bits = read_image(pair.image, bits=pair.bits)
+        seconds = time.thread_time() - start
         look.size = [image.shape[1], image.shape[0]]
         levels = grey(image)
         look.fingerprint = hashlib.sha256(image.data).digest(), difference_hash(levels), thumbnail(levels)
+        start = time.thread_time()
         indices = pair.indices(mask, image.shape[:2])
+        seconds += time.thread_time() - start
         found = np.bincount(indices.ravel(), minlength=IGNORE_INDEX + 1)
         if found[count:IGNORE_INDEX].any():
             top = int(np.flatnonzero(found[:IGNORE_INDEX])[-1])
@@ -131,6 +150,9 @@ def _look(data: SegmentationDataModule, index: int, draw: bool) -> Look:
         if draw:
             table = palette(data.num_classes, data.colors)
             look.tile = overlay(*resize_pair(image, indices, (TILE, TILE)), table, data.num_classes == 1)
+        for observer in observers:
+            if observer.wants(index):
+                observer.see(index, image, indices, seconds)
     except (ValueError, OSError) as error:
         look.error = str(error) if "data/mask=" in str(error) else f"{error}{guess(mask.values)}"
     look.values = mask.values

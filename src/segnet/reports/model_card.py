@@ -6,6 +6,7 @@ import torch
 
 from segnet.command_line import command_line
 from segnet.data.datamodule import SegmentationDataModule
+from segnet.reports.decisions import section
 from segnet.reports.intervals import lines as lines_of
 from segnet.training.module import SegmentationModule
 
@@ -112,6 +113,7 @@ They are counted {counted}.
 
 The last column compares masks as `predict.py` writes them with the mask files, at the images' own size.
 
+{section(results, ["val", "test"])}
 ![training loss](train.png)
 ![validation loss](val.png)
 

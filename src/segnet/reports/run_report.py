@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from segnet.data.datamodule import SegmentationDataModule
+from segnet.data.folds import ByFold
 from segnet.environment import surroundings
 from segnet.files import atomic_write
 from segnet.networks.segnet import count_parameters
 from segnet.recipe import record as recipe
-from segnet.reports import intervals, tested
+from segnet.reports import decisions, intervals, tested
+from segnet.reports.decided import Decided, decide
 from segnet.reports.evaluation import sizes, write_images
 from segnet.reports.model_card import PHOTOS, card
 from segnet.runs.record import recorded
@@ -80,9 +83,9 @@ class RunReport(Callback):
         assert isinstance(pl_module, SegmentationModule)
         assert isinstance(data, SegmentationDataModule)
         done = bool(pl_module.image_counts.found)
-        own = None
-        if done and self.cfg.get("own_size", True):  # a resumed run may be older than this setting
-            own = tested.own_size(trainer, pl_module, data, "test")
+        own = {}
+        if self.cfg.get("own_size", True):  # a resumed run may be older than this setting
+            own = decided(trainer, pl_module, data)
         results = collect(trainer, pl_module, data, self.cfg, own)
         rows = epoch_rows(trainer)
         for stage in ("train", "val"):
@@ -91,7 +94,7 @@ class RunReport(Callback):
         panels = draw_panels(pl_module, data, "test" if done else "val", PHOTOS)
         for i, drawn in enumerate(panels):
             save(self.folder / "photo" / f"{i}.png", drawn)
-        write_images(self.folder / "images.csv", pl_module, data, "test", own)
+        write_images(self.folder / "images.csv", pl_module, data, "test", own.get("test"))
         (self.folder / "README.md").write_text(card(results, pl_module, data, len(panels)), encoding="utf-8")
         log_hyperparameters(trainer, results, self.cfg)
         with atomic_write(self.folder / "results.json") as part:  # last: it says that the run is finished
@@ -102,9 +105,24 @@ class RunReport(Callback):
             print(f"{name:17s} {'–' if value is None else f'{value:.4f}':6s}  {notes.get(name, '')}".rstrip())
         for line in intervals.lines(results):
             print(f"95 % interval of the IoU over images: {line}")
+        for split, found in own.items():
+            told = decisions.lines(split, results["metrics"], found.described)
+            print("\n".join(told) if split == "test" or not done else f"{split}: decisions are in the card")
         if not done:
             print("there was no test; the validation images chose the checkpoint, so their figures are optimistic")
         print(f"model card {self.folder / 'README.md'}\ndashboard  tensorboard --logdir logs")
+
+
+def decided(trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule) -> dict[str, Decided]:
+    """Decisions on the tested images and, by the same weights, on the validation images, if training used them all.
+
+    In a cross-validation the images of a fold are predicted out of fold instead.
+    """
+    chosen = {"test": [data.indices["test"][index] for index, _ in module.image_counts.found]}
+    if intervals.validates_all(trainer) and not isinstance(data.split, ByFold):
+        chosen["val"] = data.indices["val"]
+    device = trainer.strategy.root_device
+    return {split: decide(module, device, data, indices) for split, indices in chosen.items() if indices}
 
 
 def collect(
@@ -112,20 +130,24 @@ def collect(
     module: SegmentationModule,
     data: SegmentationDataModule,
     cfg: DictConfig,
-    own: tested.Confusions | None,
+    own: Mapping[str, Decided],
 ) -> dict[str, Any]:
     """Everything that results.json holds; without a test, no figure of one."""
     rows = epoch_rows(trainer)
-    metrics = tested.figures(module, "test", trainer, own) if module.image_counts.found else {}
+    matrices = own["test"].confusions if "test" in own else None
+    metrics = tested.figures(module, "test", trainer, matrices) if module.image_counts.found else {}
     checkpoint = trainer.checkpoint_callback
     best = best_row(rows, cfg.monitor, cfg.mode)
     metrics |= {k: float(v) for k, v in best.items() if k.startswith(("train/", "val/")) and v}
+    for split, part in own.items():
+        metrics |= part.metrics(split)
     seconds = [float(row["seconds"]) for row in rows]
     timed = seconds[1:] or seconds  # the first epoch warms up
     rates = sorted(float(row["images_per_second"]) for row in rows[1:] or rows)
     return {
         "metrics": {k: None if math.isnan(v) else v for k, v in sorted(metrics.items())},
-        "intervals": intervals.of_validation(trainer, module, data) | intervals.found("test", module, own),
+        "intervals": intervals.of_validation(trainer, module, data) | intervals.found("test", module, matrices),
+        "decisions": {split: part.described for split, part in own.items()},
         "monitor": cfg.monitor,
         "best_epoch": int(best["epoch"]) if best else None,
         "epochs": trainer.current_epoch,

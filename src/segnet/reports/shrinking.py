@@ -1,17 +1,14 @@
 """What becomes of small objects when large images are resized to the network's input."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segnet.data.datamodule import SegmentationDataModule
-from segnet.data.decoding import header
-from segnet.data.pairs import Pair
-from segnet.errors import UserError
+from segnet.data.masks import IGNORE_INDEX
+from segnet.data.segmentation_data import SegmentationData
 from segnet.networks.window import Size
 
 LARGER = 2.0  # times the network's input, from which on images count as much larger
@@ -56,25 +53,28 @@ def warning(sizes: Sequence[Size], widths: Sequence[float], input_size: Size) ->
     )
 
 
-def found(data: SegmentationDataModule) -> list[str]:
-    """The warning for a data set, from some of its training masks; nothing with ``data.crop``."""
-    pairs = [data.pairs[index] for index in data.indices["train"]]
-    if data.plan or not pairs:
-        return []
-    chosen = [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, LOOKED_AT).round().astype(int))]
-    with ThreadPoolExecutor(2) as pool:
-        seen = [look for look in pool.map(lambda pair: _look(data, pair), chosen) if look is not None]
-    told = warning([size for size, _ in seen], [least for _, least in seen if least is not None], data.image_size)
-    return [told] if told else []
+class Widths:
+    """The warning for a data set, from some of its training masks; none with ``data.crop``."""
 
+    def __init__(self, data: SegmentationData) -> None:
+        train = [] if data.plan else data.indices["train"]
+        places = np.unique(np.linspace(0, len(train) - 1, min(LOOKED_AT, len(train))).round().astype(int))
+        self._chosen = {train[place] for place in places}
+        self._input_size = data.image_size
+        self._seen: dict[int, tuple[Size, float | None]] = {}
 
-def _look(data: SegmentationDataModule, pair: Pair) -> tuple[Size, float | None] | None:
-    """Size of an image, and `width` of its mask, if it is large; None where it cannot be read, as the audit reports."""
-    try:
-        height, across, _ = header(pair.image)
-        if warning([(height, across)], [1.0], data.image_size) is None:  # not that large: its mask need not be read
-            return (height, across), None
-        mask = pair.indices(data.mask)
-    except (UserError, OSError):
-        return None
-    return (height, across), width((mask > 0) & (mask < 255))
+    def wants(self, index: int) -> bool:
+        """Whether the image is one of those looked at."""
+        return index in self._chosen
+
+    def see(self, index: int, image: NDArray[np.uint8], mask: NDArray[np.uint8], seconds: float) -> None:
+        """Look at an image of ``data.pairs``, uint8 (H, W, 3), and its mask, uint8 (H, W); see `looks.Observer`."""
+        size = mask.shape[0], mask.shape[1]
+        large = warning([size], [1.0], self._input_size) is not None
+        self._seen[index] = size, width((mask > 0) & (mask < IGNORE_INDEX)) if large else None
+
+    def warnings(self) -> list[str]:
+        """What all that it has seen tells."""
+        sizes, widths = [size for size, _ in self._seen.values()], [w for _, w in self._seen.values() if w is not None]
+        told = warning(sizes, widths, self._input_size)
+        return [told] if told else []

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segnet.data.cache import Pair as Arrays
-from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.decoding import header
 from segnet.data.masks import IGNORE_INDEX, Encoding
 from segnet.data.pairs import Pair
@@ -38,7 +37,7 @@ def figures(module: SegmentationModule, split: str, trainer: Trainer, own: Confu
         module: the tested one.
         split: its name, which the figures get.
         trainer: what has tested it.
-        own: confusion matrices of the images from `own_size`, or None.
+        own: confusion matrices of the images at their own size, or None.
     """
     logged = trainer.callback_metrics.items()
     found = {name.removeprefix("test/"): value.item() for name, value in logged if name.startswith("test/")}
@@ -64,22 +63,14 @@ def false_alarms(matrices: Sequence[Tensor]) -> dict[str, float]:
     }
 
 
-def own_size(trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule, split: str) -> Confusions:
-    """Confusion matrix (K, K) of every tested image: its mask file against the mask that ``predict.py`` writes.
-
-    Both have the image's own size; `IGNORE_INDEX` pixels count nowhere. As with the defaults of conf/predict.yaml, the
-    whole image goes through the network in float32, at the size that this was trained at.
-    """
-    size = max(len(module.classes), 2)
-    pairs = [data.pairs[data.indices[split][index]] for index, _ in module.image_counts.found]
-    found = predicted(module, trainer.strategy.root_device, pairs, data.mask)
-    return [confusion(mask, prediction.mask(), size) for mask, prediction in found]
-
-
 def predicted(
     module: SegmentationModule, device: torch.device, pairs: Iterable[Pair], encoding: Encoding
 ) -> Iterator[tuple[NDArray[np.uint8], Prediction]]:
-    """Mask (H, W) of class indices and prediction of each image, both at its own size, as `own_size` says."""
+    """Mask (H, W) of class indices and prediction of each image, both at its own size.
+
+    As with the defaults of conf/predict.yaml, the whole image goes through the network in float32, at the size that
+    this was trained at.
+    """
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")  # training and evaluation allow less
     try:

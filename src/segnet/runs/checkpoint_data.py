@@ -14,6 +14,7 @@ CHECKPOINT = "checkpoint"  # the option of the group ``data`` that names nothing
 FOLDER = "folder"  # the option whose settings are found
 # What a data group says: where the files are. How they are read is a matter of the network.
 WHERE = ("root", "images", "masks", "match", "missing_mask", "defect_free", "mask_drawn", "split", "prepare")
+NAMED = ("kinds", "parts")  # what it says of the images' names, if it does: the group's patterns fit its files
 
 
 def settings(trained: dict[str, Any], cfg: DictConfig, whole: bool = False) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def settings(trained: dict[str, Any], cfg: DictConfig, whole: bool = False) -> d
     data = {**deepcopy(trained["data"]), "cache_dir": None}
     if group != CHECKPOINT:
         data |= {key: given[key] for key in WHERE if key in given}
+        data |= {key: given[key] for key in NAMED if given.get(key) is not None}
     from segnet.data import description, folder  # torch comes with them
 
     if group == FOLDER and description.has(given["root"]):  # it says how its masks are encoded
@@ -62,6 +64,19 @@ def settings(trained: dict[str, Any], cfg: DictConfig, whole: bool = False) -> d
         _check_classes(list(cfg.data.classes), trained["model"]["classes"], f"data={group} has the classes")
     _check_classes(found["classes"], trained["model"]["classes"], "data.classes is")
     return found
+
+
+def check_sizes(found: dict[str, Any], trained: dict[str, Any], what: str) -> None:
+    """Refuse another size of the network's input than it was trained at: ``what`` is made at that one.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for key in ("image_size", "crop", "scale"):
+        if found.get(key) != trained.get(key):
+            raise UserError(
+                f"data.{key}={found[key]}: {what} has that of the network's training, {trained.get(key)}; leave it out"
+            )
 
 
 def _copy(source: dict[str, Any], target: dict[str, Any], path: Sequence[str]) -> None:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from segnet.errors import UserError
-from segnet.files import cells
 from segnet.old_names import update_targets
 from segnet.runs.record import configuration
+from segnet.runs.tables import Row
 
-Row = dict[str, Any]
+DECISIONS = ("test/escape_rate", "test/overkill_rate", "test/object_recall")
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,18 @@ class Run:
             return list(csv.DictReader(file))
 
     @cached_property
-    def images(self) -> dict[str, NDArray[np.int64]]:
-        """Confusion matrix, flat, of each test image by its file."""
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of images.csv: one a test image."""
         path = self.folder / "images.csv"
         if not path.is_file():
             path = self.folder / "pictures.csv"  # its name until version 0.1.0
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = list(csv.DictReader(file))
-        return {row["file"]: np.array([int(v) for k, v in row.items() if ">" in k]) for row in rows}
+            return list(csv.DictReader(file))
+
+    @cached_property
+    def images(self) -> dict[str, NDArray[np.int64]]:
+        """Confusion matrix, flat, of each test image by its file."""
+        return {row["file"]: np.array([int(v) for k, v in row.items() if ">" in k]) for row in self.rows}
 
     @property
     def monitor(self) -> str:
@@ -72,6 +76,11 @@ class Run:
         """A metric of the best checkpoint; NaN where it is unknown."""
         value = self.results["metrics"].get(name)
         return math.nan if value is None else float(value)
+
+    def with_interval(self, name: str) -> str:
+        """A rate with its 95 % interval, such as ``0.3117 (0.2108 to 0.4275)``; a dash where it is unknown."""
+        value, low, high = (self.metric(name + end) for end in ("", "_low", "_high"))
+        return "–" if math.isnan(value) else f"{value:.4f} ({low:.4f} to {high:.4f})"
 
 
 def find(given: Sequence[str]) -> list[Run]:
@@ -105,6 +114,7 @@ def table(runs: Sequence[Run]) -> list[Row]:
         row[f"best {run.monitor}"] = run.metric(run.monitor)
         row[f"final {run.monitor}"] = float(run.epochs[-1].get(run.monitor) or math.nan) if run.epochs else math.nan
         row |= {name: run.metric(name) for name in ("val/loss", "test/iou", "test/loss")}
+        row |= {name: run.with_interval(name) for name in DECISIONS if known(runs, name)}
         row |= {"epochs": run.results["epochs"], "parameters": run.results["parameters"]}
         rows.append(row | {"seconds": run.results["seconds"]})
     return rows
@@ -112,19 +122,31 @@ def table(runs: Sequence[Run]) -> list[Row]:
 
 def over_seeds(runs: Sequence[Run]) -> list[Row]:
     """Mean ± standard deviation of runs that differ in nothing but the seed; empty if there are none."""
-    keys = [key for key in differing(runs) if key != "seed"]
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in runs:
-        groups.setdefault(tuple(run.config.get(key, "") for key in keys), []).append(run)
+    keys, groups = by_seed(runs)
     if all(len(group) == 1 for group in groups.values()):
         return []
     rows = []
     for values, group in groups.items():
-        row: Row = dict(zip(short(keys), values, strict=True)) | {"seeds": len(group)}
-        for name in dict.fromkeys((group[0].monitor, "test/iou", "test/loss")):
+        row: Row = dict(zip(keys, values, strict=True)) | {"seeds": len(group)}
+        decisions = [name for name in DECISIONS if known(runs, name)]
+        for name in dict.fromkeys((group[0].monitor, "test/iou", "test/loss", *decisions)):
             row[name] = mean_and_deviation([run.metric(name) for run in group])
         rows.append(row)
     return rows
+
+
+def by_seed(runs: Sequence[Run]) -> tuple[list[str], dict[tuple[str, ...], list[Run]]]:
+    """Runs that differ in nothing but the seed, by the values of what differs beside it, whose names come first."""
+    keys = [key for key in differing(runs) if key != "seed"]
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run.config.get(key, "") for key in keys), []).append(run)
+    return short(keys), groups
+
+
+def known(runs: Sequence[Run], name: str) -> bool:
+    """Whether any of the runs has the metric."""
+    return any(not math.isnan(run.metric(name)) for run in runs)
 
 
 def mean_and_deviation(values: Sequence[float], form: str = ".4f") -> str:
@@ -208,21 +230,6 @@ def short(keys: Sequence[str]) -> list[str]:
     return out
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """A table with one line a row."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [columns, ["---"] * len(columns), *([_shown(row.get(name, "")) for name in columns] for row in rows)]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """The same table for programs."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerows(cells(line) for line in [columns, *([row.get(name, "") for name in columns] for row in rows)])
-
-
 def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
     if isinstance(value, dict) and value:
         return [pair for k, v in value.items() for pair in _flat(v, f"{key}.{k}" if key else str(k))]
@@ -237,9 +244,3 @@ def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
 
 def _or(value: float, otherwise: float) -> float:
     return otherwise if math.isnan(value) else value
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return "–" if math.isnan(value) else f"{value:.4f}" if abs(value) < 10 else f"{value:.0f}"
-    return str(value)

@@ -91,7 +91,7 @@ def claim_gpu() -> None:
 
 def write(sweep: Path) -> None:
     """Write leaderboard.md, .csv and .png of the jobs that have ended; the best first, failures last."""
-    from segnet.runs import comparison
+    from segnet.runs import comparison, tables
 
     done = [job.parent for job in sweep.glob("*/results.json") if (job.parent / "metrics.csv").is_file()]
     runs = comparison.find([str(folder) for folder in done]) if done else []
@@ -106,9 +106,9 @@ def write(sweep: Path) -> None:
         rows.append({"job": file.parent.name, "error": f"{error} [{given}]"})
     # Jobs may end at the same time.
     with atomic_write(sweep / "leaderboard.csv", shared=True) as part:
-        comparison.write_csv(part, rows)
+        tables.write_csv(part, rows)
     with atomic_write(sweep / "leaderboard.md", shared=True) as part:
-        part.write_text(comparison.markdown(rows) + "\n", encoding="utf-8")
+        part.write_text(tables.markdown(rows) + "\n", encoding="utf-8")
     if runs:
         with atomic_write(sweep / "leaderboard.png", shared=True) as part:
             _figure(runs).savefig(part, format="png", dpi=110)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from segnet.data.masks import IGNORE_INDEX
 from segnet.errors import UserError
-from segnet.settings import NotNegative, Positive, Share
+from segnet.settings import Above0, NotNegative, Positive, Share
 
 
 class CrossEntropy(nn.Module):
@@ -62,6 +62,34 @@ class CrossEntropy(nn.Module):
         known = target.clamp(max=self.num_classes - 1)
         counted = self.weight[known] * (target != IGNORE_INDEX)
         return total / counted.sum().clamp(min=torch.finfo(total.dtype).tiny)
+
+
+class DicePerImage(nn.Module):
+    """Dice loss of each image by itself, mean over images and classes.
+
+    In `dice`, which sums over the batch, an image with a large defect decides and a small one beside it changes
+    nothing. Here a small defect that is missed costs as much as a large one, and an image without a class is lost as
+    far as any of it is predicted there. Images whose pixels are all ignored do not count.
+
+    Args:
+        num_classes: channels of the logits; 1 is a binary task.
+        smooth: pixels added above and below, as a share of the image's; more forgives small errors.
+    """
+
+    def __init__(self, num_classes: Positive, smooth: Above0 = 0.001) -> None:
+        super().__init__()
+        self.num_classes, self.smooth = num_classes, smooth
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss in 0..1."""
+        known = (target != IGNORE_INDEX)[:, None]
+        classes = torch.arange(self.num_classes, device=target.device) + (self.num_classes == 1)
+        truth = (target[:, None] == classes.view(1, -1, 1, 1)).to(logits.dtype)
+        found = (logits.sigmoid() if self.num_classes == 1 else logits.softmax(1)) * known
+        smooth = self.smooth * target[0].numel()
+        lost = 1 - (2 * (found * truth).sum((2, 3)) + smooth) / ((found + truth).sum((2, 3)) + smooth)
+        counted = known.flatten(1).any(1)
+        return (lost.mean(1) * counted).sum() / counted.sum().clamp(min=1)
 
 
 class WeightedSum(nn.Module):

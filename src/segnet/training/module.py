@@ -18,7 +18,8 @@ from segnet.training.batches import check_is_due, loss_without_value, settle_las
 from segnet.training.graph import StepGraph
 from segnet.training.image_counts import ImageCounts
 from segnet.training.losses import set_class_weights
-from segnet.training.metrics import Counts, MeanLoss, names, scores, unseen
+from segnet.training.metrics import Counts, MeanLoss, scores
+from segnet.training.monitors import check_metric, counts_objects, lacking
 from segnet.training.schedules import attach
 from segnet.training.segmenter import Segmenter
 from segnet.training.whole_images import evaluate
@@ -83,18 +84,13 @@ class SegmentationModule(Segmenter):
         self.image_counts = ImageCounts(len(self.classes))
         self.mc_samples = 0  # of dropout, averaged in a test
         self.teacher: Callable[[Tensor, Tensor, Batch], Tensor] | None = None  # see `segnet.training.distillation`
-        self.check_metric("monitor", monitor)
-
-    def check_metric(self, key: str, name: str) -> None:
-        """Refuse the name of a metric that no training logs; ``key`` is what the user calls it."""
-        known = [f"{stage}/{metric}" for stage in ("train", "val") for metric in names(self.classes)]
-        if name not in known:
-            raise UserError(f"{key}={name}: no such metric; known are {', '.join(known)}")
+        check_metric("monitor", monitor, self.classes)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Lightning's hook: a test counts every image by itself."""
-        attached = self.image_counts in self.trainer.callbacks  # type: ignore[attr-defined]
-        return [] if attached else [self.image_counts]
+        """Lightning's hook: a test counts every image by itself, a validation its objects if a monitor asks for it."""
+        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        images = [] if self.image_counts in present else [self.image_counts]
+        return [*images, *counts_objects(present, self.monitor)]
 
     def setup(self, stage: str) -> None:
         """Check that data and module agree; set or count the class weights."""
@@ -126,10 +122,12 @@ class SegmentationModule(Segmenter):
         return loss, logits
 
     def _step(self, batch: Batch, stage: str, samples: int = 0) -> Batch:
-        """Loss and logits of a batch; trained on crops, loss and confusion matrix of a whole image."""
+        """Loss and logits of a batch; trained on crops, what `evaluate` finds in a whole image."""
         if self.on_crops:
-            loss, *counted = evaluate(self, self.loss, self._counts(stage), batch["image"], batch["mask"], samples)
-            return {"loss": self._keep(stage, loss, counted, batch), "confusion": counted[0]}
+            given = self._counts(stage), batch["image"], batch["mask"], samples
+            loss, probabilities, *counted = evaluate(self, self.loss, *given)
+            kept = {"confusion": counted[0], "probabilities": probabilities[None]}
+            return {"loss": self._keep(stage, loss, counted, batch), **kept}
         loss, logits = self._loss(batch, samples)
         found = self._counts(stage).count(logits, batch["mask"])
         return {"loss": self._keep(stage, loss, found, batch), "logits": logits}
@@ -181,9 +179,9 @@ class SegmentationModule(Segmenter):
         """Give the graph's memory back."""
         self.graph.forget()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One loss."""
-        return self._step(batch, "val")["loss"]
+    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """One loss, and what `ObjectMetrics` reads."""
+        return self._step(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> Batch:
         """One loss, and what `ImageCounts` reads."""
@@ -229,9 +227,8 @@ class SegmentationModule(Segmenter):
             super().lr_scheduler_step(scheduler, metric)
 
     def unseen(self, monitor: str) -> str | None:
-        """See `segnet.training.metrics.unseen`, for the last epoch; None before it."""
-        stage, _, name = monitor.partition("/")
-        return unseen(self.counts[stage][0], name, self.classes) if stage in self.counts else None
+        """What the last epoch lacks that the metric needs, as a sentence; None where it is defined, or before it."""
+        return lacking(monitor, self.counts, self.trainer.callbacks, self.classes)  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and scheduler from their factories."""

@@ -33,11 +33,9 @@ class BestCheckpoint(callbacks.ModelCheckpoint):
         """Say it after the first validation."""
         missing = None if trainer.sanity_checking else _unseen(pl_module, self.monitor)
         if missing and trainer.current_epoch == 0:
-            split = str(self.monitor).partition("/")[0]
             rank_zero_info(
-                f"monitor={self.monitor}: no pixel of the {split} split shows {missing}, so it cannot tell which epoch "
-                f"is best: best.ckpt is the last one, and nothing stops early; use monitor=val/loss mode=min, or a "
-                f"split that shows it"
+                f"monitor={self.monitor}: {missing}, so it cannot tell which epoch is best: best.ckpt is the last one, "
+                f"and nothing stops early; use monitor=val/loss mode=min, or another split"
             )
         super().on_validation_end(trainer, pl_module)
 

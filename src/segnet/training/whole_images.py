@@ -14,8 +14,8 @@ from segnet.training.segmenter import Segmenter
 
 def evaluate(
     module: Segmenter, loss: nn.Module, counts: Counts, image: Tensor, mask: Tensor, samples: int = 0
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, confusion matrix and histogram of one image.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss, probabilities float32 (C, H, W), confusion matrix and histogram of one image.
 
     The counts are of the blended probabilities, over every pixel once. The loss is the mean over windows, each a crop
     as in training, so that it compares with the training loss; where windows overlap, pixels count in each of them.
@@ -41,4 +41,4 @@ def evaluate(
             )
 
     probabilities = module.slide(image, samples, seen)
-    return torch.stack(losses).mean(), *counts.count_probabilities(probabilities, mask[0])
+    return torch.stack(losses).mean(), probabilities, *counts.count_probabilities(probabilities, mask[0])

@@ -94,3 +94,37 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, str]]]) -> Figure:
             axes.set_yscale("log")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
+
+
+def decision_figure(
+    images: Sequence[tuple[float, float]],
+    objects: Sequence[tuple[float, float]],
+    chosen: Mapping[str, Mapping[str, float]],
+    target: str,
+) -> Figure:
+    """Escape against overkill of every threshold, and precision against recall of the objects; the choice in both.
+
+    Args:
+        images: rates of overkill and of escape, of each threshold; empty where they are not known.
+        objects: recall and precision.
+        chosen: figures of each split at the chosen point, by its name, with ``_low`` and ``_high`` (95 %).
+        target: that it was chosen for, for the title.
+    """
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    if images:
+        left.step(*zip(*sorted(images, key=lambda p: (p[0], -p[1])), strict=True), where="post", color="grey")
+    if objects:
+        right.plot(*zip(*objects, strict=True), color="grey", marker="." if len(objects) < 30 else "", linewidth=1)
+    for axes, x, y in ((left, "overkill_rate", "escape_rate"), (right, "object_recall", "object_precision")):
+        for number, (split, values) in enumerate(chosen.items()):
+            place = [values[x], values[y]]
+            ends = [[[abs(values[f"{n}{end}"] - values[n])] for end in ("_low", "_high")] for n in (x, y)]
+            if np.isfinite([*place, *np.ravel(ends)]).all():
+                color = ("tab:blue", "tab:orange")[number % 2]
+                axes.errorbar(*place, yerr=ends[1], xerr=ends[0], fmt="o", capsize=3, color=color, label=split)
+        axes.set(xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.grid(alpha=0.3)
+    left.set_title(f"{target}, 95 % intervals")
+    left.legend(*left.get_legend_handles_labels())
+    return figure

@@ -1,0 +1,133 @@
+"""What a calibration leaves behind: the operating point, a checkpoint that carries it, curves, contact sheets."""
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from segnet.data.images import resize_mask, resize_pair
+from segnet.decisions import OperatingPoint, rates
+from segnet.decisions.curves import Row
+from segnet.decisions.operating_point import at_temperature
+from segnet.environment import commit, surroundings
+from segnet.files import atomic_write, cells
+from segnet.reports.calibration import Calibration, Judged, confirmed
+from segnet.reports.subsets import Source
+from segnet.runs.record import recorded
+from segnet.training.checkpoint import write_calibrated
+from segnet.visualization.figures import decision_figure
+from segnet.visualization.overlays import drawn_at, palette, panel, save
+from segnet.visualization.sheets import sheet
+
+
+def write(found: Calibration, cfg: DictConfig, source: Source) -> OperatingPoint:
+    """Write everything into ``output_dir``; the operating point with its record.
+
+    Args:
+        found: the calibration.
+        cfg: of the command.
+        source: of the predictions of the last of its splits, which the contact sheets show.
+    """
+    folder, path = Path(cfg.output_dir), Path(str(cfg.ckpt_path))
+    point = replace(found.point, record=record(found, path))
+    stored = point.stored()
+    _json(folder / "operating_point.json", stored)
+    results = {
+        "metrics": {k: v for one in found.splits for k, v in _named(one, one.after).items()},
+        "before": {k: v for one in found.splits for k, v in _named(one, one.before).items()},
+        "operating_point": stored,
+        "checkpoint": str(cfg.ckpt_path),
+        "overrides": recorded(folder),
+        **surroundings(source.device, "32-true"),
+    }
+    write_calibrated(path, folder / "calibrated.ckpt", point)
+    write_curves(folder / "curves.csv", found, source.module.classes)
+    decision_figure(*_curves(found)).savefig(folder / "curves.png", dpi=120)
+    write_sheets(folder, found.splits[-1], point, source, cfg.worst)
+    _json(folder / "results.json", results)
+    return point
+
+
+def record(found: Calibration, checkpoint: Path) -> dict[str, Any]:
+    """Where an operating point comes from, for people and for the card."""
+    return {
+        "target": found.target.text,
+        "chosen_on": found.splits[0].subset.name,
+        "confirmed_on": found.splits[1].subset.name if len(found.splits) > 1 else None,
+        "confirmed": confirmed(found),
+        "counted": found.splits[0].subset.what,
+        "images": {
+            one.subset.name: {"defective": one.subset.counts[0], "good": one.subset.counts[1]} for one in found.splits
+        },
+        "rates": {k: v for one in found.splits for k, v in _named(one, one.after).items()},
+        "calibration_error_before": {one.subset.name: _known(one.before["calibration_error"]) for one in found.splits},
+        "checkpoint": checkpoint.name,
+        "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "commit": commit(),
+    }
+
+
+def _named(one: Judged, figures: dict[str, float]) -> dict[str, float | None]:
+    return {f"{one.subset.name}/{name}": _known(value) for name, value in figures.items()}
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _json(path: Path, content: Any) -> None:
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_curves(path: Path, found: Calibration, classes: Sequence[str]) -> None:
+    """A row a threshold of the split that it was chosen on: counts and rates, those of images with their intervals."""
+    defective, good = found.splits[0].subset.counts
+    header = [f"threshold/{kind}" for kind in classes[1:]] or ["threshold"]
+    for name in ("escape", "overkill"):
+        header += [f"{name}s", f"{name}_rate", f"{name}_rate_low", f"{name}_rate_high"]
+    header += ["defects_found", "objects_shown", "objects_true"]
+    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(cells(header))
+        for row in found.rows:
+            both = [(row.escapes, defective), (row.overkills, good)]
+            shown = [
+                [f"{value:.6f}" for value in (h / n, *rates.exact_interval(h, n))] if n else [""] * 3 for h, n in both
+            ]
+            values = [*(f"{value:.9g}" for value in row.thresholds), row.escapes, *shown[0], row.overkills, *shown[1]]
+            writer.writerow(values + ["" if n is None else n for n in row[3:]])
+
+
+def _curves(
+    found: Calibration,
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]], dict[str, dict[str, float]], str]:
+    """For `decision_figure`."""
+    (defective, good), defects = found.splits[0].subset.counts, found.defects
+    images = [(row.overkills / good, row.escapes / defective) for row in found.rows] if good else []
+    rows: list[Row] = [row for row in found.rows if row.shown]
+    objects = [((row.found or 0) / defects, (row.true or 0) / (row.shown or 1)) for row in rows]
+    return images, objects, {one.subset.name: one.after for one in found.splits}, found.target.text
+
+
+def write_sheets(folder: Path, one: Judged, point: OperatingPoint, source: Source, count: int) -> None:
+    """``escapes.png`` and ``overkills.png``: image, truth, prediction, errors of the worst, and how far off it is."""
+    for name, defective in (("escapes", True), ("overkills", False)):
+        worst = [(i, far) for i, far in zip(one.wrong, one.far, strict=True) if one.subset.defective[i] == defective]
+        worst = worst[:count]
+        table, rows = palette(len(source.module.classes), source.data.colors), []
+        samples = source(one.subset, [i for i, _ in worst])
+        for (i, far), (p, truth) in zip(worst, samples, strict=True):
+            pair, size = one.subset.pairs[i], drawn_at(truth.shape)
+            image, mask = resize_pair(*pair.load(source.data.mask, None), size)
+            guess = resize_mask(point.mask(at_temperature(p, point.temperature)), size)
+            text = f"{one.subset.files[i]}  {abs(far):.4f} {'above' if far > 0 else 'below'} the threshold"
+            rows.append((text, panel(image, mask, guess, table, binary=len(source.module.classes) == 1)))
+        if rows:
+            save(folder / f"{name}.png", sheet(rows))

@@ -3,25 +3,22 @@
 from omegaconf import DictConfig
 
 from segnet.cli import command
-from segnet.errors import UserError
 from segnet.files import check_output
 
 
 def run(cfg: DictConfig) -> None:
     """Write the model and its verification; nothing is kept if it is outside its tolerance."""
-    from segnet.deployment import request
-
-    kind, form = request.checked(cfg)
     import json
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
     from segnet import environment
     from segnet.configuration import instantiate
-    from segnet.deployment import exported_model, verification
+    from segnet.deployment import exported_model, request, verification
     from segnet.runs import checkpoint_data
     from segnet.training.checkpoint import load_module
 
+    kind, form = request.checked(cfg)
     environment.keep_freed_memory()
     module = load_module(cfg.ckpt_path, cfg.trust)
     settings = checkpoint_data.settings(module.config, cfg)

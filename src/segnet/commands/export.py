@@ -39,8 +39,8 @@ def run(cfg: DictConfig) -> None:
         metadata = verification.metadata(module, Path(cfg.ckpt_path))
         exported_model.write(module, plain if cfg.quantize else draft, metadata, form, cfg.opset)
         if cfg.quantize:
-            images = verification.calibration(data, module, form, cfg.calibration)
-            exported_model.quantize(module, plain, draft, form, images)
+            pairs = verification.pairs(data, "train", cfg.calibration)
+            exported_model.quantize(module, plain, draft, form, (image for image, _ in pairs))
         found = verification.compare(module, exported_model.ExportedModel(draft, trusted=True), data, cfg.images)
         verification.check(found, cfg[request.tolerance(cfg, kind)])
         (folder / "verification.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

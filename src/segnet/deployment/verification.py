@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from segnet import environment
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.images import resize_pair
 from segnet.deployment.exported_model import ExportedModel
-from segnet.deployment.form import Form
 from segnet.errors import UserError
 from segnet.networks.segnet import SMALLEST
 from segnet.training.metrics import Counts, scores
@@ -50,15 +48,6 @@ def pairs(data: SegmentationDataModule, split: str, count: int) -> Iterator[Pair
     indices = data.indices[split]
     for i in np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int):
         yield data.example(indices[i])
-
-
-def calibration(
-    data: SegmentationDataModule, module: SegmentationModule, form: Form, count: int
-) -> Iterator[NDArray[np.uint8]]:
-    """``count`` training images; for a file of any size at those of the verification in turn, which are as sharp."""
-    turn = cycle([module.image_size] if form.size else sizes(*module.image_size))
-    for (image, mask), size in zip(pairs(data, "train", count), turn, strict=False):
-        yield resize_pair(image, mask, size)[0]
 
 
 def sizes(height: int, width: int) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """Exported files of every form: what they hold, what they take, and that they equal the module."""
 
 import json
-from functools import partial
+from functools import cache, partial
 
 import cv2
 import numpy as np
@@ -41,12 +41,24 @@ FORMS = {
 }
 
 
-@pytest.fixture(scope="module", params=FORMS)
-def written(request, module, tmp_path_factory):
-    form, opset, shape = FORMS[request.param]
-    path = tmp_path_factory.mktemp("form") / "model.onnx"
-    exported_model.write(module, path, about(module), form, opset)
-    return path, form, opset, shape
+@pytest.fixture(scope="module")
+def file_of(module, tmp_path_factory):
+    """``file_of(name)``: the ONNX file of one of the forms, written once."""
+    folder = tmp_path_factory.mktemp("forms")
+
+    @cache
+    def file(name):
+        form, opset, _ = FORMS[name]
+        path = folder / f"{list(FORMS).index(name)}.onnx"
+        exported_model.write(module, path, about(module), form, opset)
+        return path
+
+    return file
+
+
+@pytest.fixture(params=FORMS)
+def written(request, file_of):
+    return file_of(request.param), *FORMS[request.param]
 
 
 def test_a_file_of_one_size_has_portable_operators_only(written):
@@ -111,12 +123,10 @@ def test_an_exported_model_takes_any_images(written, module, size):
     torch.testing.assert_close(ExportedModel(path)(images), expected, atol=1e-4, rtol=0)
 
 
-def test_opencv_runs_the_file(module, tmp_path):
+def test_opencv_runs_the_file(module, file_of):
     """OpenCV's network module, in a program without ONNX Runtime."""
-    form = Form((48, 64), 1, "outside", "nchw", "float32")
-    exported_model.write(module, tmp_path / "a.onnx", about(module), form)
     images = photos(1, (48, 64))
-    net = cv2.dnn.readNetFromONNX(str(tmp_path / "a.onnx"))
+    net = cv2.dnn.readNetFromONNX(str(file_of("outside")))
     net.setInput(((images / 255 - module.mean) / module.std).numpy())
     np.testing.assert_allclose(net.forward(), probabilities(module, images).numpy(), atol=1e-4)
 

@@ -178,7 +178,7 @@ def test_outside_its_tolerance_nothing_is_kept(run_main, trained, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["format=tflite"], "format=tflite: must be onnx or pt2"),
+        (["format=tflite"], "format=tflite: must be onnx, openvino, executorch, litert or pt2"),
         (["quantize=int4"], "quantize=int4: must be int8 or null"),
         (["format=pt2", "quantize=int8"], "quantize=int8 with format=pt2: it is not quantised; use format=onnx"),
         (["size=480"], "size=480: must be <height>x<width>, such as 480x480, or null"),

@@ -84,6 +84,7 @@ COMMANDS = {
     "train": TRAIN,
     "eval": {
         "ckpt_path": "path", "split": "choice", "seed": "count", "mc_samples": "count", "worst": "count", "grid": "count",
+        "boundary.width": ("abc", "0", "-1", "1.5", "[1]", "nan", "true"), "boundary.tolerance": "not negative",
         "data.image_size": ("abc", "16", "-1", "1.5", "[32]", "true"), "data.batch_size": ("abc", "0", "-1", "1.5", "[1]", "true"),
         "data.num_workers": ("abc", "-1", "1.5", "[1]"), "data.root": ("[a]", "/no/such/folder", "''"),
         "trainer.accelerator": "choice", "trainer.precision": "choice", "data": ("no_such_option", "5"),
@@ -93,6 +94,11 @@ COMMANDS = {
         "tile": ("abc", "0", "-1", "16", "1.5", "[1]", "nan", "true"), "overlap": (*NO_NUMBER, "-0.1", "1", "2"), "flips": "bool",
         "scales": ("abc", "1.0", "[]", "[0]", "[-1]", "[a]", "null", "[nan]"), "mc_samples": "count", "precision": "choice",
         "device": "choice", "seed": "count",
+    },
+    "calibrate": {
+        "ckpt_path": "path", "target": (*NO_NUMBER, "escape", "escape<=0", "escape<=1", "overkill<=-1", "cost=1", "cost=0:1", "f2"),
+        "split": "choice", "confirm": tuple(value for value in NO_NUMBER if value != "null"), "temperature": "bool",
+        "worst": "count", "device": "choice", "seed": "count", "data.image_size": ("abc", "16", "-1"),
     },
     "export": {
         "ckpt_path": "path", "format": "choice", "quantize": "choice", "calibration": "positive", "images": "positive",
@@ -157,6 +163,7 @@ def required(trained, sweep, cable, cache, tmp_path_factory):
         "eval": (checkpoint, "trainer=cpu", "trainer.enable_progress_bar=false"),
         "predict": (checkpoint, f"input={cable}/images"),
         "export": (checkpoint,),
+        "calibrate": (checkpoint, "target=cost=10:1"),
         "demo": (checkpoint,),
         "compare": (f"runs={sweep}",),
         "check_data": (f"data.root={cable}", "data=folder"),

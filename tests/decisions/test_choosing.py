@@ -7,11 +7,10 @@ import pytest
 from scipy import ndimage
 
 from segnet.decisions import OperatingPoint
-from segnet.decisions.choosing import between, choose, settings
+from segnet.decisions.choosing import choose, settings
 from segnet.decisions.sweeps import Verdicts
 from segnet.decisions.tables import tables
 from segnet.decisions.targets import parse
-from segnet.errors import UserError
 
 LOWS = (0.2, 0.5)
 EIGHT = np.ones((3, 3))
@@ -50,7 +49,7 @@ def counts(point, given, parts):
             same = [
                 (i, j)
                 for i, j in itertools.product(range(1, n + 1), range(1, m + 1))
-                if 0 < (s := ((a == i) & (b == j)).sum()) >= 0.1 * min((a == i).sum(), (b == j).sum())
+                if ((a == i) & (b == j)).sum() >= max(0.1 * min((a == i).sum(), (b == j).sum()), 1)
             ]
             objects += [len({i for i, _ in same}), m, len({j for _, j in same}), n]
     pairs = [(truth[part], called[part]) for part in truth]

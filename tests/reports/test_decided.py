@@ -25,7 +25,7 @@ DATA = (
 
 @pytest.fixture(scope="module")
 def tiles(shared, cable):
-    """The cables in folders of two kinds and one of good ones; two images a part; masks whole and with a band ignored."""
+    """The cables in folders of two kinds and one of good ones; two images a part; a band ignored in masks."""
 
     def write(root):
         for i, path in enumerate(sorted((cable / "images").iterdir())):

@@ -115,9 +115,10 @@ def _by_images(found: Tables, verdicts: Verdicts, scale: Scale, target: Target) 
         scores = verdicts.greatest(table.image[kept], scale.scores(table.kind, table.greatest)[kept])
         begin = 0.0 if scale.knots else low
         same = (low,) * found.kinds
-        plain = _losses(*(np.array([n]) for n in _at_least(scores, verdicts)), verdicts, target)
+        escapes, overkills = _at_least(scores, verdicts)
+        plain = _losses(np.array([escapes]), np.array([overkills]), verdicts, target)
         if len(plain):
-            yield Option(*plain[0, :2].tolist(), False, fill, area, 0.0, same, same, form)
+            yield Option(float(plain[0, 0]), float(plain[0, 1]), False, fill, area, 0.0, same, same, form)
         for loss, second, start, end in _best(scores, verdicts, target, begin):
             upper = tuple(max(low, value) for value in scale.thresholds(between(start, end)))
             yield Option(loss, second, True, fill, area, start - end, same, upper, form)

@@ -70,7 +70,7 @@ class Tables:
     @property
     def kinds(self) -> int:
         """How many kinds of defects there are."""
-        return self.peaks.shape[1]
+        return int(self.peaks.shape[1])
 
 
 def tables(samples: Iterable[Sample], classes: int, lows: Sequence[float] = LOWS) -> Tables:
@@ -129,8 +129,7 @@ def _parents(parts: Regions, found: Regions) -> NDArray[np.int64]:
 
 
 def _table(rows: Sequence[tuple[float, ...]], pairs: Sequence[NDArray[np.int64]]) -> Table:
-    image, kind, area, greatest = np.array(rows, np.float64).reshape(-1, 4).T
+    columns = np.array(rows, np.float64).reshape(-1, 4).T
     same = np.concatenate(pairs) if pairs else np.zeros((0, 2))
-    return Table(
-        *(part.astype(np.int64) for part in (image, kind, area)), greatest, same.astype(np.int64).reshape(-1, 2)
-    )
+    image, kind, area = columns[:3].astype(np.int64)
+    return Table(image, kind, area, columns[3], same.astype(np.int64).reshape(-1, 2))

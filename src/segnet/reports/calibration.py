@@ -23,8 +23,6 @@ from segnet.reports.subsets import Kept, Source, Subset
 
 LEVEL = 1 / 510  # half a grey level of the confidences that a run with folds stores
 Figures = dict[str, float]
-OF = {"escape_rate": "defective {what}", "overkill_rate": "good {what}", "object_recall": "defects"}
-OF |= {"object_precision": "objects shown", "calibration_error": "pixels"}
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ def told(found: Calibration) -> list[str]:
     """The summary for people, a line each; no rate without its interval."""
     point, option = found.point, found.choice.option
     own = found.splits[0].subset
-    lines = [f"chosen on {own}, for {found.target.text}, from {found.choice.tried} settings at all thresholds"]
+    lines = [f"chosen on {own}, for {found.target.text}: the best of {found.choice.tried} settings at all thresholds"]
     lines += [f"confirmed on {other.subset}" for other in found.splits[1:]]
     lower = "the same" if not option.hysteresis else _listed(point.low)
     lines.append(
@@ -159,10 +157,10 @@ def told(found: Calibration) -> list[str]:
         f"temperature {point.temperature:g}"
     )
     heads = [(one, when) for one in found.splits for when in ("before", "after")]
-    lines.append(f"{'':18s}" + "".join(f"{f'{one.subset.name}, {when}':26s}" for one, when in heads).rstrip())
-    for name in (*RATES, "calibration_error"):
+    lines.append(f"{'':28s}" + "".join(f"{f'{one.subset.name}, {when}':26s}" for one, when in heads).rstrip())
+    for name in (*RATES, "calibration_error_own_size"):
         values = [shown(getattr(one, when), name) for one, when in heads]
-        lines.append(f"{name:18s}" + "".join(f"{value:26s}" for value in values).rstrip())
+        lines.append(f"{name:28s}" + "".join(f"{value:26s}" for value in values).rstrip())
     lines.append("before: the most probable class, of a binary task above 0.5; in brackets the interval (95 %)")
     return lines + verdict(found)
 
@@ -188,7 +186,7 @@ def verdict(found: Calibration) -> list[str]:
             lines.append(f"NOT confirmed: {target.text} lies below the whole interval ({what})")
     for name in ("escape_rate", "overkill_rate"):
         then, now = own.after[name], other.after[name]
-        if now > then:
+        if other.after[f"{name}_low"] > then:  # less is chance
             lines.append(
                 f"{own.subset.name} was optimistic, {name}: {then:.4f} there, {now:.4f} on {other.subset.name}"
             )

@@ -66,7 +66,9 @@ def record(found: Calibration, checkpoint: Path) -> dict[str, Any]:
             one.subset.name: {"defective": one.subset.counts[0], "good": one.subset.counts[1]} for one in found.splits
         },
         "rates": {k: v for one in found.splits for k, v in _named(one, one.after).items()},
-        "calibration_error_before": {one.subset.name: _known(one.before["calibration_error"]) for one in found.splits},
+        "calibration_error_own_size_before": {
+            one.subset.name: _known(one.before["calibration_error_own_size"]) for one in found.splits
+        },
         "checkpoint": checkpoint.name,
         "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "commit": commit(),
@@ -125,7 +127,8 @@ def write_sheets(folder: Path, one: Judged, point: OperatingPoint, source: Sourc
         samples = source(one.subset, [i for i, _ in worst])
         for (i, far), (p, truth) in zip(worst, samples, strict=True):
             pair, size = one.subset.pairs[i], drawn_at(truth.shape)
-            image, mask = resize_pair(*pair.load(source.data.mask, None), size)
+            image, mask = pair.load(source.data.mask, None)
+            image, mask = resize_pair(image, mask, size)
             guess = resize_mask(point.mask(at_temperature(p, point.temperature)), size)
             text = f"{one.subset.files[i]}  {abs(far):.4f} {'above' if far > 0 else 'below'} the threshold"
             rows.append((text, panel(image, mask, guess, table, binary=len(source.module.classes) == 1)))

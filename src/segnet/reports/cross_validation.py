@@ -18,7 +18,7 @@ from segnet.files import atomic_write
 from segnet.networks.segnet import count_parameters
 from segnet.recipe import record as recipe
 from segnet.reports import tested
-from segnet.reports.decided import decide
+from segnet.reports.decided import decide, known
 from segnet.reports.decisions import section
 from segnet.reports.evaluation import write_images
 from segnet.reports.model_card import recipe_section, teacher_row
@@ -63,7 +63,7 @@ def write(
             results["decisions"] = {"test": own.described}
         found = tested.figures(module, "test", trainer, own.confusions if own else None)
         found |= own.metrics("test") if own else {}
-        results["metrics"] |= {name: _known(value) for name, value in found.items()}
+        results["metrics"] |= known(found)
         write_images(folder / "images.csv", module, data, "test", own)
     else:
         write_table(folder / "images.csv", judged, module.classes, confusions=True)
@@ -103,7 +103,7 @@ def collect(
     outside.pop("average_precision", None)  # of probabilities, which are not kept
     means = {name: float(np.mean(found)) if found else None for name, found in values.items()}
     return {
-        "metrics": means | {f"{FOLDER}/{name}": _known(value.item()) for name, value in sorted(outside.items())},
+        "metrics": means | known({f"{FOLDER}/{name}": value.item() for name, value in sorted(outside.items())}),
         "deviations": {
             name: float(np.std(found, ddof=1)) if len(found) > 1 else None for name, found in values.items()
         },
@@ -171,7 +171,7 @@ def card(results: Results, module: SegmentationModule, data: SegmentationDataMod
     ]
     test = f"{images['test']} images kept apart" if images["test"] else "none kept apart"
     seen = (results["teacher"] or {}).get("seen")
-    known = "\nThe teacher has seen images of the folds, so all these figures are optimistic.\n" if seen else ""
+    told = "\nThe teacher has seen images of the folds, so all these figures are optimistic.\n" if seen else ""
     teach = command_line("train", [*_without_folds(results["overrides"]), override("teacher", folder)])
     return f"""# Ensemble of {len(folds)} × {str(nets[0]["_target_"]).rpartition(".")[2]} on {data.root.name}
 
@@ -208,7 +208,7 @@ Out of fold, every image is predicted by the network that was trained without it
 with its mask at its own size; the pixels of all images are counted together. The same images have chosen the epochs, so
 this is slightly optimistic too. It judges the single networks; to judge the ensemble, keep a test split apart.
 The predictions are in `{FOLDER}/`.
-{known}
+{told}
 {section(results, ["test"])}## One network for the device
 
 A single network can learn from this ensemble, which knows all images of the folds: only a test split that was kept
@@ -247,7 +247,3 @@ def _spread(results: Results, name: str) -> str:
 
 def _shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

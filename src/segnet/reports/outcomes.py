@@ -63,14 +63,15 @@ class Outcomes:
         columns = np.array(self.objects, np.int64).reshape(-1, 4).T
         for name, of, hit in (("object_recall", *columns[:2]), ("object_precision", *columns[2:])):
             _rate(found, name, int(hit.sum()), int(of.sum()), rates.clustered_interval(hit, of))
-        found["calibration_error"] = calibration_error(self._histogram).item()
+        found["calibration_error_own_size"] = calibration_error(self._histogram).item()
         return found
 
     def wrong(self, verdicts: Verdicts) -> NDArray[np.bool_]:
         """Whether each image, or part, is taken for what it is not."""
         called = np.zeros(len(verdicts.defective), bool)
         np.logical_or.at(called, verdicts.part, np.array(self.called, bool))
-        return called != verdicts.defective
+        wrong: NDArray[np.bool_] = called != verdicts.defective
+        return wrong
 
 
 def _rate(found: dict[str, float], name: str, hits: int, count: int, interval: tuple[float, float]) -> None:

@@ -141,8 +141,8 @@ class Kept:
 
     def add(self, sample: Sample) -> None:
         """One more."""
-        for name, values in zip("pm", sample, strict=True):
-            np.save(self.folder / f"{self.count}{name}.npy", values)
+        np.save(self.folder / f"{self.count}p.npy", sample[0])
+        np.save(self.folder / f"{self.count}m.npy", sample[1])
         self.count += 1
 
     def at(self, temperature: float) -> Iterator[Sample]:

@@ -41,6 +41,11 @@ ONLY_COMPOSED = {
         "needs a run with folds; tests/reports/test_label_errors.py makes one"
     ),
     f"python src/demo.py {RUN}": "serves until it is stopped; tests/commands/test_demo.py opens the page",
+    f"python src/export.py {RUN} format=executorch": "an extra; tests/deployment/test_runtimes.py writes and runs it",
+    f"python src/export.py {RUN} format=openvino": "the same",
+    f"python src/export.py {RUN} format=openvino quantize=int8 size=480x480": "the same",
+    "python src/predict.py ckpt_path=logs/export/<run>/model.xml trust=true input=/my/images/images": "the same",
+    f"python src/export.py {RUN} size=480x480 batch=1 input=float32": "ten seconds; tests/deployment/test_form.py",
     f"python src/export.py {RUN} format=onnx": "ten seconds; quantize=int8, which runs, exports and quantises it",
     f"{TRAIN} -m experiment=quickstart seed=0,1 hydra/launcher=submitit_slurm": "needs Slurm",
     f"{TRAIN} experiment=quickstart data=oxford_pet data.root=data/oxford_pet": "downloads 800 MB",

@@ -6,10 +6,15 @@ from urllib.error import URLError
 
 # What `pip install segnet-lightning[...]` adds, by the module that is missing without it.
 EXTRAS = {
+    "ai_edge_litert": "litert",
+    "executorch": "executorch",
     "gradio": "demo",
+    "litert_torch": "litert",
+    "nncf": "openvino",
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "openvino": "openvino",
     "optuna": "sweep",
 }
 MERGING = "Error merging override"  # Hydra's words

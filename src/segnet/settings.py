@@ -52,6 +52,9 @@ BetweenZeroAndOne = Annotated[float, Interval(gt=0, lt=1)]
 ImageSize = Annotated[Side | tuple[Side, Side], "one side or [height,width], at least 32 pixels each"]
 Color = tuple[Level, Level, Level]
 Colors = Sequence[Color]
+HeightWidth = Annotated[
+    Annotated[str, Field(pattern=r"^\d+x\d+$")] | None, "<height>x<width>, such as 480x480, or null"
+]
 Rgb = tuple[float, float, float]
 
 Epochs = Annotated[int, Ge(-1)]
@@ -62,6 +65,7 @@ _TRAIN: dict[str, Any] = {
     "trainer.max_epochs": Epochs, "trainer.limit_train_batches": Batches, "trainer.limit_val_batches": Batches,
     "trainer.check_val_every_n_epoch": Positive | None,
 }  # fmt: skip
+TOLERANCES = ("tolerance", "tolerance_float16", "tolerance_int8")
 _TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative, "verdicts": Share}
 
 # Of each command beside `output_dir`, `seed` and `trust`, which all share; groups that make objects are not among them.
@@ -83,9 +87,13 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "exit_code": Literal["errors", "verdict"], "segmentation": Literal["rle", "polygon"],
     },
     "export": {
-        "ckpt_path": PathText, "format": Literal["onnx", "pt2"], "quantize": Literal["int8"] | None,
+        "ckpt_path": PathText, "format": Literal["onnx", "openvino", "executorch", "litert", "pt2"],
+        "quantize": Literal["int8"] | None,
         "calibration": Positive, "images": Positive, "operating_point": Point,
-        **{f"{group}.{key}": kind for group in ("tolerance", "tolerance_int8") for key, kind in _TOLERANCE.items()},
+        "size": HeightWidth, "batch": Positive | None,
+        "opset": Annotated[int, Interval(ge=17, le=23)], "preprocessing": Literal["inside", "outside"],
+        "layout": Literal["nchw", "nhwc"], "input": Literal["uint8", "float32"] | None,
+        **{f"{group}.{key}": kind for group in TOLERANCES for key, kind in _TOLERANCE.items()},
     },
     "calibrate": {
         "ckpt_path": PathText, "target": Text, "split": Text, "confirm": Text | None, "temperature": bool,

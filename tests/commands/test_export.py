@@ -125,6 +125,30 @@ def test_predict_runs_exported_models_as_it_runs_the_checkpoint(run_main, export
         assert (masks[name] == masks["ckpt"]).mean() > 0.9999
 
 
+def test_a_file_of_one_size_is_verified_there_and_predicts(run_main, trained, module, cable, tmp_path):
+    """NHWC float32 of one image of 64×64: another program feeds the camera's image, predict.py one of any size."""
+    code, err = run_main(
+        "export", tmp_path / "o", f"ckpt_path={trained}/checkpoints/best.ckpt", "images=3", "size=64x64", "batch=1",
+        "layout=nhwc", "input=float32", "opset=17",
+    )  # fmt: skip
+    assert code == 0, err
+    found = json.loads((tmp_path / "o" / "verification.json").read_text())
+    assert [row["size"] for row in found["sizes"]] == [[64, 64]]
+    model = tmp_path / "o" / "model.onnx"
+    batch = photos(trained, 1, (64, 64))
+    given = batch.permute(0, 2, 3, 1).float().numpy()
+    (p,) = onnxruntime.InferenceSession(model).run(None, {"images": np.ascontiguousarray(given)})
+    with torch.no_grad():
+        np.testing.assert_allclose(p, module(batch).sigmoid().permute(0, 2, 3, 1).numpy(), atol=1e-3)
+    code, err = run_main("predict", tmp_path / "p", f"ckpt_path={model}", f"input={cable}/images")
+    assert code == 0, err
+    code, err = run_main(
+        "predict", tmp_path / "c", f"ckpt_path={trained}/checkpoints/best.ckpt", f"input={cable}/images"
+    )
+    masks = [np.stack([np.asarray(Image.open(f)) for f in sorted((tmp_path / n).glob("*[0-9].png"))]) for n in "pc"]
+    assert (masks[0] == masks[1]).mean() > 0.9999
+
+
 def test_other_images_are_read_with_the_settings_of_the_checkpoint(trained, cable, tmp_path, capfd):
     """The group's own image size, 480, and its placeholders count no more than in eval.py."""
     code = call_main(
@@ -154,9 +178,15 @@ def test_outside_its_tolerance_nothing_is_kept(run_main, trained, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["format=tflite"], "format=tflite: must be onnx or pt2"),
+        (["format=tflite"], "format=tflite: must be onnx, openvino, executorch, litert or pt2"),
         (["quantize=int4"], "quantize=int4: must be int8 or null"),
-        (["format=pt2", "quantize=int8"], "only ONNX is quantised; use format=onnx"),
+        (["format=pt2", "quantize=int8"], "quantize=int8 with format=pt2: it is not quantised; use format=onnx"),
+        (["size=480"], "size=480: must be <height>x<width>, such as 480x480, or null"),
+        (["size=480x31"], "size=480x31: must be <height>x<width>, at least 32 each, such as 480x480, or null"),
+        (["opset=16"], "opset=16: must be an integer in [17, 23]"),
+        (["layout=chw"], "layout=chw: must be nchw or nhwc"),
+        (["preprocessing=outside", "input=uint8"], "normalised images are float32; leave input out"),
+        (["preprocessing=outside", "size=64x64"], "the file takes the network's own size; leave it out"),
         (["data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (
             ["data.image_size=96"],

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from segnet.deployment import exported_model
-from segnet.deployment.exported_model import ExportedModel, resize_by_products
+from segnet.deployment.exported_model import ExportedModel
+from segnet.deployment.portable import resize_by_products
 
 
 class Half(nn.Module):

@@ -115,9 +115,9 @@ def test_what_lies_outside_of_the_graph_is_refused(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": TensorProto.FLOAT}, "'images' is not uint8"),
-        ({"sides": (("n", 1, "h", "w"), SIDES)}, "'images' is not uint8"),
-        ({"sides": (("n", 3, 64, 64), SIDES)}, "'images' is not uint8"),
+        ({"kind": TensorProto.DOUBLE}, "'images' is not uint8"),
+        ({"sides": (("n", 1, "h", "w"), SIDES)}, "'images' is not of three channels"),
+        ({"sides": (("n", 3, "h"), SIDES)}, "'images' is not uint8"),
         ({"sides": (SIDES, ("n", 3))}, "'probabilities' is not float32"),
         ({"about": {**ABOUT, "classes": []}}, "num_classes=0"),
         ({"about": {**ABOUT, "colors": [[0, 0, 300]] * 3}}, "no colour"),

@@ -10,6 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from segnet.data.images import resize_pair
+from segnet.deployment.form import Form
 from segnet.deployment.verification import check, compare, sizes, summary
 from segnet.training.losses import CrossEntropy
 from segnet.training.module import SegmentationModule
@@ -37,6 +38,7 @@ def module():
 def exported(module, tmp_path):
     class Shifted:
         path = tmp_path / "model.onnx"
+        form, bytes = Form(), 1500
 
         def __call__(self, batch):
             with torch.no_grad():

@@ -37,7 +37,7 @@ def run(cfg: DictConfig) -> None:
     device = environment.device_of(cfg.device)
     precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision
     torch.manual_seed(cfg.seed)
-    model = load_model(str(cfg.ckpt_path), device, cfg.trust)
+    model = load_model(str(cfg.ckpt_path), device, cfg.trust, precision)
     model.operating_point = given.chosen(cfg.operating_point, model.operating_point, model.classes)
     predictor = Predictor(
         model, precision, cfg.tile, cfg.overlap,

@@ -3,18 +3,11 @@
 from omegaconf import DictConfig
 
 from segnet.cli import command
-from segnet.errors import UserError
 from segnet.files import check_output
 
 
 def run(cfg: DictConfig) -> None:
     """Write the model and its verification; nothing is kept if it is outside its tolerance."""
-    if cfg.format not in ("onnx", "pt2"):
-        raise UserError(f"format={cfg.format}: must be onnx or pt2")
-    if cfg.quantize not in (None, "int8"):
-        raise UserError(f"quantize={cfg.quantize}: must be null or int8")
-    if cfg.quantize and cfg.format != "onnx":
-        raise UserError(f"quantize={cfg.quantize} with format={cfg.format}: only ONNX is quantised; use format=onnx")
     import json
     from pathlib import Path
     from tempfile import TemporaryDirectory
@@ -22,10 +15,11 @@ def run(cfg: DictConfig) -> None:
     from segnet import environment
     from segnet.configuration import instantiate
     from segnet.decisions import given
-    from segnet.deployment import exported_model, verification
+    from segnet.deployment import exported_model, request, verification
     from segnet.runs import checkpoint_data
     from segnet.training.checkpoint import load_module
 
+    kind, form = request.checked(cfg)
     environment.keep_freed_memory()
     module = load_module(cfg.ckpt_path, cfg.trust)
     module.operating_point = given.chosen(cfg.operating_point, module.operating_point, module.classes)
@@ -40,20 +34,23 @@ def run(cfg: DictConfig) -> None:
     print(data.used("val", *(["train"] if cfg.quantize else [])))
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"model.{cfg.format}"
+    form = request.of_network(form, kind, module.image_size)
     with TemporaryDirectory(prefix=".draft-", dir=folder) as scratch:
-        draft, plain = (Path(scratch) / f"{name}.{cfg.format}" for name in ("draft", "plain"))
-        exported_model.write(module, draft, verification.metadata(module, Path(cfg.ckpt_path)))
+        plain, draft = (Path(scratch) / name / f"model{kind.suffix}" for name in ("plain", "draft"))
+        for file in (plain, draft):
+            file.parent.mkdir()
+        metadata = verification.metadata(module, Path(cfg.ckpt_path))
+        exported_model.write(module, plain if cfg.quantize else draft, metadata, form, cfg.opset)
         if cfg.quantize:
-            draft.rename(plain)
             pairs = verification.pairs(data, "train", cfg.calibration)
-            exported_model.quantize(plain, draft, (image.transpose(2, 0, 1) for image, _ in pairs))
+            exported_model.quantize(module, plain, draft, form, (image for image, _ in pairs))
         found = verification.compare(module, exported_model.ExportedModel(draft, trusted=True), data, cfg.images)
-        verification.check(found, cfg.tolerance_int8 if cfg.quantize else cfg.tolerance)
+        verification.check(found, cfg[request.tolerance(cfg, kind)])
         (folder / "verification.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        draft.rename(target)
+        for file in sorted(draft.parent.iterdir()):  # what belongs together; of most formats one file
+            file.rename(folder / file.name)
     print(verification.summary(found))
-    print(f"written to {target}")
+    print(f"written to {folder / draft.name}")
 
 
 main = command("export")(run)

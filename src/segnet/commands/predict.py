@@ -34,12 +34,13 @@ def run(cfg: DictConfig) -> None:
         raise UserError(f"output_dir={cfg.output_dir}: holds the images of input={cfg.input}; choose another folder")
     device = environment.device_of(cfg.device)
     torch.manual_seed(cfg.seed)  # of the Monte-Carlo samples
-    model = load_model(str(cfg.ckpt_path), device, cfg.trust)
+    precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision
+    model = load_model(str(cfg.ckpt_path), device, cfg.trust, precision)
     model.operating_point = given.chosen(cfg.operating_point, model.operating_point, model.classes)
     print(given.told(model.operating_point, model.classes))
     predictor = Predictor(
         model,
-        environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision,
+        precision,
         cfg.tile,
         cfg.overlap,
         cfg.flips,

@@ -1,10 +1,11 @@
 """ONNX models, also a stranger's: only operators that `export.py` writes, in a process with bounded memory and time.
 
 What is checked before: the size of the file, no branches, loops, functions, libraries of operators or data outside of
-the file, one uint8 input and one float32 output. What such a graph may still do, taking memory and time, the process
-bounds. Its answer is checked for type and shape.
+the file, one input of images and one float32 output. What such a graph may still do, taking memory and time, the
+process bounds. Its answer is checked for type and shape.
 """
 
+import math
 import multiprocessing
 import resource
 import subprocess
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
 
 # What this project's networks, and those of segmentation-models-pytorch, become.
 _OPERATORS = """
-    Abs Add AveragePool Cast Clip Concat Constant ConstantOfShape Conv DequantizeLinear Div Erf Exp Expand Flatten
-    Gather GatherND Gelu GlobalAveragePool HardSigmoid HardSwish Identity InstanceNormalization LayerNormalization
-    MatMul Max MaxPool Min Mul Neg Pow QuantizeLinear Range Reciprocal ReduceMean ReduceSum Relu Reshape Resize
-    ScatterND Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze Where
+    Abs Add AveragePool Cast Ceil Clip Concat Constant ConstantOfShape Conv DepthToSpace DequantizeLinear Div Erf
+    Exp Expand Flatten Gather GatherND Gelu GlobalAveragePool HardSigmoid HardSwish Identity InstanceNormalization
+    LayerNormalization Log MatMul Max MaxPool Min Mul Neg Pow QuantizeLinear Range Reciprocal ReduceLogSumExp
+    ReduceMax ReduceMean ReduceSum Relu Reshape Resize ScatterND Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub
+    Tanh Transpose Unsqueeze Where
 """
 OPERATORS = frozenset(_OPERATORS.split())
 FILE = 2**30  # bytes of a file
@@ -83,18 +85,17 @@ class OnnxModel:
         content = model.SerializeToString()
         self._ask(content, 0, 8 * len(content))
 
-    def __call__(self, images: Tensor, classes: int) -> Tensor:
-        """uint8 (N, 3, H, W) to float32 (N, classes, H, W)."""
-        count, _, height, width = images.shape
-        head = torch.tensor([*images.shape, classes]).numpy().tobytes()
-        size = count * height * width
+    def __call__(self, images: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """uint8 or float32 (N, 3, H, W) or (N, H, W, 3) to float32 of this shape."""
+        head = torch.tensor([images.dtype == torch.float32, *images.shape, *shape]).numpy().tobytes()
+        values = math.prod(shape)
         try:
             answer = self._ask(
-                head + images.cpu().contiguous().numpy().tobytes(), 4 * size * classes, 64 * size * (1 + classes)
+                head + images.cpu().contiguous().numpy().tobytes(), 4 * values, 64 * (images.numel() // 3 + values)
             )
         except ValueError as error:
             raise UserError(f"{self.path}: {error}") from error
-        return torch.frombuffer(bytearray(answer), dtype=torch.float32).reshape(count, classes, height, width)
+        return torch.frombuffer(bytearray(answer), dtype=torch.float32).reshape(shape)
 
     def _ask(self, request: bytes, length: int, room: int) -> bytes:
         """Send a request and wait for ``length`` bytes; ``room`` bytes of memory are allowed beside `MEMORY`."""
@@ -154,8 +155,11 @@ def check(model: "ModelProto") -> None:
     _check_inside(graph.initializer)
     if len(graph.input) != 1 or len(graph.output) != 1:
         raise ValueError(f"it has {len(graph.input)} inputs and {len(graph.output)} outputs, instead of one each")
-    _check_value(graph.input[0], 2, "uint8 (N, 3, H, W)")
-    _check_value(graph.output[0], 1, "float32 (N, C, H, W)")
+    _check_value(graph.input[0], (1, 2), "uint8 or float32 (N, 3, H, W) or (N, H, W, 3)")
+    _check_value(graph.output[0], (1,), "float32 (N, C, H, W) or (N, H, W, C)")
+    sides = graph.input[0].type.tensor_type.shape.dim
+    if 3 not in (sides[1].dim_value, sides[3].dim_value):
+        raise ValueError(f"{graph.input[0].name!r} is not of three channels")
 
 
 def _check_inside(tensors: Iterable["TensorProto"]) -> None:
@@ -164,9 +168,7 @@ def _check_inside(tensors: Iterable["TensorProto"]) -> None:
             raise ValueError(f"its weights {tensor.name!r} lie in another file")
 
 
-def _check_value(value: "ValueInfoProto", kind: int, expected: str) -> None:
+def _check_value(value: "ValueInfoProto", kinds: tuple[int, ...], expected: str) -> None:
     form = value.type.tensor_type
-    sides = form.shape.dim
-    wrong = form.elem_type != kind or len(sides) != 4
-    if wrong or (kind == 2 and (sides[1].dim_value != 3 or any(sides[i].HasField("dim_value") for i in (2, 3)))):
+    if form.elem_type not in kinds or len(form.shape.dim) != 4:
         raise ValueError(f"{value.name!r} is not {expected}")

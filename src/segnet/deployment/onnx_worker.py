@@ -1,7 +1,8 @@
 """Runs one ONNX model in a process of its own. `segnet.deployment.onnx_model` starts this file as a script.
 
 It imports nothing of this project, so that it starts quickly. Messages are bytes, never pickles: the model first, then
-five int64 (N, 3, H, W and the number of classes) and the uint8 images. An answer begins with ``good`` or ``fail``.
+nine int64 (whether the images are float32, their shape, that of the answer) and the images. An answer begins with
+``good`` or ``fail``.
 """
 
 import sys
@@ -44,10 +45,10 @@ def _open(model: bytes, device: str):  # type: ignore[no-untyped-def]
 
 
 def _run(session, message: bytes) -> bytes:  # type: ignore[no-untyped-def]
-    *shape, classes = (int(side) for side in np.frombuffer(message, np.int64, 5))
-    images = np.frombuffer(message, np.uint8, offset=40).reshape(shape)
+    real, *sides = (int(side) for side in np.frombuffer(message, np.int64, 9))
+    images = np.frombuffer(message, np.float32 if real else np.uint8, offset=72).reshape(sides[:4])
     (found,) = session.run(None, {session.get_inputs()[0].name: images})
-    expected = (shape[0], classes, *shape[2:])
+    expected = tuple(sides[4:])
     if found.dtype != np.float32 or found.shape != expected:
         raise ValueError(f"it gave {found.dtype} {found.shape} instead of float32 {expected}")
     return bytes(found.tobytes())

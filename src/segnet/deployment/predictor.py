@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segnet.data.images import resize_exact
 from segnet.deployment.exported_model import ExportedModel
+from segnet.deployment.formats import SUFFIXES
 from segnet.deployment.prediction import Prediction as Prediction
 from segnet.environment import autocast
 from segnet.errors import UserError
@@ -203,8 +204,10 @@ class Predictor:
         return found if size == own else F.interpolate(found[None], own, mode="bilinear")[0]
 
 
-def load_model(path: str, device: str, trusted: bool = False) -> SegmentationModule | ExportedModel:
-    """What a prediction runs: an exported model (.onnx, .pt2), or the module of a checkpoint."""
-    if Path(path).suffix in (".onnx", ".pt2"):
-        return ExportedModel(path, device, trusted)
+def load_model(
+    path: str, device: str, trusted: bool = False, precision: str = "32-true"
+) -> SegmentationModule | ExportedModel:
+    """What a prediction runs: an exported model (`segnet.deployment.formats`), or the module of a checkpoint."""
+    if Path(path).suffix in SUFFIXES:
+        return ExportedModel(path, device, trusted, precision)
     return load_module(path, trusted).to(device)

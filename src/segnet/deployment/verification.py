@@ -74,7 +74,8 @@ def compare(
     chosen = list(pairs(data, "val", count))
     module = module.cpu().eval()
     rows = []
-    for size in sizes(*module.image_size):
+    one = exported.form.size if not exported.form.outside else None
+    for size in [one] if one else sizes(*module.image_size):
         counts = {"checkpoint": Counts(len(module.classes)), "exported": Counts(len(module.classes))}
         greatest, equal, pixels, alike = 0.0, 0, 0, 0
         for pair in chosen:
@@ -110,7 +111,7 @@ def compare(
         "iou": max((abs(a - b) for a, b in known), default=0.0),  # type: ignore[operator]
         "sizes": rows,
         "images": len(chosen),
-        "bytes": exported.path.stat().st_size,
+        "bytes": exported.bytes,
         "milliseconds_checkpoint": _latency(lambda: module(batch)),
         "milliseconds_exported": _latency(lambda: exported(batch)),
         "hardware": environment.hardware(torch.device("cpu")),

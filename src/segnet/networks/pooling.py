@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segnet.networks import portable
+
 
 def kernels_for(x: Tensor) -> ModuleType | None:
     """`segnet.networks.kernels` for what is on a GPU; None on a CPU, without Triton, and in a compiler."""
@@ -41,7 +43,7 @@ def _kernels() -> ModuleType | None:
     return import_module("segnet.networks.kernels")
 
 
-def max_pool(x: Tensor, folded: bool = False) -> tuple[Tensor, Tensor]:
+def max_pool(x: Tensor, folded: bool = False) -> tuple[Tensor, Any]:
     """Pool 2×2 windows; an odd last row or column is left out, as in torch.
 
     Args:
@@ -49,10 +51,12 @@ def max_pool(x: Tensor, folded: bool = False) -> tuple[Tensor, Tensor]:
         folded: which of the two.
 
     Returns:
-        maxima (N, C, H // 2, W // 2), dtype of ``x``; codes of the same shape, uint8 in 0..3 (in an exported or
-        compiled program torch's int64 indices).
+        maxima (N, C, H // 2, W // 2), dtype of ``x``; codes of the same shape, uint8 in 0..3 (in a compiled program
+        torch's int64 indices, in an exported one the masks of `segnet.networks.portable`).
     """
-    if torch.compiler.is_compiling():  # exported and compiled programs get the standard operators
+    if torch.compiler.is_exporting():
+        return portable.pool(x)
+    if torch.compiler.is_compiling():
         return F.max_pool2d(x, 2, return_indices=True)
     if torch.is_grad_enabled() and x.requires_grad:
         pooled: tuple[Tensor, Tensor] = _MaxPool.apply(x, folded)  # type: ignore[no-untyped-call]
@@ -60,7 +64,7 @@ def max_pool(x: Tensor, folded: bool = False) -> tuple[Tensor, Tensor]:
     return _pool(x, folded)
 
 
-def max_unpool(x: Tensor, code: Tensor, size: tuple[int, int], folded: bool = False) -> Tensor:
+def max_unpool(x: Tensor, code: Any, size: tuple[int, int], folded: bool = False) -> Tensor:
     """Put every value of ``x`` back at the position that its code names; zero elsewhere.
 
     Args:
@@ -73,7 +77,7 @@ def max_unpool(x: Tensor, code: Tensor, size: tuple[int, int], folded: bool = Fa
         (N, C, H, W), or folded (N, 4 C, h, w); dtype of ``x``.
     """
     if torch.compiler.is_exporting():
-        return F.max_unpool2d(x, code, (2, 2), output_size=size)
+        return portable.unpool(x, code, size)
     if torch.compiler.is_compiling():  # torch's unpooling has no deterministic kernel
         flat = x.new_zeros(*x.shape[:2], size[0] * size[1])
         return flat.scatter(2, code.flatten(2), x.flatten(2)).view(*x.shape[:2], *size)

@@ -186,7 +186,7 @@ def verdict(found: Calibration) -> list[str]:
             lines.append(f"NOT confirmed: {target.text} lies below the whole interval ({what})")
     for name in ("escape_rate", "overkill_rate"):
         then, now = own.after[name], other.after[name]
-        if now > then:
+        if other.after[f"{name}_low"] > then:  # less is chance
             lines.append(
                 f"{own.subset.name} was optimistic, {name}: {then:.4f} there, {now:.4f} on {other.subset.name}"
             )

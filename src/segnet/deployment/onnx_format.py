@@ -1,0 +1,94 @@
+"""ONNX: operators that every runtime on a device has, see `PORTABLE`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from segnet.deployment.form import Form
+from segnet.deployment.formats import KEY, Run, quiet
+from segnet.deployment.onnx_model import OnnxModel
+from segnet.deployment.portable import Portable, resize_by_products
+from segnet.deployment.pt2_format import program
+from segnet.training.module import SegmentationModule
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSETS = (17, 23)  # the oldest that torch's exporter can be converted to, and the newest
+NATIVE = 18  # of torch's exporter
+# Operators of a file of one size, all of them in each of these lists; tests compare them with what is written:
+# ONNX Runtime (docs/OperatorKernels.md), OpenVINO (Supported Operations, ONNX), TensorRT (onnx-tensorrt,
+# docs/operators.md), LiteRT (onnx2tf, "Supported layers"), OpenCV DNN (modules/dnn/src/onnx/onnx_importer.cpp).
+_PORTABLE = """
+    Add Cast Ceil Clip Concat Conv DepthToSpace Div MatMul Max Mul Pad Relu Reshape Resize Sigmoid Slice Softmax Sub
+    Transpose Unsqueeze
+"""
+PORTABLE = frozenset(_PORTABLE.split())
+
+
+def write(module: SegmentationModule, form: Form, path: Path, metadata: str, opset: int) -> None:
+    """Export to ``path``, in the oldest version of the file format that has the operators of ``opset``."""
+    import onnx
+
+    portable = Portable(module, form, resize_by_products).eval()
+    with quiet():
+        onnx_program = torch.onnx.export(
+            program(portable), dynamo=True, opset_version=max(opset, NATIVE), verbose=False,
+            input_names=["images"], output_names=["probabilities"],
+        )  # fmt: skip
+        assert onnx_program is not None
+        model = onnx_program.model_proto
+        if opset < NATIVE:
+            model = onnx.version_converter.convert_version(model, opset)
+    _save(model, path, metadata)
+
+
+def _save(model: "ModelProto", path: Path, metadata: str) -> None:
+    import onnx
+
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    # By default that of the exporter's library, which runtimes of its day alone can read.
+    model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {KEY: metadata})
+    onnx.save(model, path)
+
+
+def quantize(path: Path, target: Path, images: Iterable[NDArray[np.generic]]) -> None:
+    """Write an ONNX model with int8 convolutions, calibrated on ``images`` as the model takes them, batch by batch.
+
+    Weights are symmetric, a scale for each output channel; activations uint8 over 99.999 % of the values seen. The
+    first and the last convolution stay in float32: they are cheap, and they see the image and make the decision.
+    """
+    import onnx
+    from onnxruntime import quantization as ort
+
+    class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rest = iter(images)
+
+        def get_next(self) -> dict[str, NDArray[np.generic]] | None:
+            image = next(self.rest, None)
+            return None if image is None else {"images": image}
+
+    plain = onnx.load(path)
+    convolutions = [node.name for node in plain.graph.node if node.op_type == "Conv"]
+    with quiet():
+        ort.quantize_static(
+            str(path), str(target), Reader(), quant_format=ort.QuantFormat.QDQ, per_channel=True,
+            op_types_to_quantize=["Conv"], nodes_to_exclude=[convolutions[0], convolutions[-1]],
+            activation_type=ort.QuantType.QUInt8, weight_type=ort.QuantType.QInt8,
+            calibrate_method=ort.CalibrationMethod.Percentile, extra_options={"CalibPercentile": 99.999},
+        )  # fmt: skip
+    metadata = {entry.key: entry.value for entry in plain.metadata_props}[KEY]
+    _save(onnx.load(target), target, metadata)
+
+
+def open_model(path: Path, device: str, trusted: bool, precision: str) -> tuple[Run, str]:
+    """What runs a file, and its metadata."""
+    model = OnnxModel(path, KEY, device, trusted)
+    return model, model.metadata

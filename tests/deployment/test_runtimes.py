@@ -1,0 +1,103 @@
+"""Formats beside ONNX and pt2, each written and run by its makers' own tools; skipped where they are not installed."""
+
+from typing import get_args
+
+import pytest
+import torch
+
+from exports import about, module_of, photos, probabilities
+from segnet.deployment import exported_model
+from segnet.deployment.exported_model import ExportedModel
+from segnet.deployment.form import Form
+from segnet.deployment.formats import FORMATS
+from segnet.networks.segnet import SegNet
+from segnet.settings import COMMANDS
+
+# Sixteen-bit weights change probabilities in the third digit.
+RUNTIMES = {
+    "openvino": (Form(), 0.01),
+    "executorch": (Form((48, 64), 1), 1e-5),
+    "litert": (Form((48, 64), 1, "inside", "nhwc", "uint8"), 1e-5),
+}
+PACKAGES = {"openvino": "openvino", "executorch": "executorch", "litert": "litert_torch"}
+
+
+@pytest.fixture(scope="module")
+def module():
+    return module_of(SegNet(2, widths=(4, 6, 8, 8, 8)), ("good", "defect"))
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def written(request, module, tmp_path_factory):
+    pytest.importorskip(
+        PACKAGES[request.param], reason=f"pip install 'segnet-lightning[{FORMATS[request.param].extra}]'"
+    )
+    path = tmp_path_factory.mktemp(request.param) / f"model{FORMATS[request.param].suffix}"
+    form, tolerance = RUNTIMES[request.param]
+    exported_model.write(module, path, about(module), form)
+    return path, form, tolerance
+
+
+def test_it_equals_the_module(written, module):
+    path, form, tolerance = written
+    exported = ExportedModel(path, trusted=True)
+    assert (exported.classes, exported.form) == (["good", "defect"], form)
+    for size in [(48, 64)] if form.size else [(48, 64), (75, 51)]:
+        images = photos(3, size)
+        found, expected = exported(images), probabilities(module, images)
+        assert found.shape == expected.shape
+        assert (found - expected).abs().mean() < tolerance
+
+
+def test_a_strangers_file_is_refused(written):
+    path, _, _ = written
+    with pytest.raises(
+        ValueError, match=r"without bounds of memory and time; use the ONNX model instead .* trust=true"
+    ):
+        ExportedModel(path)
+
+
+def test_only_these_files_are_written(written):
+    path, _, _ = written
+    files = {file.name for file in path.parent.iterdir()}
+    assert files == {path.name, *([f"{path.stem}.bin"] if path.suffix == ".xml" else [])}
+    assert ExportedModel(path, trusted=True).bytes == sum(file.stat().st_size for file in path.parent.iterdir())
+
+
+def alike(found, expected):
+    """Correlation of the probabilities of the defect."""
+    return torch.corrcoef(torch.stack([found[:, 1].flatten(), expected[:, 1].flatten()]))[0, 1]
+
+
+def test_openvino_in_bfloat16_and_int8(written, module):
+    path, form, _ = written
+    if path.suffix != ".xml":
+        pytest.skip("of OpenVINO alone")
+    pytest.importorskip("nncf", reason="pip install 'segnet-lightning[openvino]'")
+    images = photos(6, (48, 64))
+    expected = probabilities(module, images)
+    half = ExportedModel(path, trusted=True, precision="bf16-mixed")(images)
+    assert 0 < (half - expected).abs().mean() < 0.1
+    assert alike(half, expected) > 0.9
+    target = path.with_name("int8.xml")
+    exported_model.quantize(module, path, target, form, iter(images.permute(0, 2, 3, 1).numpy()))
+    small = ExportedModel(target, trusted=True)
+    assert alike(small(images), expected) > 0.9
+    assert target.with_suffix(".bin").stat().st_size < path.with_suffix(".bin").stat().st_size
+    kinds = target.read_text()
+    assert kinds.count('type="FakeQuantize"') > 20
+    target.unlink()
+    target.with_suffix(".bin").unlink()
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_damaged_file_is_one_line(name, tmp_path):
+    pytest.importorskip(PACKAGES[name], reason=f"pip install 'segnet-lightning[{FORMATS[name].extra}]'")
+    file = tmp_path / f"a{FORMATS[name].suffix}"
+    file.write_bytes(b"no model at all")
+    with pytest.raises(ValueError, match=r"not a model that export\.py wrote"):
+        ExportedModel(file, trusted=True)
+
+
+def test_the_command_knows_every_format():
+    assert set(get_args(COMMANDS["export"]["format"])) == set(FORMATS)

@@ -40,6 +40,9 @@ ONLY_COMPOSED = {
     "python src/check_data.py data=folder data.root=/my/images labels=logs/train/<run>": (
         "needs a run with folds; tests/reports/test_label_errors.py makes one"
     ),
+    f"python src/predict.py {RUN} input=/my/images/images exit_code=verdict": (
+        "ends with 10 where one is defective; tests/commands/test_travel.py runs it"
+    ),
     f"python src/demo.py {RUN}": "serves until it is stopped; tests/commands/test_demo.py opens the page",
     f"python src/export.py {RUN} format=executorch": "an extra; tests/deployment/test_runtimes.py writes and runs it",
     f"python src/export.py {RUN} format=openvino": "the same",

@@ -84,6 +84,7 @@ COMMANDS = {
     "train": TRAIN,
     "eval": {
         "ckpt_path": "path", "split": "choice", "seed": "count", "mc_samples": "count", "worst": "count", "grid": "count",
+        "operating_point": "path",
         "boundary.width": ("abc", "0", "-1", "1.5", "[1]", "nan", "true"), "boundary.tolerance": "not negative",
         "data.image_size": ("abc", "16", "-1", "1.5", "[32]", "true"), "data.batch_size": ("abc", "0", "-1", "1.5", "[1]", "true"),
         "data.num_workers": ("abc", "-1", "1.5", "[1]"), "data.root": ("[a]", "/no/such/folder", "''"),
@@ -93,7 +94,7 @@ COMMANDS = {
         "ckpt_path": "path", "input": "path", "overlay": "bool", "probabilities": "bool", "batch_size": "positive",
         "tile": ("abc", "0", "-1", "16", "1.5", "[1]", "nan", "true"), "overlap": (*NO_NUMBER, "-0.1", "1", "2"), "flips": "bool",
         "scales": ("abc", "1.0", "[]", "[0]", "[-1]", "[a]", "null", "[nan]"), "mc_samples": "count", "precision": "choice",
-        "device": "choice", "seed": "count",
+        "device": "choice", "seed": "count", "operating_point": "path", "exit_code": "choice", "segmentation": "choice",
     },
     "calibrate": {
         "ckpt_path": "path", "target": (*NO_NUMBER, "escape", "escape<=0", "escape<=1", "overkill<=-1", "cost=1", "cost=0:1", "f2"),
@@ -103,11 +104,11 @@ COMMANDS = {
     "export": {
         "ckpt_path": "path", "format": "choice", "quantize": "choice", "calibration": "positive", "images": "positive",
         "tolerance.difference": "not negative", "tolerance.decisions": "share", "tolerance.iou": "not negative",
-        "tolerance_int8.decisions": "share", "data.root": ("[a]", "{a:1}", "/no/such/folder"), "seed": "count",
+        "tolerance_int8.decisions": "share", "operating_point": "path", "tolerance.verdicts": "share", "data.root": ("[a]", "{a:1}", "/no/such/folder"), "seed": "count",
     },
     "demo": {
         "ckpt_path": "path", "host": "text", "port": (*NO_COUNT, "0", "70000"), "max_upload_mb": "above 0",
-        "max_pixels": "positive", "mc_samples": "count", "batch_size": "positive", "precision": "choice", "device": "choice",
+        "operating_point": "path", "max_pixels": "positive", "mc_samples": "count", "batch_size": "positive", "precision": "choice", "device": "choice",
     },
     "compare": {"runs": "path", "resamples": (*NO_COUNT, "0", "99"), "seed": "count", "baseline": ("abc", "[a]", "{a:1}")},
     "import_labels": {

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from scipy import ndimage
 
 from segnet.data.images import resize_pair
+from segnet.decisions import OperatingPoint
 from segnet.deployment.form import Form
 from segnet.deployment.verification import check, compare, sizes, summary
 from segnet.training.losses import CrossEntropy
@@ -39,6 +41,7 @@ def exported(module, tmp_path):
     class Shifted:
         path = tmp_path / "model.onnx"
         form, bytes = Form(), 1500
+        operating_point = None
 
         def __call__(self, batch):
             with torch.no_grad():
@@ -83,14 +86,48 @@ def test_every_figure_by_numpy(module, exported):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("difference", 0.0101), ("decisions", 0.9989), ("iou", 0.0011), (None, None)]
+    ("name", "value"),
+    [("difference", 0.0101), ("decisions", 0.9989), ("iou", 0.0011), ("verdicts", 0.9687), (None, None)],
 )
 def test_what_is_outside_its_tolerance_is_named(name, value):
-    tolerance = OmegaConf.create({"difference": 0.01, "decisions": 0.999, "iou": 0.001})
-    found = dict(tolerance)  # just allowed
+    tolerance = OmegaConf.create({"difference": 0.01, "decisions": 0.999, "iou": 0.001, "verdicts": 1.0})
+    found = dict(tolerance) | {"operating_point": {}}  # just allowed
     if name is None:
         check(found, tolerance)
+        check(
+            found | {"verdicts": 0.0, "operating_point": None}, tolerance
+        )  # without one nobody says what is defective
         return
     told = f"^the exported model is outside its tolerance: {name} {value:.6f}, allowed {tolerance[name]};"
     with pytest.raises(ValueError, match=told):
         check(found | {name: value}, tolerance)
+
+
+def test_decisions_and_verdicts_are_those_of_the_operating_point_that_each_carries(module, exported):
+    """With scipy: a shift of all probabilities moves the objects of one side over its threshold."""
+    data = SimpleNamespace(indices={"val": list(range(6))}, example=pair)
+    p = {}
+    for size in SIZES:
+        images = [resize_pair(*pair(i), size)[0] for i in range(6)]
+        with torch.no_grad():
+            p[size] = [module(torch.tensor(i).permute(2, 0, 1)[None]).sigmoid()[0, 0].numpy() for i in images]
+    peaks = sorted(float(values.max()) for values in p[SIZES[0]])
+    point = OperatingPoint((sum(peaks[2:4]) / 2,), (peaks[0] - 0.02,), (2,))
+    module.operating_point = exported.operating_point = point
+
+    def decided(values):
+        labels, count = ndimage.label(values > point.low[0], np.ones((3, 3)))
+        kept = [
+            i for i in range(1, count + 1)
+            if (labels == i).sum() >= 2 and values[labels == i].max() > point.thresholds[0]
+        ]  # fmt: skip
+        return np.isin(labels, kept)
+
+    found = compare(module, exported, data, 6)
+    for row in found["sizes"]:
+        size = tuple(row["size"])
+        ours, theirs = ([decided(v + shift) for v in p[size]] for shift in (np.float32(0), np.float32(SHIFTS[size])))
+        assert row["decisions"] == pytest.approx(np.mean([(a == b).mean() for a, b in zip(ours, theirs, strict=True)]))
+        assert row["verdicts"] == np.mean([a.any() == b.any() for a, b in zip(ours, theirs, strict=True)])
+    assert found["verdicts"] == min(row["verdicts"] for row in found["sizes"]) < 1
+    assert found["operating_point"] == point.stored()

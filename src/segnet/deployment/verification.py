@@ -107,7 +107,7 @@ def compare(
         "difference": max(row["difference"] for row in rows),  # type: ignore[type-var]
         "decisions": min(row["decisions"] for row in rows),  # type: ignore[type-var]
         "verdicts": min(row["verdicts"] for row in rows),  # type: ignore[type-var]
-        "operating_point": exported.operating_point.stored() if exported.operating_point else None,
+        POINT: exported.operating_point.stored() if exported.operating_point else None,
         "iou": max((abs(a - b) for a, b in known), default=0.0),  # type: ignore[operator]
         "sizes": rows,
         "images": len(chosen),
@@ -130,7 +130,7 @@ def check(found: dict[str, Any], tolerance: DictConfig) -> None:
         ("difference", found["difference"] <= tolerance.difference),
         ("decisions", found["decisions"] >= tolerance.decisions),
         ("iou", found["iou"] <= tolerance.iou),
-        ("verdicts", found["operating_point"] is None or found["verdicts"] >= tolerance.verdicts),
+        ("verdicts", found.get(POINT) is None or found["verdicts"] >= tolerance.verdicts),
     ):
         if not good:
             raise UserError(

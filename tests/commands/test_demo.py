@@ -103,16 +103,22 @@ def ask(address, path):
 
 def test_an_image_comes_back_as_overlay_mask_confidence_and_areas(address, predictor, cable):
     path = sorted((cable / "images").iterdir())[0]
-    overlay, mask, confidence, areas, verdict, objects = ask(address, path)
+    overlay, mask, confidence, areas = ask(address, path)
     (expected,) = predictor([read_rgb(path)])
     shown = np.asarray(Image.open(mask).convert("RGB"))
     assert np.array_equal(shown.any(-1), expected.mask() == 1)
     assert np.asarray(Image.open(overlay)).shape[:2] == np.asarray(Image.open(confidence)).shape[:2] == (64, 64)
     assert areas["data"] == [["defect", f"{100 * expected.mask().mean():.3f} %"]]
+
+
+def test_verdict_and_objects_are_those_of_the_mask(predictor, cable):
+    path = sorted((cable / "images").iterdir())[0]
+    (expected,) = predictor([read_rgb(path)])
+    *_, verdict, objects = answer(predictor, 10_000, 60)(str(path))
     labels, count = ndimage.label(expected.mask(), np.ones((3, 3)))
     assert f"{count} object" in verdict
     assert ("**defective**" if count else "**good**") in verdict
-    found = sorted(row[1] for row in objects["data"])
+    found = sorted(row[1] for row in objects)
     assert found == sorted(np.bincount(labels.ravel())[1:].tolist())
 
 
@@ -302,12 +308,12 @@ def test_a_prediction_that_takes_too_long_is_ended_and_holds_up_nobody_for_longe
     before = time.monotonic()
     for _ in range(2):  # the second one waits for the first
         with pytest.raises(gradio.Error, match=r"longer than 0\.3 s"):
-            call(path, None)
+            call(path)
     assert begun.is_set()
     assert time.monotonic() - before < 5
     go.set()
     time.sleep(0.1)
-    assert len(call(path, None)) == 6
+    assert len(call(path)) == 6
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
@@ -321,7 +327,9 @@ def test_in_a_real_browser(address, cable):
         tab.set_input_files("input[type=file]", str(sorted((cable / "images").iterdir())[0]))
         tab.locator("text=/[0-9] %/").locator("visible=true").first.wait_for(timeout=30_000)
         assert tab.locator("img").count() >= 4  # the image, overlay, mask, confidence
+        tab.locator("text=/good|defective/").locator("visible=true").first.wait_for(timeout=30_000)
         assert "defect" in tab.inner_text("body")
+        assert "No rates: the model carries no operating point" in tab.inner_text("body")
         browser.close()
 
 

@@ -59,10 +59,8 @@ def movable(predictor: "Predictor") -> "OperatingPoint | None":
     return point if point is not None and len(point.thresholds) == 1 else None
 
 
-def answer(
-    predictor: "Predictor", max_pixels: int, max_seconds: float
-) -> Callable[[str | None, float | None], list[Any]]:
-    """What the page shows for a file and a threshold (None: that of the predictor).
+def answer(predictor: "Predictor", max_pixels: int, max_seconds: float) -> Callable[..., list[Any]]:
+    """What the page shows for a file, and for a threshold if there is another one than the predictor's.
 
     Overlay, mask, confidence and uncertainty as uint8 RGB, a table of areas, the verdict, and a table of objects. One
     image is predicted at a time, and the last one is kept, so that another threshold needs no network. A prediction
@@ -94,7 +92,7 @@ def answer(
             last[path] = found
         return last[path]
 
-    def call(path: str | None, threshold: float | None) -> list[Any]:
+    def call(path: str | None, threshold: float | None = None) -> list[Any]:
         if path is None:
             return [None] * (7 if predictor.mc_samples else 6)
         try:
@@ -181,11 +179,17 @@ def page(predictor: "Predictor", cfg: DictConfig) -> Any:
         areas = gradio.Dataframe(headers=["class", "area"], label="areas", interactive=False)
         objects = gradio.Dataframe(headers=HEADERS, label="objects", interactive=False)
         call = answer(predictor, cfg.max_pixels, cfg.max_seconds)
-        wanted, everything = [given, slider], [*shown, areas, decided, objects]
-        given.change(call, wanted, everything, api_name="predict", api_visibility="undocumented")
+        pictures, decisions = [*shown, areas], [decided, objects]
+        # A new image is decided by the operating point: first its pictures, as other programs ask for them.
+        drawn = given.change(
+            lambda path: call(path)[: len(pictures)], given, pictures, api_name="predict", api_visibility="undocumented"
+        )
+        drawn.success(
+            lambda path: [start, *call(path)[len(pictures) :]], given, [slider, *decisions], api_visibility="private"
+        )
         if base is not None:
-            slider.release(call, wanted, everything, api_name="decide", api_visibility="undocumented")
-            slider.change(say, slider, told, api_name="rates", api_visibility="undocumented", queue=False)
+            slider.release(call, [given, slider], [*pictures, *decisions], api_visibility="private")
+            slider.change(say, slider, told, api_visibility="private", queue=False)
     return blocks
 
 

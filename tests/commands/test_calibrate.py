@@ -12,6 +12,7 @@ import torch
 
 from helpers import SMALL, call_main
 from segnet.data.images import read_rgb
+from segnet.decisions import moved
 from segnet.deployment.predictor import Predictor, load_model
 from segnet.training.checkpoint import load_module
 
@@ -97,6 +98,21 @@ def test_the_curve_has_the_chosen_point(calibrated):
     assert float(own["overkill_rate"]) == pytest.approx(found["val/overkill_rate"], abs=1e-6)
     escapes = [int(row["escapes"]) for row in rows]
     assert escapes == sorted(escapes)
+
+
+def test_the_record_has_the_curve_that_the_demo_shows(calibrated):
+    point = load_module(calibrated / "calibrated.ckpt").operating_point
+    with (calibrated / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    metrics = results(calibrated)["metrics"]
+    found = moved.rates(point, point.thresholds[0])
+    assert len(point.record["curve"]["threshold"]) <= moved.POINTS
+    for name in moved.RATES:
+        rates = [metrics[f"val/{name}_rate{end}"] for end in ("", "_low", "_high")]
+        assert found[name] == pytest.approx(rates)
+        for row in rows:
+            expected = [float(row[f"{name}_rate{end}"]) for end in ("", "_low", "_high")]
+            assert moved.rates(point, float(row["threshold"]) + 1e-9)[name] == pytest.approx(expected, abs=1e-6)
 
 
 def test_eval_of_the_checkpoint_counts_the_same(calibrated, run, tmp_path):

@@ -43,7 +43,8 @@ def test_the_run_folder_tells_the_whole_story(trained):
     assert results["metrics"]["test/iou"] == results["metrics"]["test/iou/defect"] > 0
 
     card = (trained / "README.md").read_text()
-    headings = ["## Model info", "## Input transform", "## Training", "## Results", "## Outputs", "## Versions"]
+    headings = ["## Model info", "## Input transform", "## Training", "## Results", "## Decisions", "## Outputs"]
+    headings.append("## Versions")
     assert [line for line in card.splitlines() if line.startswith("## ")] == headings
     assert "3,087,185 parameters" in card
     assert "12.349 MB" in card
@@ -204,8 +205,10 @@ def test_two_processes_equal_one_on_the_same_global_batch(tmp_path, cable, cache
     results = [json.loads((f / "results.json").read_text()) for f in folders]
     assert results[0]["metrics"] == pytest.approx(results[1]["metrics"], abs=1e-5, nan_ok=True)
     assert results[0]["images"] == results[1]["images"]
-    tables = [(f / "images.csv").read_text() for f in folders]
+    tables = [list(csv.DictReader((f / "images.csv").open())) for f in folders]
+    scores = [[float(row.pop("score")) for row in table] for table in tables]  # a last digit, as the weights
     assert tables[0] == tables[1]  # every test image once
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
 def checkpoints(folder):

@@ -34,7 +34,9 @@ def test_run_lengths_are_pycocotools(seed):
 
 
 def test_large_differences_are_packed():
-    for single in ([0, 100_000_000], [99_999_999, 1], [16, 15, 2**26, 1, 3, 2**26 - 7, 0x1F]):
+    draw = np.random.default_rng(0)
+    long = draw.integers(1, 50, 200_000).tolist()  # more than are written at a time
+    for single in (long, [0, 100_000_000], [99_999_999, 1], [16, 15, 2**26, 1, 3, 2**26 - 7, 0x1F]):
         text = runs.pack(np.array(single))
         assert runs.unpack(text).tolist() == single
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from segnet.errors import UserError
 
+BLOCK = 2**16  # numbers written at a time, so that they take little more memory than their text
 MOST = 7  # characters of a number in COCO's text, which then has 35 bits
 
 
@@ -98,6 +99,10 @@ def pack(runs: NDArray[np.int64]) -> str:
     """COCO's compressed text of run lengths; `unpack` reads it."""
     values = runs.copy()
     values[3:] -= runs[1:-2]
+    return "".join(_packed(values[start : start + BLOCK]) for start in range(0, len(values), BLOCK))
+
+
+def _packed(values: NDArray[np.int64]) -> str:
     parts = values[:, None] >> 5 * np.arange(MOST)
     codes, rest = parts & 31, parts >> 5
     more = rest != -(codes >> 4)  # what is left is more than the sign that the fifth bit tells

@@ -205,7 +205,7 @@ def test_two_processes_equal_one_on_the_same_global_batch(tmp_path, cable, cache
     results = [json.loads((f / "results.json").read_text()) for f in folders]
     assert results[0]["metrics"] == pytest.approx(results[1]["metrics"], abs=1e-5, nan_ok=True)
     assert results[0]["images"] == results[1]["images"]
-    tables = [list(csv.DictReader((f / "images.csv").open())) for f in folders]
+    tables = [list(csv.DictReader((f / "images.csv").read_text().splitlines())) for f in folders]
     scores = [[float(row.pop("score")) for row in table] for table in tables]  # a last digit, as the weights
     assert tables[0] == tables[1]  # every test image once
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)

@@ -179,16 +179,16 @@ def page(predictor: "Predictor", cfg: DictConfig) -> Any:
         areas = gradio.Dataframe(headers=["class", "area"], label="areas", interactive=False)
         objects = gradio.Dataframe(headers=HEADERS, label="objects", interactive=False)
         call = answer(predictor, cfg.max_pixels, cfg.max_seconds)
-        pictures, decisions = [*shown, areas], [decided, objects]
-        # A new image is decided by the operating point: first its pictures, as other programs ask for them.
+        images, decisions = [*shown, areas], [decided, objects]
+        # A new image is decided by the operating point: first its images, as other programs ask for them.
         drawn = given.change(
-            lambda path: call(path)[: len(pictures)], given, pictures, api_name="predict", api_visibility="undocumented"
+            lambda path: call(path)[: len(images)], given, images, api_name="predict", api_visibility="undocumented"
         )
         drawn.success(
-            lambda path: [start, *call(path)[len(pictures) :]], given, [slider, *decisions], api_visibility="private"
+            lambda path: [start, *call(path)[len(images) :]], given, [slider, *decisions], api_visibility="private"
         )
         if base is not None:
-            slider.release(call, [given, slider], [*pictures, *decisions], api_visibility="private")
+            slider.release(call, [given, slider], [*images, *decisions], api_visibility="private")
             slider.change(say, slider, told, api_visibility="private", queue=False)
     return blocks
 

@@ -2,6 +2,6 @@
 
 from segnet.decisions.operating_point import OperatingPoint
 from segnet.decisions.predicted import Predicted, predicted_objects
-from segnet.decisions.regions import Regions, overlaps, regions
+from segnet.decisions.regions import Regions, regions
 
-__all__ = ["OperatingPoint", "Predicted", "Regions", "overlaps", "predicted_objects", "regions"]
+__all__ = ["OperatingPoint", "Predicted", "Regions", "predicted_objects", "regions"]

@@ -18,8 +18,8 @@ class Objects:
 
     Attributes:
         regions: where they are.
-        same: bool (n,), whether the other mask has it by `matching.matches`: found, or no false alarm.
-        same_iou: bool (n,), the same by `matching.matches_iou`.
+        same: bool (n,), whether the other mask has it (`segnet.decisions.matching`): found, or no false alarm.
+        same_iou: bool (n,), by the stricter rule.
         covered: float64 (n,), share of its pixels that the other mask shows.
         mean: float64 (n,) probability.
         greatest: float64 (n,) probability.
@@ -40,7 +40,7 @@ class Judged:
     Attributes:
         kinds: uint8 (n,), of each object of the truth the index of its class among the defects.
         areas: int64 (n,) pixels.
-        found: bool (n, 2), by `matching.matches` and by `matching.matches_iou`.
+        found: bool (n, 2), by the rule of `segnet.decisions.matching` and by the stricter one.
         covered: float64 (K,), sum over these of the share that the prediction covers.
         predicted: int64 (K, 3): predicted objects, those that are there, and those by IoU.
         boundaries: int64 (K, 6), see `boundaries.count`.

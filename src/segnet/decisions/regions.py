@@ -54,17 +54,6 @@ def regions(mask: NDArray[np.bool_]) -> Regions:
     return Regions(np.asarray(labels, np.int32), areas, boxes, np.asarray(centroids[1:], np.float64))
 
 
-def overlaps(first: Regions, second: Regions) -> NDArray[np.int64]:
-    """Pixels that each region of the first shares with each of the second, int64 (n, m), of masks of one size.
-
-    Of masks of noise that is a large matrix: `shared` has its entries that are not zero.
-    """
-    found = np.zeros((len(first), len(second)), np.int64)
-    i, j, pixels = shared(first, second)
-    found[i, j] = pixels
-    return found
-
-
 def shared(first: Regions, second: Regions) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of regions that overlap: the index in the first, that in the second, the pixels they share, int64 (p,)."""
     both = (first.labels > 0) & (second.labels > 0)

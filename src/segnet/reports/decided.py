@@ -127,16 +127,17 @@ def _look(
     tolerance: float,
 ) -> tuple[NDArray[np.int64], Judged, Curves, Rows, int]:
     """Everything that is kept of an image, and its rows of objects.csv."""
-    matrix = confusion(mask, guess := prediction.mask(), classes)
+    guess, score = prediction.decided()
+    matrix = confusion(mask, guess, classes)
     known = mask != IGNORE_INDEX
     if not known.all():
-        # No pixel of an object, before regions are formed.
+        # The mask as predict.py writes it, without ignored pixels: as calibrate.py counts it (`Outcomes`).
+        mask, guess = np.where(known, mask, 0), np.where(known, guess, 0)
         prediction = replace(prediction, probabilities=prediction.probabilities * torch.from_numpy(known))
-        mask, guess = np.where(known, mask, 0), np.where(known, prediction.mask(), 0)
+        score = prediction.decided()[1]
     probabilities = prediction.probabilities.numpy()
     found = objects.compare(mask, guess, probabilities)
-    point = prediction.point
-    score = objects.score(probabilities) if point is None else point.score(probabilities)
+    score = objects.score(probabilities) if prediction.point is None else score
     judged = objects.judge(found, mask, guess, score, width, tolerance)
     rows, dropped = Rows(), 0
     for name, (truth, other) in zip(defects, found, strict=True):

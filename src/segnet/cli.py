@@ -98,6 +98,7 @@ def check_settings(cfg: DictConfig, name: str) -> None:
         "images",
         "runs",
         "resume",
+        "verify",
         "weights",
         "teacher",
         "camvid",

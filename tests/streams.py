@@ -5,7 +5,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import cv2
 import numpy as np
@@ -20,10 +20,11 @@ class _Camera(socketserver.StreamRequestHandler):
         self.server.connections += 1
         if self.server.connections > self.server.answered:
             return
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             self.serve()
-        except (BrokenPipeError, ConnectionResetError):
-            pass
+
+    def serve(self):
+        raise NotImplementedError
 
     def frames(self):
         for image in self.server.images:

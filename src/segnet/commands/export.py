@@ -59,7 +59,7 @@ def run(cfg: DictConfig) -> None:
         if compared and data is not None:
             found = verification.compare(module, exported_model.ExportedModel(draft, trusted=True), data, cfg.images)
             verification.check(found, cfg[request.tolerance(cfg.quantize, kind)])
-        verified.record(draft, found, compared)
+        verified.record(draft, found, folder, compared)
         for file in sorted(draft.parent.iterdir()):  # what belongs together; of most formats one file
             file.rename(folder / file.name)
     model = folder / draft.name
@@ -115,13 +115,12 @@ def verify(cfg: DictConfig, module: "SegmentationModule") -> None:
     print(verification.summary(found))
     quantized = exported.metadata.get("quantize")
     verification.check(found, cfg[request.tolerance(quantized, SUFFIXES[path.suffix])], "the file stays as it was")
-    verified.record(path, found)
+    for place in {path.parent, Path(cfg.output_dir)}:  # beside the file it says that this one is verified
+        verified.record(path, found, place)
     print(f"verified: written to {beside}")
 
 
-def images(
-    cfg: DictConfig, module: "SegmentationModule", *splits: str
-) -> tuple["SegmentationDataModule | None", str]:
+def images(cfg: DictConfig, module: "SegmentationModule", *splits: str) -> tuple["SegmentationDataModule | None", str]:
     """The data with these splits, or None and why there are none."""
     from segnet.configuration import instantiate
     from segnet.runs import checkpoint_data

@@ -5,6 +5,7 @@ begins anew when it is full.
 """
 
 import csv
+import math
 import time
 from collections import deque
 from concurrent.futures import Future
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from segnet.data.listing import amount
 from segnet.decisions import predicted_objects
 from segnet.decisions.operating_point import VERDICTS, verdict
 from segnet.deployment.measures import Row, areas
@@ -33,6 +35,7 @@ from segnet.visualization.overlays import overlay, palette, save
 LATEST = "latest.jpg"
 DEFECTIVE = "defective"  # the folder of frames that are kept
 RATED = 20  # frames over which their rate is taken
+FONT, WIDEST = cv2.FONT_HERSHEY_SIMPLEX, "defective  000 objects  00.0 fps"  # so the size of letters rarely changes
 COLOURS = {"good": (20, 120, 40), "defective": (190, 20, 40)}
 
 
@@ -71,17 +74,19 @@ def predict_live(predictor: Predictor, cfg: DictConfig) -> int:
 def _follow(predictor: Predictor, frames: Newest, record: "Record", bar: Any) -> None:
     with threads(1) as pool:
         before: Future[None] | None = None
-        for frame in frames:
-            begin = time.perf_counter()
-            (prediction,) = predictor([frame.image])
-            millis = (time.perf_counter() - begin) * 1e3
+        try:
+            for frame in frames:
+                begin = time.perf_counter()
+                (prediction,) = predictor([frame.image])
+                millis = (time.perf_counter() - begin) * 1e3
+                if before is not None:
+                    before.result()  # one result waits to be written at most, and an error ends it
+                before = pool.submit(record.add, frame, prediction, millis)
+                bar.set_postfix_str(f"{record.rate():.1f} per second, {frames.dropped} dropped", refresh=False)
+                bar.update()
+        finally:
             if before is not None:
-                before.result()  # one result waits to be written at most, and an error ends it
-            before = pool.submit(record.add, frame, prediction, millis)
-            bar.set_postfix_str(f"{record.rate():.1f} per second, {frames.dropped} dropped", refresh=False)
-            bar.update()
-        if before is not None:
-            before.result()
+                before.result()
 
 
 @dataclass
@@ -157,7 +162,8 @@ class Record:
         self._write([*row, f"{score:.4f}", f"{millis:.1f}", delay, decided, count])
         drawn = overlay(frame.image, mask, self._table, self._binary) if self.cfg.overlay else frame.image
         save(
-            self.folder / LATEST, banner(drawn, f"{decided}  {count} objects  {self.rate():.1f} fps", COLOURS[decided])
+            self.folder / LATEST,
+            banner(drawn, f"{decided}  {amount(count, 'object')}  {self.rate():.1f} fps", COLOURS[decided]),
         )
         if decided == "defective" and self.cfg.live.keep:
             self._keep(frame, mask, drawn)
@@ -194,13 +200,13 @@ class Record:
 
 def banner(image: NDArray[np.uint8], text: str, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
     """A copy of an image (H, W, 3) with a line of ASCII below it in white on ``colour``, as wide as the image."""
-    width, scale = image.shape[1], 1.0
-    (length, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    scale = min(width * 0.95 / length, 2.0)
-    tall = max(8, round((height + base) * scale * 1.5))
-    strip = np.empty((tall, width, 3), np.uint8)
+    width, scale, length = image.shape[1], 2.0, math.inf
+    while length > 0.95 * width and scale > 0.1:  # sizes do not grow evenly with the scale
+        scale *= 0.9
+        thick = max(1, round(1.5 * scale))
+        (length, height), base = cv2.getTextSize(max(text, WIDEST, key=len), FONT, scale, thick)
+    strip = np.empty((2 * (height + base), width, 3), np.uint8)
     strip[:] = colour
-    at = (round(width * 0.025), round(tall / 2 + height * scale / 2))
-    thick = max(1, round(scale * 2))
-    cv2.putText(strip, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thick, cv2.LINE_AA)
+    at = (round(0.025 * width), base // 2 + round(1.5 * height))
+    cv2.putText(strip, text, at, FONT, scale, (255, 255, 255), thick, cv2.LINE_AA)
     return np.concatenate([image, strip])

@@ -16,10 +16,10 @@ KEY = "verified"  # in the metadata and in the record; files without it are of v
 BYTES = 10_000_000  # of a record
 
 
-def record(path: Path, found: dict[str, Any], verified: bool = True) -> None:
-    """Write what was found of an exported file beside it, with the file's name and SHA-256."""
+def record(path: Path, found: dict[str, Any], folder: Path, verified: bool = True) -> None:
+    """Write what was found of an exported file, with the file's name and SHA-256, to verification.json in a folder."""
     content = {KEY: verified, "file": path.name, "sha256": digest(path), **found}
-    with atomic_write(path.with_name(RECORD)) as part:
+    with atomic_write(folder / RECORD) as part:
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -52,11 +52,14 @@ def recorded(path: Path) -> dict[str, Any]:
     return stored if isinstance(stored, dict) else {}
 
 
-def later(path: Path, reason: str, checkpoint: str = "<its checkpoint>", *more: str) -> str:
+def later(path: Path, reason: str, checkpoint: str | None = None, *more: str) -> str:
     """One line for people: that a file is unverified, and the command that verifies it."""
-    words = [override("ckpt_path", checkpoint), override("verify", str(path)), *more]
-    words += ["trust=true"] * (SUFFIXES[path.suffix].danger is not None)
-    return f"{path} is unverified ({reason}); where the data are: {command_line('export', words)}"
+    words = [override("verify", str(path)), *more, *["trust=true"] * (SUFFIXES[path.suffix].danger is not None)]
+    if checkpoint is None:
+        told = f"{command_line('export', words)} ckpt_path=<its checkpoint>"
+    else:
+        told = command_line("export", [override("ckpt_path", checkpoint), *words])
+    return f"{path} is unverified ({reason}); where the data are: {told}"
 
 
 def tell(model: object) -> None:

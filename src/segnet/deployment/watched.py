@@ -128,7 +128,9 @@ def predict_watched(predictor: Predictor, cfg: DictConfig) -> int:
                         break
                     given = ready[start : start + some]
                     files = [file for file in given if _claimed(outputs, file, watched)]
-                    tasks = writer.predicted(predictor, files, folder, cfg, pool, watched.failed, first)
+                    tasks = (
+                        writer.predicted(predictor, files, folder, cfg, pool, watched.failed, first) if files else ()
+                    )
                     for result in ahead(pool, tasks, some, ROOM, finish=True):
                         results.add(result)
                         bar.update()

@@ -1,4 +1,4 @@
-"""Local cameras: a server of MJPEG by HTTP, and one of RTP/JPEG (RFC 2435) by RTSP (RFC 2326) over one TCP connection."""
+"""Cameras on this machine: MJPEG by HTTP, and JPEG in RTP (RFC 2435) by RTSP (RFC 2326), over one TCP connection."""
 
 import socketserver
 import struct

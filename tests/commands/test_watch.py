@@ -65,7 +65,7 @@ def until(name, count=1):
 
 
 def test_files_are_predicted_once_when_they_are_whole(trained, line, tmp_path, capfd):
-    begin, folder, images, out, over = line
+    begin, folder, images, out, _over = line
     shutil.copy(images[0], folder / "a.png")  # is there before
     content = images[1].read_bytes()
 
@@ -105,7 +105,7 @@ def test_files_are_predicted_once_when_they_are_whole(trained, line, tmp_path, c
 
 
 def test_what_cannot_be_read_is_told_at_once_and_the_others_go_on(trained, line, capfd):
-    begin, folder, images, out, over = line
+    begin, folder, images, out, _over = line
     (folder / "bad.png").write_bytes(images[0].read_bytes()[:300])
     (folder / "dir.jpg").mkdir()
 
@@ -146,7 +146,7 @@ def test_the_verdict_is_the_exit_code_and_a_second_run_has_all_of_them(trained, 
 
 
 def test_results_never_lie_in_the_folder_that_is_watched(trained, line, capfd):
-    _, folder, images, out, _ = line
+    _, folder, _images, _out, _ = line
     for place in (folder, folder / "results"):
         assert predict(trained, folder, place) == 1
         assert f"output_dir={place}: is input={folder}, or lies in it" in capfd.readouterr().err

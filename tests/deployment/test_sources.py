@@ -83,7 +83,7 @@ def test_a_playlist_that_an_address_serves_opens_nothing():
     asked = []
 
     class Playlist(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             asked.append(self.path)
             self.send_response(200)
             self.send_header("Content-Type", "application/vnd.apple.mpegurl")

@@ -62,16 +62,16 @@ def regions(mask: NDArray[np.bool_]) -> Regions:
     labels[part] = found
     columns = [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP, cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]
     table = np.asarray(stats[1:], np.int64)
-    areas, boxes = table[:, cv2.CC_STAT_AREA], table[:, columns]
-    return Regions(labels, areas, boxes + [left, top, 0, 0], np.asarray(centroids[1:], np.float64) + [left, top])
+    boxes, corner = table[:, columns] + np.array([left, top, 0, 0]), np.array([left, top])
+    return Regions(labels, table[:, cv2.CC_STAT_AREA], boxes, np.asarray(centroids[1:], np.float64) + corner)
 
 
 def box(mask: NDArray[np.bool_]) -> tuple[int, int, tuple[slice, slice]]:
     """The left and top of the smallest box that holds all of ``mask`` (H, W), and the box; one pixel if it is empty."""
-    rows, columns = mask.any(1), mask.any(0)
-    top, left = int(rows.argmax()), int(columns.argmax())
-    bottom, right = len(rows) - int(rows[::-1].argmax()), len(columns) - int(columns[::-1].argmax())
-    return (left, top, np.s_[top:bottom, left:right]) if rows.any() else (0, 0, np.s_[:1, :1])
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return 0, 0, np.s_[:1, :1]
+    return int(columns[0]), int(rows[0]), np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def shared(first: Regions, second: Regions) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

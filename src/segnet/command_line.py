@@ -7,6 +7,7 @@ from itertools import islice
 
 # Hydra's flags; the first two ask for a sweep.
 SWITCHES = ("-m", "--multirun", "--resolve")
+VERBOSE = ("-v", "--verbose")  # this package's: verbose=true
 WITH_A_VALUE = (
     "-c",
     "--cfg",
@@ -32,7 +33,9 @@ def flags_last(words: Sequence[str]) -> list[str]:
     flags: list[str] = []
     rest = iter(words)
     for word in rest:
-        if word in SWITCHES:
+        if word in VERBOSE:
+            others.append("verbose=true")
+        elif word in SWITCHES:
             flags.append(word)
         elif word in WITH_A_VALUE:
             flags += [word, *islice(rest, 1)]

@@ -68,7 +68,7 @@ _TRAIN: dict[str, Any] = {
 TOLERANCES = ("tolerance", "tolerance_float16", "tolerance_int8")
 _TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative, "verdicts": Share}
 
-# Of each command beside `output_dir`, `seed` and `trust`, which all share; groups that make objects are not among them.
+# Of each command beside `SHARED`, which all share; groups that make objects are not among them.
 COMMANDS: dict[str, dict[str, Any]] = {
     "train": {**_TRAIN, "resume": PathText | None, "find": Find, "folds": Folds | None, "resume_changed_data": bool},
     "tune": {
@@ -133,7 +133,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "repeats": Positive | None, "workers": Annotated[list[Count], MinLen(1)] | None,
     },
 }  # fmt: skip
-SHARED: dict[str, Any] = {"output_dir": PathText, "seed": Seed, "trust": bool}
+SHARED: dict[str, Any] = {"output_dir": PathText, "seed": Seed, "trust": bool, "verbose": bool}
 
 _CALLBACKS: dict[str, Any] = {
     "monitor": Text | None, "mode": Mode, "patience": Count, "min_delta": float, "refresh_rate": Count,

@@ -37,7 +37,7 @@ def run(cfg: DictConfig) -> None:
     failed = []
     for i, (name, overrides) in enumerate(todo):
         print(f"[{i + 1}/{len(todo)}] {name}: train.py {shlex.join(overrides)}", flush=True)
-        code = train(folder / name, overrides, end, cfg.trust)
+        code = train(folder / name, overrides, end, cfg.trust, cfg.verbose)
         if code is None:
             print(f"time is up, {len(todo) - i} of {len(jobs)} runs are not finished; the same command resumes them")
             break
@@ -61,20 +61,22 @@ def check(cfg: DictConfig) -> None:
 
 def finished(folder: Path, overrides: Sequence[str]) -> bool:
     """Whether this run is done; a folder with another run's record is refused."""
-    there = [override for override in recorded(folder) if not override.startswith(("output_dir=", "trust="))]
+    there = [
+        override for override in recorded(folder) if not override.startswith(("output_dir=", "trust=", "verbose="))
+    ]
     if there and there != list(overrides):
         raise UserError(f"{folder}: holds another run ({shlex.join(there)}); delete it, or choose another output_dir")
     return (folder / "results.json").is_file()
 
 
-def train(folder: Path, overrides: Sequence[str], end: float, trusted: bool) -> int | None:
+def train(folder: Path, overrides: Sequence[str], end: float, trusted: bool, verbose: bool = False) -> int | None:
     """Start or resume a run, until ``end``; its exit code, None if time was up.
 
     A run that is stopped repeats the interrupted epoch when it is resumed and ends with the same weights.
     """
     where = str(folder)
     given = [override("resume", where)] if recorded(folder) else [*overrides, override("output_dir", where)]
-    given += ["trust=true"] if trusted else []
+    given += ["trust=true"] * trusted + ["verbose=true"] * verbose
     here = Path(sys.argv[0])  # src/reproduce.py beside src/train.py, segnet-reproduce beside segnet-train
     program = here.with_name(here.name.replace("reproduce", "train"))
     start = [sys.executable] if program.suffix == ".py" else []

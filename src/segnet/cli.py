@@ -139,6 +139,12 @@ def check_keys(cfg: DictConfig, name: str) -> None:
     if unknown := sorted({str(key) for key in cfg} - known):
         valid = sorted(known & {str(key) for key in cfg})
         raise UserError(f"unknown key(s) {', '.join(unknown)}; known are {', '.join(valid)}")
+    described = help_text.keys(name)
+    for section in (key.name for key in described if key.default is None and "." not in key.name):
+        known = {key.name for key in described if key.name.rpartition(".")[0] == section}
+        given = cfg.get(section)
+        if isinstance(given, DictConfig) and (unknown := sorted({f"{section}.{key}" for key in given} - known)):
+            raise UserError(f"unknown key(s) {', '.join(unknown)}; known are {', '.join(sorted(known))}")
 
 
 def _keys(name: str) -> set[str]:

@@ -143,7 +143,9 @@ def check_keys(cfg: DictConfig, name: str) -> None:
     for section in (key.name for key in described if key.default is None and "." not in key.name):
         known = {key.name for key in described if key.name.rpartition(".")[0] == section}
         given = cfg.get(section)
-        if isinstance(given, DictConfig) and (unknown := sorted({f"{section}.{key}" for key in given} - known)):
+        if isinstance(given, DictConfig) and (
+            unknown := sorted({f"{section}.{entry}" for entry in map(str, given)} - known)
+        ):
             raise UserError(f"unknown key(s) {', '.join(unknown)}; known are {', '.join(sorted(known))}")
 
 

@@ -42,7 +42,8 @@ def test_every_key_and_group_has_a_sentence_and_its_default(name, capsys):
 
 def test_comments_above_and_beside_and_over_many_lines(tmp_path, monkeypatch):
     (tmp_path / "a.yaml").write_text(
-        "# What it does.\n\ndefaults:\n  - b\n  - net: small # the network\n  - _self_\n\n# Above,\n# two lines.\none: 1\n"
+        "# What it does.\n\ndefaults:\n  - b\n  - net: small # the network\n  - _self_\n\n"
+        "# Above,\n# two lines.\none: 1\n"
         "two: '#2' # beside\nthree: [1,\n  2] # behind\n# Of a section.\nfour:\n  five: null # nested\n"
         "six: >-\n  a\n  b\n"
     )

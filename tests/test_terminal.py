@@ -68,7 +68,7 @@ def quick(cable, cache, out, *more):
     )
 
 
-def test_a_training_into_a_file_is_plain_lines_a_line_an_epoch(cable, cache, tmp_path, capfd):
+def test_a_training_into_a_file_is_plain_lines_a_line_an_epoch(cable, cache, tmp_path, capfd, caplog):
     assert call_main("train", *quick(cable, cache, tmp_path / "run", "trainer.max_epochs=2")) == 0
     out, err = capfd.readouterr()
     told = err.splitlines()
@@ -81,7 +81,7 @@ def test_a_training_into_a_file_is_plain_lines_a_line_an_epoch(cable, cache, tmp
     assert len(lines) <= 20  # 24 epochs and the report are one screen
     assert not any(line.startswith("epoch") for line in lines[2:])
     assert lines[-2] == f"model card {tmp_path}/run/README.md"
-    text = (out + err).replace("\n", "").replace(str(tmp_path), "")
+    text = (out + err + "".join(caplog.messages)).replace("\n", "").replace(str(tmp_path), "")
     assert text.isprintable()  # no control characters
     assert not STRANGERS.search(text)
     shown = re.search(r"(\d+) more figures of test are in the model card; -v prints them here", out)
@@ -89,12 +89,12 @@ def test_a_training_into_a_file_is_plain_lines_a_line_an_epoch(cable, cache, tmp
     assert int(shown[1]) > 3
 
 
-def test_verbose_shows_the_rest(cable, cache, tmp_path, capfd):
+def test_verbose_shows_the_rest(cable, cache, tmp_path, capfd, caplog):
     more = quick(cable, cache, tmp_path / "run", "trainer.max_epochs=1", "~callbacks.panels")
     assert call_main("train", *more, "-v") == 0
     out, err = capfd.readouterr()
     assert "Trainable params" in out + err  # the network's layers
-    assert "GPU available" in err
+    assert "GPU available" in caplog.text  # in a process of its own these go to stderr
     assert "test/boundary_iou" in out
     assert "-v prints" not in out
 

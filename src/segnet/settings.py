@@ -36,6 +36,10 @@ Batches = Annotated[
 Parts = Literal["ceiling", "training", "loop", "index", "memory", "data", "inference", "program"]
 Side = Annotated[int, Ge(32)]  # pixels; four or five poolings leave less of a smaller image
 Tile = Side | None
+LoopData = Annotated[
+    Annotated[dict[Literal["images", "image_size", "crop", "epochs"], Positive], MinLen(4)],
+    "a mapping such as {images: 32, image_size: 128, crop: 96, epochs: 4}",
+]
 Folds = Annotated[int, Interval(ge=2, le=26)]
 Reach = Annotated[float, Interval(ge=0, le=100)]  # pixels
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
@@ -68,7 +72,12 @@ _TRAIN: dict[str, Any] = {
 TOLERANCES = ("tolerance", "tolerance_float16", "tolerance_int8")
 _TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative, "verdicts": Share}
 
-# Of each command beside `output_dir`, `seed` and `trust`, which all share; groups that make objects are not among them.
+_BENCHMARK: dict[str, Any] = {
+    "": dict[str, Any], ".parts": Annotated[list[Parts], MinLen(1)],
+    ".batch_sizes": Annotated[list[Positive], MinLen(1)], ".repeats": Positive,
+    ".workers": Annotated[list[Count], MinLen(1)], ".loop": LoopData, ".matrix": Positive, ".copy_mb": Positive,
+}  # fmt: skip
+# Of each command beside `SHARED`, which all share; groups that make objects are not among them.
 COMMANDS: dict[str, dict[str, Any]] = {
     "train": {**_TRAIN, "resume": PathText | None, "find": Find, "folds": Folds | None, "resume_changed_data": bool},
     "tune": {
@@ -131,10 +140,11 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "device": Device, "image_size": Side, "images": Positive, "turn": Above0,
         "compile": list[Literal["default", "reduce-overhead", "max-autotune"]],
         "parts": Annotated[list[Parts], MinLen(1)] | None, "batch_sizes": Annotated[list[Positive], MinLen(1)] | None,
-        "repeats": Positive | None, "workers": Annotated[list[Count], MinLen(1)] | None,
+        "repeats": Positive | None, "workers": Annotated[list[Count], MinLen(1)] | None, "loop": LoopData | None,
+        **{f"{device}{key}": kind for device in ("cpu", "cuda") for key, kind in _BENCHMARK.items()},
     },
 }  # fmt: skip
-SHARED: dict[str, Any] = {"output_dir": PathText, "seed": Seed, "trust": bool}
+SHARED: dict[str, Any] = {"output_dir": PathText, "seed": Seed, "trust": bool, "verbose": bool}
 
 _CALLBACKS: dict[str, Any] = {
     "monitor": Text | None, "mode": Mode, "patience": Count, "min_delta": float, "refresh_rate": Count,

@@ -5,8 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_info
-
+from segnet import terminal
 from segnet.data.decoding import EXTENSIONS
 from segnet.data.listing import counted, is_hidden, split_off
 from segnet.deployment.video import VIDEOS, is_video
@@ -41,7 +40,7 @@ def find(given: str) -> list[Path]:
         more = f" ({told.partition(': ')[2]})" if others else ""
         raise UserError(f"input={given}: no image or video there{more}; give a file, a folder or a quoted glob")
     if others:
-        rank_zero_info(printable(told))
+        terminal.info(printable(told))
     return files
 
 

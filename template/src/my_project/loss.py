@@ -1,8 +1,9 @@
 """A loss of one's own."""
 
 import torch.nn.functional as F
-from segnet.data import IGNORE_INDEX
 from torch import Tensor, nn
+
+from segnet.data import IGNORE_INDEX
 
 
 class Focused(nn.Module):

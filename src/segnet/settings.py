@@ -33,7 +33,7 @@ Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Batches = Annotated[
     Count | Share | None, "a number of batches (an integer of at least 0), a share in [0.0, 1.0] or null"
 ]
-Parts = Literal["ceiling", "training", "loop", "index", "memory", "data", "inference", "program"]
+Parts = Literal["ceiling", "training", "loop", "index", "memory", "data", "inference", "program", "runtimes"]
 Side = Annotated[int, Ge(32)]  # pixels; four or five poolings leave less of a smaller image
 Tile = Side | None
 Folds = Annotated[int, Interval(ge=2, le=26)]
@@ -89,8 +89,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "export": {
         "ckpt_path": PathText, "format": Literal["onnx", "openvino", "executorch", "litert", "pt2"],
         "quantize": Literal["int8"] | None,
-        "calibration": Positive, "images": Positive, "operating_point": Point,
-        "size": HeightWidth, "batch": Positive | None,
+        "calibration": Positive, "images": Positive, "samples": Annotated[int, Interval(ge=0, le=64)],
+        "operating_point": Point, "size": HeightWidth, "batch": Positive | None,
         "opset": Annotated[int, Interval(ge=17, le=23)], "preprocessing": Literal["inside", "outside"],
         "layout": Literal["nchw", "nhwc"], "input": Literal["uint8", "float32"] | None,
         **{f"{group}.{key}": kind for group in TOLERANCES for key, kind in _TOLERANCE.items()},
@@ -131,6 +131,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "compile": list[Literal["default", "reduce-overhead", "max-autotune"]],
         "parts": Annotated[list[Parts], MinLen(1)] | None, "batch_sizes": Annotated[list[Positive], MinLen(1)] | None,
         "repeats": Positive | None, "workers": Annotated[list[Count], MinLen(1)] | None,
+        "ckpt_path": PathText | None, "threads": Annotated[list[Positive], MinLen(1)], "runtimes.batch": Positive,
+        "runtimes.images": Positive, "runtimes.calibration": Positive, "runtimes.seconds": Above0,
     },
 }  # fmt: skip
 SHARED: dict[str, Any] = {"output_dir": PathText, "seed": Seed, "trust": bool}

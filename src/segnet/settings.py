@@ -66,7 +66,7 @@ _TRAIN: dict[str, Any] = {
     "trainer.check_val_every_n_epoch": Positive | None,
 }  # fmt: skip
 TOLERANCES = ("tolerance", "tolerance_float16", "tolerance_int8")
-_TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative, "verdicts": Share}
+_TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative, "verdicts": Share, "objects": Share}
 
 # Of each command beside `output_dir`, `seed` and `trust`, which all share; groups that make objects are not among them.
 COMMANDS: dict[str, dict[str, Any]] = {

@@ -81,15 +81,14 @@ class SideBySide:
     images: int = 0
 
 
-def measure(cfg: DictConfig, scratch: Path) -> SideBySide:
-    """Export the checkpoint in every format, and measure all of them in turn.
+def measure(cfg: DictConfig, scratch: Path, found: SideBySide) -> None:
+    """Export the checkpoint in every format and measure all in turn; ``found`` holds what is known after each round.
 
     Raises:
         UserError: there is no checkpoint, or the data that the command line names are not there.
     """
     if cfg.get("ckpt_path") is None:
         raise UserError("parts=[runtimes]: needs a checkpoint; add ckpt_path=logs/train/<run>/checkpoints/best.ckpt")
-    found = SideBySide()
     module = load_module(cfg.ckpt_path, cfg.trust).eval()
     data = _data(cfg, module, found)
     chosen = _exported(cfg, module, data, scratch, found)
@@ -108,12 +107,11 @@ def measure(cfg: DictConfig, scratch: Path) -> SideBySide:
                     found.left_out[runtime.name] = str(error).strip().splitlines()[-1]
                     continue
                 series.setdefault((threads, runtime.name), []).append(figures)
-    for (threads, name), rounds in series.items():
-        if name not in found.left_out:
-            found.rows.append({"runtime": name, "threads": threads, **_summary(rounds)})
-    for name, reason in found.left_out.items():
-        print(f"left out: {name}: {reason}")
-    return found
+        found.rows = [
+            {"runtime": name, "threads": threads, **_summary(rounds)}
+            for (threads, name), rounds in series.items()
+            if name not in found.left_out
+        ]
 
 
 def checkpoint(path: Path, threads: int, precision: str) -> runtimes.Run:

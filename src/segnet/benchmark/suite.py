@@ -247,4 +247,4 @@ class Bench(Table):
 
     def runtimes(self) -> None:
         """Measure every format of a checkpoint, by the script that lies beside an exported file."""
-        self.side_by_side = runtimes.measure(self.cfg, self.scratch)
+        runtimes.measure(self.cfg, self.scratch, self.side_by_side)

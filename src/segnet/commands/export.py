@@ -15,7 +15,7 @@ def run(cfg: DictConfig) -> None:
     from segnet import environment
     from segnet.configuration import instantiate
     from segnet.decisions import given
-    from segnet.deployment import device_folder, exported_model, request, verification
+    from segnet.deployment import device_folder, exported_model, request, verification, verification_page
     from segnet.runs import checkpoint_data
     from segnet.training.checkpoint import load_module
 
@@ -47,6 +47,7 @@ def run(cfg: DictConfig) -> None:
         found = verification.compare(module, exported_model.ExportedModel(draft, trusted=True), data, cfg.images)
         verification.check(found, cfg[request.tolerance(cfg, kind)])
         (folder / "verification.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        (folder / "verification.md").write_text(verification_page.text(draft.name, found), encoding="utf-8")
         shown = verification.pairs(data, "val", cfg.samples)
         device_folder.write(draft, metadata, form, device_folder.of_pairs(module, form, shown))
         for file in sorted(draft.parent.iterdir()):  # what belongs together; of most formats one file

@@ -32,7 +32,7 @@ if args.images != Path():  # its first 16 files; without, images are noise
     images = np.stack([np.asarray(file.resize((width, height))) for file in files])
 run = open_model(here / about["file"], args.threads, args.precision)
 timed(images[[0] * batch])
-row, times = {"threads": args.threads, "batch": batch, "start-up s": time.perf_counter() - begun}, [(0.0, 0.0)][1:]
+row, times = {"threads": args.threads, "batch": batch, "start-up s": time.perf_counter() - begun}, []
 while len(times) < 5 or sum(wall for wall, _ in times) < args.seconds:
     times.append(timed(images[np.arange(len(times) * batch, len(times) * batch + batch) % len(images)])[1:])
 wall, cpu = np.transpose(times)

@@ -56,7 +56,12 @@ def script(opener: Callable[..., runtimes.Run]) -> str:
     """The script with the function that runs the file instead of the import of it."""
     (function,) = ast.parse(inspect.getsource(opener)).body
     assert isinstance(function, ast.FunctionDef)
-    function.name, function.body, function.returns = "open_model", function.body[1:], None  # without its docstring
+    function.name, function.body = "open_model", function.body[1:]  # without its docstring
+    for node in ast.walk(function):  # nor annotations
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
     source = Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8")
     assert _OPENER in source
     return source.replace(_OPENER, f"\n{ast.unparse(function)}\n")

@@ -14,8 +14,7 @@ def timed(x):  # of uint8 RGB images (N, H, W, 3): probabilities (N, H, W, C), s
     x = (x / 255 - about["mean"]) / about["std"] if about["preprocessing"] == "outside" else x
     x = np.ascontiguousarray(np.moveaxis(x, -1, about["axis"]), about["input"])
     start, used = time.perf_counter(), time.process_time()
-    p = run(x)
-    return np.moveaxis(p, about["axis"], -1), time.perf_counter() - start, time.process_time() - used
+    return np.moveaxis(run(x), about["axis"], -1), time.perf_counter() - start, time.process_time() - used
 
 
 begun, here = time.perf_counter(), Path(__file__).parent
@@ -23,13 +22,12 @@ parser = argparse.ArgumentParser(description=__doc__)
 for name, default in {"threads": 1, "batch": 1, "seconds": 5.0, "images": Path(), "precision": "f32"}.items():
     parser.add_argument(f"--{name}", type=type(default), default=default)  # --precision bf16: of OpenVINO
 args, about = parser.parse_args(), json.loads((here / "measure.json").read_text(encoding="utf-8"))
-batch, (height, width) = about["batch"] or args.batch, about["size"]
-images = np.random.RandomState(0).randint(0, 256, (4, height, width, 3)).astype(np.uint8)
+batch, size = about["batch"] or args.batch, about["size"][::-1]  # width, height
+images = np.random.RandomState(0).randint(0, 256, (4, *about["size"], 3)).astype(np.uint8)
 if args.images != Path():  # its first 16 files; without, images are noise
     from PIL import Image
 
-    files = [Image.open(file).convert("RGB") for file in sorted(args.images.iterdir())[:16]]
-    images = np.stack([np.asarray(file.resize((width, height))) for file in files])
+    images = np.stack([Image.open(f).convert("RGB").resize(size) for f in sorted(args.images.iterdir())[:16]])
 run = open_model(here / about["file"], args.threads, args.precision)
 timed(images[[0] * batch])
 row, times = {"threads": args.threads, "batch": batch, "start-up s": time.perf_counter() - begun}, []
@@ -38,7 +36,8 @@ while len(times) < 5 or sum(wall for wall, _ in times) < args.seconds:
 wall, cpu = np.transpose(times)
 row["p50 ms"], row["p95 ms"] = np.percentile(wall, [50, 95]) * 1e3
 row["images/s"], row["CPU ms"] = batch / wall.mean(), cpu.mean() * 1e3 / batch
-row["memory MB"] = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1.024e-3
+if Path("/proc/self/status").exists():  # of Linux
+    row["memory MB"] = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1.024e-3
 row["file MB"] = sum(path.stat().st_size for path in here.glob("model.*")) / 1e6
 if (here / "samples.npz").exists():  # images, their masks, and what the checkpoint decides
     saved = dict(np.load(here / "samples.npz"))
@@ -48,5 +47,5 @@ if (here / "samples.npz").exists():  # images, their masks, and what the checkpo
     pairs = np.bincount((saved["masks"] * count + mask)[saved["masks"] < count], minlength=count**2).reshape(count, -1)
     union = pairs.sum(0) + pairs.sum(1) - pairs.diagonal()
     row["IoU"] = np.nanmean((pairs.diagonal() / np.where(union, union, np.nan))[count - p.shape[-1] :])
-for line in row, ["---:"] * len(row), [f"{value:.6g}" for value in row.values()]:
-    print("|", " | ".join(line), "|")
+for line in row, ["---:"] * len(row), (f"{value:.6g}" for value in row.values()):
+    print(f"| {' | '.join(line)} |")

@@ -35,10 +35,11 @@ def executorch(path: Path, threads: int, precision: str) -> Run:
     import os
 
     import torch
-    from executorch.runtime import Runtime
+    from executorch import runtime
 
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
-    method = Runtime.get().load_program(path).load_method("forward")
+    if hasattr(os, "sched_setaffinity"):  # of Linux
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
+    method = runtime.Runtime.get().load_program(path).load_method("forward")
     return lambda images: method.execute([torch.from_numpy(images)])[0].numpy()
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from segnet.deployment.form import Form
 from segnet.deployment.formats import KEY, Run, quiet
+from segnet.deployment.onnx_graph import simplify
 from segnet.deployment.onnx_model import OnnxModel
 from segnet.deployment.portable import Portable, resize_by_products
 from segnet.deployment.pt2_format import program
@@ -42,6 +43,7 @@ def write(module: SegmentationModule, form: Form, path: Path, metadata: str, ops
         )  # fmt: skip
         assert onnx_program is not None
         model = onnx_program.model_proto
+        simplify(model)
         if opset < NATIVE:
             model = onnx.version_converter.convert_version(model, opset)
     _save(model, path, metadata)

@@ -89,7 +89,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "export": {
         "ckpt_path": PathText, "format": Literal["onnx", "openvino", "executorch", "litert", "pt2"],
         "quantize": Literal["int8"] | None,
-        "calibration": Positive, "images": Positive, "operating_point": Point,
+        "calibration": Positive, "max_drop": BelowOne, "images": Positive, "operating_point": Point,
         "size": HeightWidth, "batch": Positive | None,
         "opset": Annotated[int, Interval(ge=17, le=23)], "preprocessing": Literal["inside", "outside"],
         "layout": Literal["nchw", "nhwc"], "input": Literal["uint8", "float32"] | None,

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -45,6 +46,17 @@ def test_only_the_model_and_its_verification_are_left(exported):
     for kind, folder in exported.items():
         files = {path.name for path in folder.iterdir() if path.is_file()}
         assert files == {"verification.json", "model.pt2" if kind == "pt2" else "model.onnx"}
+
+
+def test_int8_is_for_one_size_and_says_what_stayed_in_float32(exported):
+    model = onnx.load(exported["int8"] / "model.onnx")
+    assert [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[2:]] == [64, 64]
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    producers = {name: node.op_type for node in model.graph.node for name in node.output}
+    plain = [node.name for node in convolutions if producers.get(node.input[1]) != "DequantizeLinear"]
+    told = json.loads((exported["int8"] / "verification.json").read_text())["quantization"]
+    assert list(told["float32"]) == plain == [convolutions[0].name, convolutions[-1].name]
+    assert told["images"] == 64
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, (64, 64)), (3, (64, 64)), (2, (97, 65)), (1, (41, 130))])

@@ -1,5 +1,6 @@
 """Formats beside ONNX and pt2, each written and run by its makers' own tools; skipped where they are not installed."""
 
+import re
 from typing import get_args
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from exports import about, module_of, photos, probabilities
 from segnet.deployment import exported_model
+from segnet.deployment.calibration import Calibration
 from segnet.deployment.exported_model import ExportedModel
 from segnet.deployment.form import Form
 from segnet.deployment.formats import FORMATS
@@ -70,8 +72,8 @@ def alike(found, expected):
     return torch.corrcoef(torch.stack([found[:, 1].flatten(), expected[:, 1].flatten()]))[0, 1]
 
 
-def test_openvino_in_bfloat16_and_int8(written, module):
-    path, form, _ = written
+def test_openvino_in_bfloat16(written, module):
+    path, _, _ = written
     if path.suffix != ".xml":
         pytest.skip("of OpenVINO alone")
     pytest.importorskip("nncf", reason="pip install 'segnet-lightning[openvino]'")
@@ -80,15 +82,32 @@ def test_openvino_in_bfloat16_and_int8(written, module):
     half = ExportedModel(path, trusted=True, precision="bf16-mixed")(images)
     assert 0 < (half - expected).abs().mean() < 0.1
     assert alike(half, expected) > 0.9
-    target = path.with_name("int8.xml")
-    exported_model.quantize(module, path, target, form, iter(images.permute(0, 2, 3, 1).numpy()))
-    small = ExportedModel(target, trusted=True)
-    assert alike(small(images), expected) > 0.7  # random weights; a trained network's is export.py's to verify
-    assert target.with_suffix(".bin").stat().st_size < path.with_suffix(".bin").stat().st_size
-    kinds = target.read_text()
-    assert kinds.count('type="FakeQuantize"') > 20
-    target.unlink()
-    target.with_suffix(".bin").unlink()
+
+
+def test_openvino_in_int8_keeps_the_layers_in_float32_that_cost_most(module, tmp_path):
+    pytest.importorskip("nncf", reason="pip install 'segnet-lightning[openvino]'")
+    images = photos(6, (48, 64))
+    expected = probabilities(module, images)
+    masks = expected.argmax(1).byte().numpy()  # the network's own decisions: its IoU is 1
+    arrays = list(images.permute(0, 2, 3, 1).numpy())
+    form, found = Form((48, 64), 1), {}
+    for drop in (0.9, 0.001):
+        path = tmp_path / f"{drop}.xml"
+        calibration = Calibration(module, form, arrays, list(zip(arrays, masks, strict=True)), drop)
+        found[drop] = exported_model.quantize(calibration, path, about(module))
+        small = ExportedModel(path, trusted=True)
+        assert alike(small(images), expected) > 0.7  # random weights; a trained network's is export.py's to verify
+        assert small.form == form
+        text = path.read_text()
+        # Int8 are the weights of all convolutions but those that are told, and no comparison.
+        assert text.count('element_type="i8"') == 26 - len(found[drop]["float32"])
+        assert text.count('type="FakeQuantize"') > 20
+        assert not re.search(r">\s+<", text)
+    assert found[0.9]["float32"] == {}
+    assert len(found[0.001]["float32"]) >= 1
+    for name, reason in found[0.001]["float32"].items():
+        assert re.fullmatch(r"convolution \d+ of 26 \(\d+ to \d+ channels\)", name)
+        assert "fell by more than 0.001" in reason
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

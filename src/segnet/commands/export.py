@@ -16,6 +16,7 @@ def run(cfg: DictConfig) -> None:
     from segnet.configuration import instantiate
     from segnet.decisions import given
     from segnet.deployment import exported_model, request, verification
+    from segnet.deployment.calibration import Calibration
     from segnet.runs import checkpoint_data
     from segnet.training.checkpoint import load_module
 
@@ -34,17 +35,20 @@ def run(cfg: DictConfig) -> None:
     print(data.used("val", *(["train"] if cfg.quantize else [])))
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    form = request.of_network(form, kind, module.image_size)
+    form = request.of_network(form, kind, module.image_size, bool(cfg.quantize))
     with TemporaryDirectory(prefix=".draft-", dir=folder) as scratch:
-        plain, draft = (Path(scratch) / name / f"model{kind.suffix}" for name in ("plain", "draft"))
-        for file in (plain, draft):
-            file.parent.mkdir()
+        draft = Path(scratch) / f"model{kind.suffix}"
         metadata = verification.metadata(module, Path(cfg.ckpt_path))
-        exported_model.write(module, plain if cfg.quantize else draft, metadata, form, cfg.opset)
+        how = {}
         if cfg.quantize:
-            pairs = verification.pairs(data, "train", cfg.calibration)
-            exported_model.quantize(module, plain, draft, form, (image for image, _ in pairs))
-        found = verification.compare(module, exported_model.ExportedModel(draft, trusted=True), data, cfg.images)
+            images = [image for image, _ in verification.pairs(data, "train", cfg.calibration)]
+            examples = list(verification.pairs(data, "val", cfg.images))
+            calibration = Calibration(module, form, images, examples, cfg.max_drop)
+            how = {"quantization": exported_model.quantize(calibration, draft, metadata, cfg.opset)}
+        else:
+            exported_model.write(module, draft, metadata, form, cfg.opset)
+        exported = exported_model.ExportedModel(draft, trusted=True)
+        found = verification.compare(module, exported, data, cfg.images) | how
         verification.check(found, cfg[request.tolerance(cfg, kind)])
         (folder / "verification.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         for file in sorted(draft.parent.iterdir()):  # what belongs together; of most formats one file

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -80,6 +81,17 @@ def test_the_page_says_what_the_verification_says(exported):
             assert f"| {row['objects_checkpoint']} | {row['iou_checkpoint']:.4f} | {row['iou_exported']:.4f} |" in page
         assert found["commit"] in page
         assert "no operating point" in page
+
+
+def test_int8_is_for_one_size_and_says_what_stayed_in_float32(exported):
+    model = onnx.load(exported["int8"] / "model.onnx")
+    assert [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[2:]] == [64, 64]
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    producers = {name: node.op_type for node in model.graph.node for name in node.output}
+    plain = [node.name for node in convolutions if producers.get(node.input[1]) != "DequantizeLinear"]
+    told = json.loads((exported["int8"] / "verification.json").read_text())["quantization"]
+    assert list(told["float32"]) == plain == [convolutions[0].name, convolutions[-1].name]
+    assert told["images"] == 64
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, (64, 64)), (3, (64, 64)), (2, (97, 65)), (1, (41, 130))])

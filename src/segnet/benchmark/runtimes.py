@@ -21,6 +21,7 @@ from segnet.benchmark.steps import SOURCE
 from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.deployment import device_folder, exported_model, request, runtimes, verification
+from segnet.deployment.calibration import Calibration
 from segnet.deployment.form import Form
 from segnet.deployment.formats import FORMATS
 from segnet.errors import UserError
@@ -179,8 +180,9 @@ def _exported(
             label = f"{NAMES[name]}, int8" if int8 else NAMES[name]
             try:
                 if int8 and data is not None:
-                    images = (image for image, _ in verification.pairs(data, "train", cfg.runtimes.calibration))
-                    exported_model.quantize(module, plain, path, form, images)
+                    images = [image for image, _ in verification.pairs(data, "train", cfg.runtimes.calibration)]
+                    calibration = Calibration(module, form, images, pairs, cfg.runtimes.max_drop)
+                    exported_model.quantize(calibration, path, metadata)
                 else:
                     exported_model.write(module, plain, metadata, form)
             except ImportError as error:

@@ -1,6 +1,6 @@
 """Export a checkpoint as a file for a runtime, and verify how closely it follows the checkpoint."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -25,6 +25,7 @@ def run(cfg: DictConfig) -> None:
     from segnet import environment
     from segnet.decisions import given
     from segnet.deployment import device_folder, exported_model, request, verification, verified
+    from segnet.deployment.calibration import Calibration
     from segnet.training.checkpoint import load_module
 
     kind, form = request.checked(cfg)
@@ -46,24 +47,27 @@ def run(cfg: DictConfig) -> None:
     compared = data is not None and cfg.images > 0
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    form = request.of_network(form, kind, module.image_size)
+    form = request.of_network(form, kind, module.image_size, bool(cfg.quantize))
     with TemporaryDirectory(prefix=".draft-", dir=folder) as scratch:
-        plain, draft = (Path(scratch) / name / f"model{kind.suffix}" for name in ("plain", "draft"))
-        for file in (plain, draft):
-            file.parent.mkdir()
+        draft = Path(scratch) / f"model{kind.suffix}"
         metadata = verification.metadata(module, Path(cfg.ckpt_path))
         metadata |= {"quantize": cfg.quantize, verified.KEY: compared}
-        exported_model.write(module, plain if cfg.quantize else draft, metadata, form, cfg.opset)
+        found: dict[str, Any] = {"reason": reason}
         if cfg.quantize and data is not None:
-            pairs = verification.pairs(data, "train", cfg.calibration)
-            exported_model.quantize(module, plain, draft, form, (image for image, _ in pairs))
-        found, shown = {"reason": reason}, None
+            calibrating = [image for image, _ in verification.pairs(data, "train", cfg.calibration)]
+            examples = list(verification.pairs(data, "val", cfg.images))
+            calibration = Calibration(module, form, calibrating, examples, cfg.max_drop)
+            how = {"quantization": exported_model.quantize(calibration, draft, metadata, cfg.opset)}
+        else:
+            exported_model.write(module, draft, metadata, form, cfg.opset)
+            how = {}
         if compared and data is not None:
             found = verification.compare(module, exported_model.ExportedModel(draft, trusted=True), data, cfg.images)
             verification.check(found, cfg[request.tolerance(cfg.quantize, kind)])
+        shown = None
         if cfg.samples and data is not None:
             shown = device_folder.of_pairs(module, form, verification.pairs(data, "val", cfg.samples))
-        verified.record(draft, found, folder, compared)
+        verified.record(draft, found | how, folder, compared)
         device_folder.write(draft, metadata, form, shown)
         for file in sorted(draft.parent.iterdir()):  # what belongs together; of most formats one file
             file.rename(folder / file.name)

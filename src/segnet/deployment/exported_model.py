@@ -5,18 +5,16 @@ normalisation are inside, or what its `Form` says; classes, colours, commit and 
 """
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from segnet import rules
 from segnet.data.masks import check_classes
 from segnet.decisions import OperatingPoint
+from segnet.deployment.calibration import Calibration
 from segnet.deployment.form import Form
 from segnet.deployment.formats import KEY as KEY
 from segnet.deployment.formats import SUFFIXES
@@ -37,16 +35,12 @@ def write(
     SUFFIXES[path.suffix].module.write(module.cpu(), form, path, text, opset)
 
 
-def quantize(
-    module: SegmentationModule, path: Path, target: Path, form: Form, images: Iterable[NDArray[np.uint8]]
-) -> None:
-    """Write a model with int8 convolutions to ``target``, calibrated on uint8 (H, W, 3) ``images``."""
-    given = (
-        batch.numpy()
-        for image in images
-        for batch in form.batches(torch.tensor(image).permute(2, 0, 1)[None], module.mean, module.std)
-    )
-    SUFFIXES[path.suffix].module.quantize(path, target, given)
+def quantize(calibration: Calibration, path: Path, metadata: dict[str, Any], opset: int = OPSET) -> dict[str, Any]:
+    """Export to ``path`` with int8 convolutions; how it was done, and which layers stayed in float32 and why."""
+    text = json.dumps({**metadata, "form": calibration.form.stored()})
+    calibration.module.cpu()
+    found: dict[str, Any] = SUFFIXES[path.suffix].module.quantize(calibration, path, text, opset)
+    return found
 
 
 class ExportedModel:

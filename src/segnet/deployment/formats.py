@@ -1,7 +1,8 @@
 """The formats of exported files: for each a module here that writes and opens it, and what it can and cannot do.
 
 A module has ``write(module, form, path, metadata, opset)``, ``open_model(path, device, trusted, precision)``, which
-gives a function of a tensor and the metadata, and ``quantize(path, target, images)`` where the format is quantised.
+gives a function of a tensor and the metadata, and where the format is quantised ``quantize(calibration, path, metadata,
+opset)``, which says how it was done.
 """
 
 import io

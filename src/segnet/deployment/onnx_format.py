@@ -1,15 +1,15 @@
 """ONNX: operators that every runtime on a device has, see `PORTABLE`."""
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from segnet.deployment.calibration import Array, Calibration, report
 from segnet.deployment.form import Form
 from segnet.deployment.formats import KEY, Run, quiet
+from segnet.deployment.onnx_graph import simplify
 from segnet.deployment.onnx_model import OnnxModel
 from segnet.deployment.portable import Portable, resize_by_products
 from segnet.deployment.pt2_format import program
@@ -42,6 +42,7 @@ def write(module: SegmentationModule, form: Form, path: Path, metadata: str, ops
         )  # fmt: skip
         assert onnx_program is not None
         model = onnx_program.model_proto
+        simplify(model)
         if opset < NATIVE:
             model = onnx.version_converter.convert_version(model, opset)
     _save(model, path, metadata)
@@ -58,8 +59,8 @@ def _save(model: "ModelProto", path: Path, metadata: str) -> None:
     onnx.save(model, path)
 
 
-def quantize(path: Path, target: Path, images: Iterable[NDArray[np.generic]]) -> None:
-    """Write an ONNX model with int8 convolutions, calibrated on ``images`` as the model takes them, batch by batch.
+def quantize(calibration: Calibration, path: Path, metadata: str, opset: int) -> dict[str, Any]:
+    """Write a model with int8 convolutions, by ONNX Runtime's own tool.
 
     Weights are symmetric, a scale for each output channel; activations uint8 over 99.999 % of the values seen. The
     first and the last convolution stay in float32: they are cheap, and they see the image and make the decision.
@@ -68,24 +69,36 @@ def quantize(path: Path, target: Path, images: Iterable[NDArray[np.generic]]) ->
     from onnxruntime import quantization as ort
 
     class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
+        """Image by image: of all at once the tool would keep every activation in memory."""
+
         def __init__(self) -> None:
-            self.rest = iter(images)
+            self.inputs, self.due = calibration.inputs(), 0
 
-        def get_next(self) -> dict[str, NDArray[np.generic]] | None:
-            image = next(self.rest, None)
-            return None if image is None else {"images": image}
+        def __len__(self) -> int:
+            return len(calibration.images)
 
-    plain = onnx.load(path)
-    convolutions = [node.name for node in plain.graph.node if node.op_type == "Conv"]
-    with quiet():
-        ort.quantize_static(
-            str(path), str(target), Reader(), quant_format=ort.QuantFormat.QDQ, per_channel=True,
-            op_types_to_quantize=["Conv"], nodes_to_exclude=[convolutions[0], convolutions[-1]],
-            activation_type=ort.QuantType.QUInt8, weight_type=ort.QuantType.QInt8,
-            calibrate_method=ort.CalibrationMethod.Percentile, extra_options={"CalibPercentile": 99.999},
-        )  # fmt: skip
-    metadata = {entry.key: entry.value for entry in plain.metadata_props}[KEY]
-    _save(onnx.load(target), target, metadata)
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self.due = end_index - start_index
+
+        def get_next(self) -> dict[str, Array] | None:
+            self.due -= 1
+            return None if self.due < 0 else {"images": next(self.inputs)}
+
+    with TemporaryDirectory() as folder:
+        plain = Path(folder) / "model.onnx"
+        write(calibration.module, calibration.form, plain, "", opset)
+        convolutions = [node.name for node in onnx.load(plain).graph.node if node.op_type == "Conv"]
+        kept = {convolutions[0]: "it sees the image", convolutions[-1]: "it makes the decision"}
+        with quiet():
+            ort.quantize_static(
+                str(plain), str(path), Reader(), quant_format=ort.QuantFormat.QDQ, per_channel=True,
+                op_types_to_quantize=["Conv"], nodes_to_exclude=list(kept),
+                activation_type=ort.QuantType.QUInt8, weight_type=ort.QuantType.QInt8,
+                calibrate_method=ort.CalibrationMethod.Percentile,
+                extra_options={"CalibPercentile": 99.999, "CalibStridedMinMax": 1},
+            )  # fmt: skip
+    _save(onnx.load(path), path, metadata)
+    return report(calibration, "ONNX Runtime, 99.999 % of the values", kept)
 
 
 def open_model(path: Path, device: str, trusted: bool, precision: str) -> tuple[Run, str]:

@@ -36,9 +36,10 @@ def checked(cfg: DictConfig) -> tuple[Format, Form]:
     return kind, form
 
 
-def of_network(form: Form, kind: Format, image_size: tuple[int, int]) -> Form:
-    """The form for a network that computes at ``image_size``."""
-    size = image_size if form.outside or (kind.fixed and form.size is None) else form.size
+def of_network(form: Form, kind: Format, image_size: tuple[int, int], quantized: bool = False) -> Form:
+    """The form for a network that computes at ``image_size``; int8 holds at the size of its calibration."""
+    one = form.outside or ((kind.fixed or quantized) and form.size is None)
+    size = image_size if one else form.size
     return replace(form, size=size, batch=form.batch or (1 if kind.fixed else None))
 
 

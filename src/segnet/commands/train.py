@@ -87,6 +87,8 @@ def switch(cfg: DictConfig) -> None:
         if cfg.get(group) is None:
             cfg[group] = {}
     trainer, off = cfg.trainer, set()
+    if trainer.fast_dev_run:  # nothing is written, a store of its own neither
+        cfg.logger = {}
     if trainer.fast_dev_run or trainer.get("enable_checkpointing") is False:  # it would write last.ckpt even so
         off |= {"BestCheckpoint", "ModelCheckpoint", "OnExceptionCheckpoint"}
     if trainer.get("enable_progress_bar") is True:

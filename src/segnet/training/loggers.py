@@ -180,6 +180,9 @@ class Wandb(WandbLogger):
         if offline:
             os.environ.setdefault("WANDB_SILENT", "true")  # before its import
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        import wandb
+
+        wandb.setup()  # reads these, before Lightning gives it a setting that it warns about
         folder = Path(str(save_dir))
         super().__init__(
             None if name is None else str(name),

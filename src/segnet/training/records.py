@@ -155,6 +155,9 @@ class _Wandb(Record):
 
     def begin(self, start: Start) -> str | None:
         self.logger.log_hyperparams({**start.parameters, "configuration": start.config})
+        for path in Path(self.logger.experiment.dir).parent.rglob("*"):
+            if path.is_symlink():  # to its log elsewhere: a run folder with a link that leads out is not resumed
+                path.unlink()
         return str(self.logger.version)
 
     def image(self, name: str, image: Image, step: int) -> None:

@@ -26,7 +26,7 @@ def entries(content: bytes) -> list[bytes]:
 
 
 def read(path: Path) -> dict[str, list]:
-    """``id`` of the run, ``config`` and ``summary`` as they are set, ``history`` as rows, and ``files`` of one record."""
+    """``id`` of the run, ``config`` and ``summary`` as set, ``history`` as rows, ``files`` of one record."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     found = {"id": [], "config": [], "summary": [], "history": [], "files": []}

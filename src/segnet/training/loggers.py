@@ -193,6 +193,7 @@ class Wandb(WandbLogger):
             log_model=log_model,
             # A run folder may be moved, so no links in it; and what is printed is the terminal's.
             settings={"symlink": False, "console": "off"},
+            mode="offline" if offline else "online",
         )
 
 

@@ -95,4 +95,4 @@ class Histograms(Callback):
         for name, weight in pl_module.net.named_parameters():
             for kind, values in (("weights", weight), ("gradients", weight.grad)):
                 if values is not None and (finite := values.detach()[values.detach().isfinite()]).numel():
-                    recording.show_histogram(trainer, f"{kind}/{name}", finite.float().cpu().numpy())
+                    recording.show_histogram(trainer, f"{kind}/{name}", finite.double().cpu().numpy())

@@ -71,8 +71,8 @@ def show_curve(trainer: Trainer, name: str, counts: Counts) -> None:
         record.curve(name, counts, _step(trainer))
 
 
-def show_histogram(trainer: Trainer, name: str, values: NDArray[np.float32]) -> None:
-    """Send numbers to the loggers that draw histograms."""
+def show_histogram(trainer: Trainer, name: str, values: NDArray[np.float64]) -> None:
+    """Send numbers to the loggers that draw histograms; in float64, as of some NumPy cannot divide a narrow range."""
     for record in records(trainer).values():
         if record.draws_histograms:
             record.histogram(name, values, _step(trainer))

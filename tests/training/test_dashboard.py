@@ -21,6 +21,10 @@ from segnet.visualization.overlays import DEFECT, MISSED, VOID, WRONG, palette
 from segnet.visualization.review import LINE, MOST, RULE, legend, review
 
 
+# So few steps are recorded whole.
+pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch Profiler default schedule")
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory, cable, cache):
     """A run on images of another shape than the network's input, with everything on request."""

@@ -20,7 +20,6 @@ from segnet.training.metrics import rates
 from segnet.visualization.overlays import DEFECT, MISSED, VOID, WRONG, palette
 from segnet.visualization.review import LINE, MOST, RULE, legend, review
 
-
 # So few steps are recorded whole.
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch Profiler default schedule")
 

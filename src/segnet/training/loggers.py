@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import yaml
 from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 
 from segnet.errors import UserError
@@ -137,7 +137,7 @@ class MLflow(MLFlowLogger):
         except MlflowException:
             active = False
         if known is not None and not active:
-            rank_zero_info(f"mlflow: {uri} has no run {known}; what follows becomes a new run there")
+            tell(f"mlflow: {uri} has no run {known}; what follows becomes a new run there")
         super().__init__(
             experiment_name,
             None if run_name is None else str(run_name),
@@ -195,6 +195,12 @@ class Wandb(WandbLogger):
             settings={"symlink": False, "console": "off"},
             mode="offline" if offline else "online",
         )
+
+
+@rank_zero_only
+def tell(line: str) -> None:
+    """Print what a logger leaves out, from one process."""
+    print(line)
 
 
 def require(package: str) -> None:

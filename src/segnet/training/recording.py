@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from segnet.files import atomic_write
-from segnet.training.loggers import IDS
+from segnet.training.loggers import IDS, tell
 from segnet.training.records import KINDS, Counts, Start, records
 from segnet.visualization.figures import drawn
 from segnet.visualization.overlays import Image
@@ -29,7 +28,7 @@ def begin(trainer: Trainer, start: Start, folder: Path) -> None:
         return
     others = [type(logger).__name__ for logger in trainer.loggers if not isinstance(logger, (*KINDS, DummyLogger))]
     if others:
-        rank_zero_info(f"{', '.join(others)}: gets figures that are numbers, and no images, files or configuration")
+        tell(f"{', '.join(others)}: gets figures that are numbers, and no images, files or configuration")
     named = {name: record.begin(start) for name, record in records(trainer).items()}
     if named := {name: known for name, known in named.items() if known is not None}:
         with atomic_write(folder / IDS) as part:

@@ -2,11 +2,11 @@
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -15,7 +15,9 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
 
 from helpers import SMALL, call_main
+from segnet.overrides import CONF_DIR
 from segnet.reports.parameters import parameters, swept
+from segnet.runs import record
 from segnet.training.metrics import rates
 from segnet.visualization.overlays import DEFECT, MISSED, VOID, WRONG, palette
 from segnet.visualization.review import LINE, MOST, RULE, legend, review
@@ -175,19 +177,21 @@ def test_columns_of_a_sweep_are_the_values_that_it_varies(tmp_path, cable, cache
         assert found["lr"].number_value == lr
 
 
-def test_columns_of_a_search_and_of_a_single_run(tmp_path, trained):
-    cfg = OmegaConf.load(trained / ".hydra" / "config.yaml")
-    cfg.output_dir = str(trained)
+def test_columns_of_a_search_and_of_a_single_run(tmp_path):
+    overrides = ["experiment=quickstart", "data.prepare.images=96", "model.optimizer.lr=0.25", "~callbacks.panels"]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", [*overrides, f"output_dir={tmp_path / 'study' / '0'}"])
+    record.write(cfg, overrides, tmp_path / "study" / "0")
     alone = parameters(cfg)
-    assert alone["lr"] == cfg.model.optimizer.lr
-    assert alone["experiment"] == "quickstart"
-    assert (alone["net"], alone["data.prepare.images"]) == ("SegNet", 96)
-    (tmp_path / "study").mkdir()
-    shutil.copytree(trained / ".hydra", tmp_path / "study" / ".hydra")
-    shutil.copytree(trained / ".hydra", tmp_path / "study" / "0" / ".hydra")
-    search = OmegaConf.merge(
-        cfg, {"search": {"model.optimizer.lr": {"low": 0.1, "high": 1}, "optimizer": {"choices": ["sgd"]}}}
-    )
-    OmegaConf.save(search, tmp_path / "study" / ".hydra" / "config.yaml")
+    assert alone == {
+        "net": "SegNet", "loss": "WeightedSum", "optimizer": "SGD", "lr": 0.25, "batch_size": cfg.data.batch_size,
+        "image_size": cfg.data.image_size, "epochs": cfg.trainer.max_epochs, "seed": 0, "experiment": "quickstart",
+        "data.prepare.images": 96,
+    }  # fmt: skip
+    assert type(alone["lr"]) is float
+    space = {"model.optimizer.lr": {"low": 0.1, "high": 1.0}, "optimizer": {"choices": ["sgd"]}}
+    record.write(OmegaConf.create({"search": space}), overrides, tmp_path / "study")
     assert swept(tmp_path / "study" / "0") == ["model.optimizer.lr", "optimizer"]
+    assert parameters(cfg)["lr"] == 0.25
+    assert len(parameters(cfg)) == 2
     assert swept(tmp_path / "study") == []

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim.swa_utils import update_bn
+from tqdm import tqdm
 
 from segnet.data.dataset import Batch
 from segnet.errors import UserError
 from segnet.files import atomic_write
 from segnet.settings import NotNegative, PathText, Positive
-from segnet.training import recording
+from segnet.training import progress, recording
 from segnet.training.dashboard import is_due
 from segnet.training.module import SegmentationModule
 from segnet.training.panels import draw_reviews
@@ -35,10 +36,12 @@ class EpochTable(Callback):
         self._seconds = 0.0
         self._images = 0
         self._validated = False
+        self._durations: list[float] = []  # of whole epochs, with validation
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue the table of a resumed run."""
         self._read(trainer)
+        self._durations = []
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Have it for the report too where the run was stopped after its last epoch, and there was nothing to train."""
@@ -81,9 +84,11 @@ class EpochTable(Callback):
         self.rows.append({key: str(value) for key, value in row.items()})
         for logger in trainer.loggers:
             logger.log_metrics({"speed/images_per_second": row["images_per_second"]}, trainer.global_step - 1)
-        if trainer.progress_bar_callback is None and trainer.is_global_zero:  # a line an epoch for a log file
-            shown = (f"{name} {value:.4g}" for name, value in metrics.items() if name.endswith(("/loss", "/iou")))
-            print(f"epoch {trainer.current_epoch} ({self._seconds:.1f} s)", *sorted(shown), flush=True)
+        self._durations.append(time.perf_counter() - self._start)
+        if trainer.is_global_zero:
+            chooses = getattr(trainer.checkpoint_callback, "monitor", None)
+            tqdm.write(progress.line(trainer, metrics, chooses, row["images_per_second"], self._durations))
+            sys.stdout.flush()
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._write()
 
@@ -156,8 +161,7 @@ class Forecast(Callback):
         end = time.strftime("%a %H:%M", time.localtime(time.time() + left))
         if not trainer.is_global_zero:
             return
-        bar = trainer.progress_bar_callback
-        (bar.print if bar else print)(
+        tqdm.write(
             f"forecast: {rate:.3g} images/s, {_peak(pl_module.device):.1f} GB at most so far, {epochs} epochs of "
             f"{trainer.num_training_batches * seconds:.0f} s (validation not counted): done about {end}"
             + (

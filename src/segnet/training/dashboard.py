@@ -7,10 +7,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from segnet import terminal
 from segnet.data.masks import IGNORE_INDEX
 from segnet.settings import Positive
 from segnet.training import recording
-from segnet.training.loggers import tell
 from segnet.training.metrics import frequencies
 from segnet.training.module import SegmentationModule
 
@@ -85,7 +85,7 @@ class Histograms(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say who draws none."""
         if left := recording.without_histograms(trainer):
-            tell(f"histograms: {', '.join(left)} draws none; logger=tensorboard and logger=wandb do")
+            terminal.info(f"histograms: {', '.join(left)} draws none; logger=tensorboard and logger=wandb do")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Draw; values that are not finite belong to no bin."""

@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 
+from segnet import terminal
 from segnet.errors import UserError
 from segnet.files import atomic_write, locked
 from segnet.settings import Count, PathText, Text
@@ -137,7 +138,7 @@ class MLflow(MLFlowLogger):
         except MlflowException:
             active = False
         if known is not None and not active:
-            tell(f"mlflow: {uri} has no run {known}; what follows becomes a new run there")
+            terminal.info(f"mlflow: {uri} has no run {known}; what follows becomes a new run there")
         super().__init__(
             experiment_name,
             None if run_name is None else str(run_name),
@@ -195,12 +196,6 @@ class Wandb(WandbLogger):
             settings={"symlink": False, "console": "off"},
             mode="offline" if offline else "online",
         )
-
-
-@rank_zero_only
-def tell(line: str) -> None:
-    """Print what a logger leaves out, from one process."""
-    print(line)
 
 
 def require(package: str) -> None:

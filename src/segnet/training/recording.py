@@ -15,8 +15,9 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from segnet import terminal
 from segnet.files import atomic_write
-from segnet.training.loggers import IDS, tell
+from segnet.training.loggers import IDS
 from segnet.training.records import KINDS, Counts, Start, records
 from segnet.visualization.figures import drawn
 from segnet.visualization.overlays import Image
@@ -28,7 +29,7 @@ def begin(trainer: Trainer, start: Start, folder: Path) -> None:
         return
     others = [type(logger).__name__ for logger in trainer.loggers if not isinstance(logger, (*KINDS, DummyLogger))]
     if others:
-        tell(f"{', '.join(others)}: gets figures that are numbers, and no images, files or configuration")
+        terminal.info(f"{', '.join(others)}: gets figures that are numbers, and no images, files or configuration")
     named = {name: record.begin(start) for name, record in records(trainer).items()}
     if named := {name: known for name, known in named.items() if known is not None}:
         with atomic_write(folder / IDS) as part:

@@ -91,6 +91,7 @@ docs: $(STAMP) ## the documentation as a site, in site/; a dead link is an error
 	$(SITE)
 
 tensorboard: $(STAMP) ## the dashboard over logs/, on this machine only
+	@echo 'the page made for these runs: http://localhost:6006/#custom_scalars'
 	$(BIN)/tensorboard --logdir logs --host 127.0.0.1
 
 notebooks: $(STAMP) ## execute the notebooks in place

@@ -121,8 +121,9 @@ def test_a_quoted_setting_exists(setting):
         chosen = re.findall(r"[\w-]+", value)
         assert set(chosen) <= set(options(key)), f"{key} has {sorted(options(key))}"
     elif not key.startswith(("+", "hydra")):
-        data = [compose_data(name) for name in options("data/mask")]
-        assert any(has(cfg, key) for cfg in (*map(composed, COMMANDS), *data)), f"no command knows {key}"
+        chosen = [composed_with("data=folder", f"data/mask={name}") for name in options("data/mask")]
+        chosen.append(composed_with("logger=[csv,mlflow,wandb]"))
+        assert any(has(cfg, key) for cfg in (*map(composed, COMMANDS), *chosen)), f"no command knows {key}"
 
 
 def test_the_table_of_options_is_that_of_the_folders():
@@ -133,9 +134,9 @@ def test_the_table_of_options_is_that_of_the_folders():
 
 
 @cache
-def compose_data(mask: str) -> DictConfig:
+def composed_with(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return compose("train", ["data=folder", f"data/mask={mask}"])
+        return compose("train", list(overrides))
 
 
 # -- what else is named ----------------------------------------------------------------------------

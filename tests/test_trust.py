@@ -137,6 +137,7 @@ def attacked(changes):
 
 
 ATTACK = {"_target_": "os.system", "command": "touch owned"}
+MLFLOW = {"_target_": "segnet.training.loggers.MLflow", "save_dir": "${output_dir}"}
 
 
 @pytest.mark.parametrize(
@@ -187,6 +188,13 @@ ATTACK = {"_target_": "os.system", "command": "touch owned"}
         },
         {"callbacks__x": {"_target_": "segnet.synthetic.cables.write", "_partial_": True, "images": 3}},
         {"callbacks__x": {"_target_": "lightning.pytorch.callbacks.LambdaCallback", "setup": ATTACK}},
+        {"logger__x": {**MLFLOW, "tracking_uri": "http://elsewhere:5000"}},
+        {"logger__x": {**MLFLOW, "tracking_uri": "sqlite:////elsewhere/mlflow.db"}},
+        {"logger__x": {**MLFLOW, "save_dir": "/elsewhere"}},
+        {"logger__x": {"_target_": "segnet.training.loggers.Wandb", "save_dir": "${output_dir}", "offline": False}},
+        {"logger__x": {"_target_": "segnet.training.loggers.Wandb", "save_dir": "${output_dir}", "offline": 0}},
+        {"logger__x": {"_target_": "segnet.training.loggers.CSVLogger", "save_dir": "notes"}},
+        {"logger__x": {"_target_": "segnet.training.loggers.require", "package": "os"}},
     ],
 )
 def test_a_hostile_record_is_refused(changes):
@@ -201,7 +209,7 @@ def options(group):
     ]
 
 
-GROUPS = ("data", "augment", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks", "experiment")
+GROUPS = ("data", "augment", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "experiment")
 
 
 @pytest.mark.parametrize("option", [option for group in GROUPS for option in options(group)], ids="=".join)

@@ -1,5 +1,6 @@
 """Writing a file so that a kill leaves the old one or the new one, whole; where to write; rows of tables."""
 
+import fcntl
 import os
 import signal
 import sys
@@ -34,6 +35,14 @@ def atomic_write(path: Path, shared: bool = False) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a full disk says no name by itself
         raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time into the block, by a lock on this file, which is made."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -47,11 +47,8 @@ OWN = Rule(
     excluded=(
         *(f"segnet.data.{name}" for name in ("cache", "decoding", "description", "encodings", "flat_cache", "folder")),
         *(f"segnet.data.{name}" for name in ("images", "layouts", "list_files", "looks", "recognition")),
-        "segnet.training.callbacks",
-        "segnet.training.checkpoint",
-        "segnet.training.data_record",
-        "segnet.training.preemption",
-        "segnet.training.selection",
+        *(f"segnet.training.{name}" for name in ("callbacks", "checkpoint", "dashboard", "data_record", "loggers")),
+        *(f"segnet.training.{name}" for name in ("preemption", "recording", "records", "selection")),
     ),
     more=True,
 )
@@ -74,6 +71,7 @@ _ROOTS = (
     *OWN.homes,
 )
 _CALLBACK = ("lightning.pytorch.Callback", "lightning.pytorch.plugins.io.CheckpointIO")
+_PARTS = tuple(f"segnet.training.{name}" for name in ("callbacks", "dashboard", "preemption"))
 RUN = (
     *MODEL,
     Rule(
@@ -86,7 +84,8 @@ RUN = (
         text=_OPTION,
     ),
     Rule(("lightning.pytorch.callbacks",), _CALLBACK, _OPTION, more=True),
-    Rule(("segnet.training.callbacks", "segnet.training.preemption"), _CALLBACK, _OPTION),
+    Rule(_PARTS, _CALLBACK, _OPTION),
+    Rule(("segnet.training.loggers",), ("lightning.pytorch.loggers.Logger",), _OPTION),
     Rule(("segnet.training.selection",), _CALLBACK, _OPTION, more=True),
     Rule(
         ("albumentations.augmentations", "albumentations.core.composition", "albumentations.pytorch"),
@@ -196,6 +195,8 @@ class _Check:
         if strange := [name for name in given if name not in known or name.startswith("_")]:
             refuse(self.source, entry, f"takes no {strange[0]} from a file")
         for name, value in given.items():
+            if name == "offline" and value is not True:
+                refuse(self.source, f"{key}.offline={value}", "would send the run over the network")
             for text in () if name in free else _texts(value):
                 inside = self.folder is not None and Path(text).is_relative_to(self.folder)
                 good = inside or (name not in _PLACES and (form.fullmatch(text) or _METRIC.fullmatch(text)))

@@ -14,7 +14,7 @@ from segnet.commands.build import build
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.reports.run_report import RunReport
 from segnet.runs import resume
-from segnet.training import checkpoint
+from segnet.training import checkpoint, recording
 from segnet.training.data_record import DataRecord
 from segnet.training.module import SegmentationModule
 from segnet.training.preemption import StopOnSignal, ValidateAtTheStop
@@ -39,11 +39,14 @@ def fit(
     report = RunReport(cfg)
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
         trainer.callbacks += [DataRecord(cfg.output_dir, changed_data), report]  # type: ignore[attr-defined]
-    trainer.fit(module, data, ckpt_path=start, weights_only=True)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, StopOnSignal):
-            callback.stop()
-    return None if trainer.fast_dev_run else test(trainer, module, data, report)  # type: ignore[attr-defined]
+    try:
+        trainer.fit(module, data, ckpt_path=start, weights_only=True)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, StopOnSignal):
+                callback.stop()
+        return None if trainer.fast_dev_run else test(trainer, module, data, report)  # type: ignore[attr-defined]
+    finally:
+        recording.close(trainer)
 
 
 def test(trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule, report: RunReport) -> float | None:

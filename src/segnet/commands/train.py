@@ -88,6 +88,8 @@ def switch(cfg: DictConfig) -> None:
         if cfg.get(group) is None:
             cfg[group] = {}
     trainer, off = cfg.trainer, set()
+    if trainer.fast_dev_run:  # nothing is written, a store of its own neither
+        cfg.logger = {}
     if trainer.fast_dev_run or trainer.get("enable_checkpointing") is False:  # it would write last.ckpt even so
         off |= {"BestCheckpoint", "ModelCheckpoint", "OnExceptionCheckpoint"}
     names = {str(callback._target_).rpartition(".")[2] for callback in cfg.callbacks.values()}

@@ -3,11 +3,11 @@
 import json
 import math
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,15 +22,19 @@ from segnet.reports import decisions, intervals, tested
 from segnet.reports.decided import Decided, decide
 from segnet.reports.evaluation import sizes, write_images
 from segnet.reports.model_card import PHOTOS, card
+from segnet.reports.parameters import parameters
 from segnet.runs.record import recorded
+from segnet.training import recording
 from segnet.training.callbacks import EpochTable
 from segnet.training.distillation import Teacher
 from segnet.training.module import SegmentationModule
+from segnet.training.objects import ObjectMetrics
 from segnet.training.panels import draw_panels
+from segnet.training.records import Start
 from segnet.visualization.figures import loss_figure
 from segnet.visualization.overlays import save
 
-# What TensorBoard's HPARAMS tab compares.
+# What dashboards compare runs by, beside the monitor.
 FINAL = ("test/iou", "test/loss", "val/iou", "val/loss")
 
 
@@ -48,18 +52,18 @@ class RunReport(Callback):
         self.cfg, self.folder = cfg, Path(cfg.output_dir)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the configuration in TensorBoard's text tab; note machine and code, and warn where they have changed."""
+        """Give loggers the configuration; note machine and code, and warn where they have changed."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if data.indices["test"]:
             data.loader("test")  # refuses fewer images than there are processes: now, not after the training
         else:
             terminal.info("no test images: the run will end without a test")
-        text = OmegaConf.to_yaml(self.cfg, resolve=True)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("configuration", "    " + text.replace("\n", "\n    "))
         if not trainer.is_global_zero:
             return
+        content: Any = OmegaConf.to_container(self.cfg, resolve=True)
+        counted = [part.metrics for part in trainer.callbacks if isinstance(part, ObjectMetrics)]  # type: ignore[attr-defined]
+        start = Start(OmegaConf.to_yaml(self.cfg, resolve=True), content, parameters(self.cfg), list(chain(*counted)))
+        recording.begin(trainer, start, self.folder)
         file, now = self.folder / "environment.json", surroundings_of(trainer)
         if file.is_file():
             before = json.loads(file.read_text(encoding="utf-8"))
@@ -97,9 +101,11 @@ class RunReport(Callback):
             save(self.folder / "photo" / f"{i}.png", drawn)
         write_images(self.folder / "images.csv", pl_module, data, "test", own.get("test"))
         (self.folder / "README.md").write_text(card(results, pl_module, data, len(panels)), encoding="utf-8")
-        log_hyperparameters(trainer, results, self.cfg)
         with atomic_write(self.folder / "results.json") as part:  # last: it says that the run is finished
             part.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        final = {f"final/{name}": results["metrics"].get(name) for name in (*FINAL, self.cfg.monitor)}
+        known = {name: value for name, value in final.items() if value is not None}
+        recording.finish(trainer, parameters(self.cfg), known, self.folder)
         notes = {f"{stage}/{name}": note for name, note in sizes(pl_module, data).items() for stage in ("val", "test")}
         for name in ("val/iou", "test/iou", "test/iou_own_size", "test/loss"):
             value = results["metrics"].get(name)
@@ -115,7 +121,9 @@ class RunReport(Callback):
                 )
         if not done:
             print("there was no test; the validation images chose the checkpoint, so their figures are optimistic")
-        print(f"model card {self.folder / 'README.md'}\ndashboard  tensorboard --logdir logs")
+        print(f"model card {self.folder / 'README.md'}")
+        for line in recording.opened_with(trainer, self.folder):
+            print(f"dashboard  {line}")
 
 
 def decided(trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule) -> dict[str, Decided]:
@@ -188,25 +196,3 @@ def best_row(rows: list[dict[str, str]], monitor: str, mode: str) -> dict[str, s
         return rows[-1] if rows else {}
     choose = max if mode == "max" else min
     return choose(known, key=lambda row: float(row[monitor]))
-
-
-def log_hyperparameters(trainer: Trainer, results: dict[str, Any], cfg: DictConfig) -> None:
-    """Fill TensorBoard's HPARAMS tab: what a sweep varies, with the final metrics."""
-    parameters = {
-        "net": cfg.model.net._target_.rpartition(".")[2],
-        "loss": cfg.model.loss._target_.rpartition(".")[2],
-        "optimizer": cfg.model.optimizer._target_.rpartition(".")[2],
-        "lr": cfg.model.optimizer.lr,
-        "batch_size": cfg.data.batch_size,
-        "image_size": str(cfg.data.image_size),
-        "epochs": cfg.trainer.max_epochs,
-        "seed": cfg.seed,
-    }
-    for override in results["overrides"]:
-        key, _, value = override.lstrip("+").partition("=")
-        if not key.startswith("~") and key.rpartition(".")[2] not in (*parameters, "max_epochs"):
-            parameters[key] = value
-    metrics = {f"final/{k}": v for k, v in results["metrics"].items() if v is not None and k in FINAL}
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(parameters, metrics, step=trainer.global_step)

@@ -141,17 +141,15 @@ def saved_study(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
 def checkpoint(cfg: DictConfig) -> Path | None:
     """Where a resumed run continues; None where it was killed before its first checkpoint and begins anew.
 
-    TensorBoard is told to drop what the killed run logged after it.
+    Loggers are told to drop what the killed run logged after it.
     """
+    from segnet.training import loggers
     from segnet.training.checkpoint import read
 
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     path = Path(cfg.output_dir) / LAST
     step = _step(read(path, "resume", cfg.trust), path) if path.is_file() else 0
-    for logger in (cfg.logger or {}).values():
-        if logger._target_.endswith("TensorBoardLogger"):
-            with open_dict(logger):
-                logger.purge_step = step
+    loggers.continue_at(cfg.logger, step)
     return path if path.is_file() else None
 
 

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a table of epochs, and panels in TensorBoard."""
+"""What a run shows while it trains: a table of epochs, and panels in its loggers."""
 
 import csv
 import resource
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
@@ -17,9 +16,10 @@ from segnet.data.dataset import Batch
 from segnet.errors import UserError
 from segnet.files import atomic_write
 from segnet.settings import NotNegative, PathText, Positive
-from segnet.training import progress
+from segnet.training import progress, recording
+from segnet.training.dashboard import is_due
 from segnet.training.module import SegmentationModule
-from segnet.training.panels import draw_panels
+from segnet.training.panels import draw_reviews
 from segnet.visualization.figures import confusion_figure
 
 
@@ -82,6 +82,8 @@ class EpochTable(Callback):
         row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
         row |= {name: metrics[name] for name in sorted(metrics)}
         self.rows.append({key: str(value) for key, value in row.items()})
+        for logger in trainer.loggers:
+            logger.log_metrics({"speed/images_per_second": row["images_per_second"]}, trainer.global_step - 1)
         self._durations.append(time.perf_counter() - self._start)
         if trainer.is_global_zero:
             chooses = getattr(trainer.checkpoint_callback, "monitor", None)
@@ -184,7 +186,7 @@ def batch_size(batch: Batch) -> int:
 
 
 class Panels(Callback):
-    """Sends fixed validation images with truth and prediction, and the confusion matrix, to TensorBoard.
+    """Sends fixed validation images with truth and prediction, and the confusion matrix, to the loggers.
 
     Args:
         every_n_epochs: how often; the last epoch always counts.
@@ -201,14 +203,11 @@ class Panels(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, on the first process only (callbacks come before the module counts in ``on_validation_epoch_end``)."""
-        epoch = trainer.current_epoch + 1
-        due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
-        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if trainer.sanity_checking or not due or not boards or not trainer.is_global_zero:
+        if trainer.sanity_checking or not is_due(trainer, self.every_n_epochs) or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, SegmentationModule)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        for i, drawn in enumerate(draw_panels(pl_module, data, "val", self.images)):
-            boards[0].experiment.add_image(f"val/{i}", drawn, trainer.global_step, dataformats="HWC")
+        for i, drawn in enumerate(draw_reviews(pl_module, data, "val", self.images)):
+            recording.show_image(trainer, f"val/{i}", drawn)
         figure = confusion_figure(pl_module.counts["val"][0], pl_module.classes)
-        boards[0].experiment.add_figure("val/confusion", figure, trainer.global_step)
+        recording.show_figure(trainer, "val/confusion", figure)

@@ -7,7 +7,9 @@ figure from them. Averages over images (torchmetrics' `MeanIoU`) would weigh a p
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -66,12 +68,12 @@ class Counts(Metric):
         """Of decisions and confidences of the target's shape; without confidences no histogram."""
         known = target != IGNORE_INDEX
         target = target.long()
-        confusion = _count(target * self.size + predicted, known, self.size**2).view_as(self.confusion)
+        confusion = frequencies(target * self.size + predicted, known, self.size**2).view_as(self.confusion)
         if confidence is None or not self.histogram.numel():
             return confusion, torch.zeros_like(self.histogram)
         row = target if self.num_classes == 1 else (predicted == target).long()
         bins = (confidence * BINS).long().clamp(0, BINS - 1)  # also where it is NaN
-        return confusion, _count(row * BINS + bins, known, 2 * BINS).view_as(self.histogram)
+        return confusion, frequencies(row * BINS + bins, known, 2 * BINS).view_as(self.histogram)
 
     def update(self, confusion: Tensor, histogram: Tensor) -> None:
         """Add what `count` found."""
@@ -109,7 +111,7 @@ class MeanLoss(Metric):
         return self.total / self.images
 
 
-def _count(values: Tensor, known: Tensor, bins: int) -> Tensor:
+def frequencies(values: Tensor, known: Tensor, bins: int) -> Tensor:
     """How often each of 0..bins-1 occurs where ``known``."""
     values = torch.where(known, values, bins).flatten()
     if values.is_cuda:  # there ``bincount`` waits for the device, and a deterministic ``scatter_add_`` sorts all pixels
@@ -172,6 +174,17 @@ def average_precision(histogram: Tensor) -> Tensor:
     gain = torch.diff(recall, prepend=recall.new_zeros(1))
     area: Tensor = (precision * gain).sum()
     return area
+
+
+def rates(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """True and false positives, true and false negatives, precision and recall (6, N) above N thresholds.
+
+    Args:
+        counts: (2, N), how many negatives and positives lie between each threshold and the next.
+    """
+    fp, tp = counts[:, ::-1].cumsum(1)[:, ::-1].astype(np.float64)
+    precision, recall = tp / np.maximum(tp + fp, 1), tp / max(tp[0], 1)
+    return np.stack([tp, fp, fp[0] - fp, tp[0] - tp, precision, recall])
 
 
 def calibration(histogram: Tensor, bins: int = 16) -> Tensor:

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +69,23 @@ def reliability_figure(curve: "Tensor", error: float, classes: list[str]) -> Fig
     what = f"probability of {classes[0]}" if len(classes) == 1 else "probability of the class decided for"
     below.set(xlabel=what, ylabel="share of pixels", yscale="log")
     return figure
+
+
+def precision_recall_figure(precision: NDArray[np.float64], recall: NDArray[np.float64], name: str) -> Figure:
+    """Precision against recall at every threshold, the lowest on the right."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(recall, precision, marker=".", linewidth=1)
+    axes.set(xlabel="recall", ylabel="precision", title=name, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def drawn(figure: Figure) -> NDArray[np.uint8]:
+    """A plot as an image (H, W, 3) uint8 RGB."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.array(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
 
 
 def bars(labels: Sequence[str], values: Sequence[float], name: str) -> Figure:

@@ -99,8 +99,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "export": {
         "ckpt_path": PathText, "format": Literal["onnx", "openvino", "executorch", "litert", "pt2"],
         "quantize": Literal["int8"] | None,
-        "calibration": Positive, "max_drop": BelowOne, "images": Count, "samples": Annotated[int, Interval(ge=0, le=64)],
-        "verify": PathText | None, "operating_point": Point, "size": HeightWidth, "batch": Positive | None,
+        "calibration": Positive, "max_drop": BelowOne, "images": Count,
+        "samples": Annotated[int, Interval(ge=0, le=64)], "verify": PathText | None, "operating_point": Point, "size": HeightWidth, "batch": Positive | None,
         "opset": Annotated[int, Interval(ge=17, le=23)], "preprocessing": Literal["inside", "outside"],
         "layout": Literal["nchw", "nhwc"], "input": Literal["uint8", "float32"] | None,
         **{f"{group}.{key}": kind for group in TOLERANCES for key, kind in _TOLERANCE.items()},
@@ -143,7 +143,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "repeats": Positive | None, "workers": Annotated[list[Count], MinLen(1)] | None, "loop": LoopData | None,
         **{f"{device}{key}": kind for device in ("cpu", "cuda") for key, kind in _BENCHMARK.items()},
         "ckpt_path": PathText | None, "threads": Annotated[list[Positive], MinLen(1)], "runtimes.batch": Positive,
-        "runtimes.images": Positive, "runtimes.calibration": Positive, "runtimes.max_drop": BelowOne, "runtimes.seconds": Above0,
+        "runtimes.images": Positive, "runtimes.calibration": Positive, "runtimes.max_drop": BelowOne,
+        "runtimes.seconds": Above0,
     },
 }  # fmt: skip
 SHARED: dict[str, Any] = {"output_dir": PathText, "seed": Seed, "trust": bool, "verbose": bool}

@@ -131,6 +131,7 @@ class SegNet(UnpoolingNetwork):
             back = [out] * convs + ([into] if level > 0 else [])
             decoder.insert(0, _stage(back, 3, bias))
         super().__init__(encoder, Stage(), decoder, nn.Conv2d(widths[0], num_classes, 3, padding=1))
+        self.widths = tuple(widths)
         if dropout > 0:
             _add_dropout(self, dropout, stages=(2, 3, 4))
         if pretrained:

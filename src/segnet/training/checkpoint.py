@@ -127,8 +127,8 @@ def start_from(module: SegmentationModule, weights: str | Path | Sequence[str | 
     for path in paths:
         if _start_from_one(module, path, trusted) and len(paths) > 1:
             raise UserError(
-                f"weights={shown([str(path) for path in paths])}: {path} has more channels than this network, and those "
-                f"that are left of several checkpoints have no mean; name one of them"
+                f"weights={shown([str(path) for path in paths])}: {path} has more channels than this network, and "
+                f"those that are left of several checkpoints have no mean; name one of them"
             )
         mean.update_parameters(module.net)
     module.net.load_state_dict(mean.module.state_dict())

@@ -55,6 +55,18 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
 
 
+def linked(page: Path) -> set[Path]:
+    """The pages that a page links to."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    return {(page.parent / link).resolve() for link in re.findall(r"\]\(([^)#\s]+\.md)", text) if "://" not in link}
+
+
+def test_every_page_is_two_links_from_the_readme():
+    first = linked(ROOT / "README.md")
+    found = first.union(*(linked(page) for page in first if page.is_file()))
+    assert [str(page.relative_to(ROOT)) for page in DOCS if page not in found] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_every_relative_link_leads_somewhere(page):
     text = FENCE.sub("", page.read_text(encoding="utf-8"))

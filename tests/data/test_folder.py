@@ -87,6 +87,8 @@ NAMED = [
     (["data.colors=[[1,1,1],[2,2,2],[3,3,3]]"], {"colors": [[1, 1, 1], [2, 2, 2], [3, 3, 3]]}),
     (["data.bits=12"], {"bits": 12}),
     (["data.defect_free=raw/8*"], {"defect_free": "raw/8*"}),
+    (["data.kinds='raw/(.)'"], {"kinds": "raw/(.)"}),
+    (["data.parts='raw/(..)'"], {"parts": "raw/(..)"}),
 ]
 
 
@@ -95,6 +97,13 @@ def test_what_is_named_holds_against_the_description(described, overrides, expec
     before = settled(described)
     after = settled(described, *overrides)
     assert {key: value for key, value in after.items() if value != before[key]} == expected
+
+
+def test_a_description_says_what_kinds_and_parts_there_are(described):
+    """And a named pattern holds against it."""
+    describe(described, kinds="raw/([0-4])", parts="raw/(.)")
+    found = settled(described, "data.parts='(raw)/'")
+    assert (found.kinds, found.parts) == ("raw/([0-4])", "(raw)/")
 
 
 def test_a_named_part_of_the_encoding_changes_the_described_one(described):
@@ -163,6 +172,8 @@ def test_a_description_without_a_split_is_divided_by_hash(described):
         ({"images": ["."]}, "data.images='.': no glob"),
         ({"match": r"(\w+)+!$", "masks": "drawn/{stem}.png"}, r"match='(\\w+)+!$' takes too long"),
         ({"split": {"group": r"(\w+)+!$"}}, r"split.group='(\\w+)+!$' takes too long"),
+        ({"kinds": r"(\w+)+!$"}, r"kinds='(\\w+)+!$' takes too long"),
+        ({"parts": r"(\w+)+!$"}, r"parts='(\\w+)+!$' takes too long"),
         ({"classes": [f"class {i}" for i in range(300)]}, "List should have at most 254 items"),
     ],
 )

@@ -79,6 +79,7 @@ def test_figures_are_those_of_predicted_masks(checkpoint, tiles, tmp_path, capfd
         *DATA,
         f"data.root={tiles}",
         "split=all",
+        "worst=2",
         f"data.masks='{masks}/{{stem}}.png'",
     ]
     assert call_main("eval", *given, f"output_dir={tmp_path}/e") == 0
@@ -140,6 +141,16 @@ def test_figures_are_those_of_predicted_masks(checkpoint, tiles, tmp_path, capfd
     assert sorted(int(row["area"]) for row in table if row["object"] == "defect") == sorted(areas)
     assert sum(row["found"] == "yes" for row in table) == sum(map(sum, hits))
     assert sum(row["object"] == "false alarm" for row in table) == false
+
+    # A contact sheet each of what escaped and what was rejected: a row an image, as in images.csv.
+    for name, truth, verdict in (("escapes", "defective", "good"), ("overkills", "good", "defective")):
+        wrong = sum((row["truth"], row["verdict"]) == (truth, verdict) for row in rows)
+        sheet = tmp_path / "e" / f"{name}.png"
+        assert sheet.exists() is bool(wrong)
+        if wrong:
+            with Image.open(sheet) as image:
+                drawn = min(wrong, 2)
+                assert image.height == drawn * (18 + 64) + (drawn - 1) * 8
 
     # What is printed: every rate with its interval.
     line = next(line for line in printed.splitlines() if line.startswith("all/escape_rate "))

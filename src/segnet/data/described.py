@@ -77,6 +77,8 @@ def describe(data: Data) -> Description:
         defect_free=data.get("defect_free"),
         mask_drawn=data.get("mask_drawn"),
         bits=data.get("bits"),
+        kinds=data.get("kinds"),
+        parts=data.get("parts"),
         split=None if default else Division(**parts[1]),
     )
     description.check(found, "data")

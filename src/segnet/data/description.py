@@ -68,6 +68,8 @@ class Description(_Part):
         defect_free: glob of images without a mask by design.
         mask_drawn: see `SegmentationDataModule`.
         bits: see `SegmentationDataModule`.
+        kinds: see `SegmentationDataModule`.
+        parts: see `SegmentationDataModule`.
         split: see `Division`; None is the default division by hash.
         source: where the folder comes from, for people.
     """
@@ -83,6 +85,8 @@ class Description(_Part):
     defect_free: Text | None = None
     mask_drawn: Literal["upright", "stored"] | None = None
     bits: Bits | None = None
+    kinds: Text | None = None
+    parts: Text | None = None
     split: Division | None = None
     source: str | None = None
 

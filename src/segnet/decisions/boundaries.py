@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segnet.decisions.regions import box
+
 WIDTH = 0.02  # of boundary IoU: share of the image's diagonal
 TOLERANCE = 2.0  # of boundary F: pixels
 COUNTS = 6
@@ -31,11 +33,7 @@ def count(truth: Mask, predicted: Mask, width: float = WIDTH, tolerance: float =
     """
     height, width_ = truth.shape
     distance = max(1, round(width * math.hypot(height, width_)))
-    either = truth | predicted
-    rows, columns = np.flatnonzero(either.any(1)), np.flatnonzero(either.any(0))
-    if not len(rows):
-        return np.zeros(COUNTS, np.int64)
-    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # there is nothing elsewhere
+    _, _, part = box(truth | predicted)  # there is nothing elsewhere
     masks = [np.pad(mask[part].astype(np.uint8), 1) for mask in (truth, predicted)]
     first, second = (_boundary(mask, distance) for mask in masks)
     contours = [_boundary(mask, 1) for mask in masks]

@@ -75,10 +75,10 @@ def histograms(
         known: (H, W), False where a pixel is ignored.
     """
     places = bins(probabilities)
-    inside = truth.labels > 0
-    weights = 1 / truth.areas[truth.labels[inside] - 1]
-    good = np.bincount(places[known & ~inside], minlength=BINS).astype(np.int64)
-    return good, np.bincount(places[inside], weights, BINS).astype(np.float64), len(truth)
+    inside, owners = truth.pixels
+    of_defects = places.ravel()[inside]
+    good = np.bincount(places[known], minlength=BINS) - np.bincount(of_defects, minlength=BINS)
+    return good, np.bincount(of_defects, 1 / truth.areas[owners], BINS).astype(np.float64), len(truth)
 
 
 def bins(probabilities: NDArray[np.float32]) -> NDArray[np.int32]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from segnet.data.images import resize_mask, resize_pair
 from segnet.decisions import OperatingPoint, rates
 from segnet.decisions.curves import Row
 from segnet.decisions.moved import POINTS
@@ -21,11 +20,10 @@ from segnet.environment import commit, surroundings
 from segnet.files import atomic_write, cells
 from segnet.reports.calibration import Calibration, Judged, confirmed
 from segnet.reports.subsets import Source
+from segnet.reports.wrong_verdicts import write_sheet
 from segnet.runs.record import recorded
 from segnet.training.checkpoint import write_calibrated
 from segnet.visualization.figures import decision_figure
-from segnet.visualization.overlays import drawn_at, palette, panel, save
-from segnet.visualization.sheets import sheet
 
 
 def write(found: Calibration, cfg: DictConfig, source: Source) -> OperatingPoint:
@@ -142,18 +140,17 @@ def _curves(
 
 
 def write_sheets(folder: Path, one: Judged, point: OperatingPoint, source: Source, count: int) -> None:
-    """``escapes.png`` and ``overkills.png``: image, truth, prediction, errors of the worst, and how far off it is."""
+    """``escapes.png`` and ``overkills.png``: the worst, and how far off each is."""
     for name, defective in (("escapes", True), ("overkills", False)):
         worst = [(i, far) for i, far in zip(one.wrong, one.far, strict=True) if one.subset.defective[i] == defective]
         worst = worst[:count]
-        table, rows = palette(len(source.module.classes), source.data.colors), []
         samples = source(one.subset, [i for i, _ in worst])
-        for (i, far), (p, truth) in zip(worst, samples, strict=True):
-            pair, size = one.subset.pairs[i], drawn_at(truth.shape)
-            image, mask = pair.load(source.data.mask, None)
-            image, mask = resize_pair(image, mask, size)
-            guess = resize_mask(point.mask(at_temperature(p, point.temperature)), size)
-            text = f"{one.subset.files[i]}  {abs(far):.4f} {'above' if far > 0 else 'below'} the threshold"
-            rows.append((text, panel(image, mask, guess, table, binary=len(source.module.classes) == 1)))
-        if rows:
-            save(folder / f"{name}.png", sheet(rows))
+        rows = (
+            (
+                f"{one.subset.files[i]}  {abs(far):.4f} {'above' if far > 0 else 'below'} the threshold",
+                one.subset.pairs[i],
+                point.mask(at_temperature(p, point.temperature)),
+            )
+            for (i, far), (p, _) in zip(worst, samples, strict=True)
+        )
+        write_sheet(folder / f"{name}.png", rows, source.data, source.module.classes)

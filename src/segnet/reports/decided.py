@@ -134,7 +134,7 @@ def _look(
         # The mask as predict.py writes it, without ignored pixels: as calibrate.py counts it (`Outcomes`).
         mask, guess = np.where(known, mask, 0), np.where(known, guess, 0)
         prediction = replace(prediction, probabilities=prediction.probabilities * torch.from_numpy(known))
-        score = prediction.decided()[1]
+        score = score if prediction.point is None else prediction.decided()[1]
     probabilities = prediction.probabilities.numpy()
     found = objects.compare(mask, guess, probabilities)
     score = objects.score(probabilities) if prediction.point is None else score

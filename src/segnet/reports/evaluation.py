@@ -18,6 +18,7 @@ from segnet.files import atomic_write, cells
 from segnet.networks.segnet import count_parameters
 from segnet.reports import decisions, intervals, tested
 from segnet.reports.decided import MOST, Decided, decide, known
+from segnet.reports.wrong_verdicts import write_worst
 from segnet.runs.record import recorded
 from segnet.training.metrics import calibration, calibration_error, scores
 from segnet.training.module import SegmentationModule
@@ -30,10 +31,10 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
     """Write and print the report of ``cfg.split``, which the trainer has just tested; its IoU, nan without a defect."""
     folder = Path(cfg.output_dir)
     confusion, histogram = module.counts["test"]
-    own = None
+    own, device = None, trainer.strategy.root_device
+    indices = [data.indices[cfg.split][index] for index, _ in module.image_counts.found]
     if cfg.own_size:
-        indices = [data.indices[cfg.split][index] for index, _ in module.image_counts.found]
-        device, bounds = trainer.strategy.root_device, cfg.boundary
+        bounds = cfg.boundary
         own = decide(module, device, data, indices, folder / "objects.csv", bounds.width, bounds.tolerance)
     matrices = own.confusions if own else None
     metrics = tested.figures(module, cfg.split, trainer, matrices)
@@ -52,7 +53,7 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
         "scale": data.plan.scale if data.plan else None,
         "parameters": count_parameters(module.net),
         "overrides": recorded(folder),
-        **surroundings(trainer.strategy.root_device, str(trainer.precision)),
+        **surroundings(device, str(trainer.precision)),
     }
     with atomic_write(folder / "results.json") as part:
         part.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -68,6 +69,8 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
     def draw(index: int) -> NDArray[np.uint8]:
         return draw_panel(module, data, data.indices[cfg.split][index], table)
 
+    if own:
+        write_worst(folder, own.tally, module, device, data, [data.pairs[i] for i in indices], cfg.worst)
     (folder / "worst").mkdir(exist_ok=True)
     for rank, (iou, index) in enumerate(ranked[: cfg.worst]):
         save(folder / "worst" / f"{rank:02d}_iou{iou:.3f}.png", draw(index))

@@ -60,7 +60,7 @@ def test_a_budget_that_says_nothing_is_one_line(words, told, cable, tmp_path, ru
 def test_an_exported_network_is_timed(runtime):
     pytest.importorskip(runtime, reason=f"pip install 'segnet-lightning[{runtime}]'")
     small, large = (
-        latency.measure(module_of(SegNet(1, widths), size=(32, 64)), runtime)
+        latency.measure(module_of(SegNet(1, widths), size=(64, 128)), runtime)
         for widths in ([2, 2, 2, 2, 2], [64, 64, 64, 64, 64])
     )
     assert small.low <= small.median <= small.high

@@ -1,5 +1,4 @@
 # `make help` lists the targets.
-PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -12,18 +11,50 @@ SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-install: $(STAMP) ## make .venv with the locked packages
+install: $(STAMP) ## make .venv with the locked packages; TORCH=cpu leaves out 3 GB for GPUs
+
+# By uv, where it is installed; it also finds or downloads a Python. Else by the first of these that can make a .venv.
+# Not 3.14: Hydra 1.3.8 does not start there.
+UV := $(shell command -v uv 2>&-)
+PYTHONS := python3 python3.13 python3.12 python3.11
+RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+runs = $(shell $(1) -c '$(RANGE)' 2>&- && $(1) -c '$(2)' 2>&- && echo yes)
+first = $(firstword $(foreach name,$(PYTHONS),$(if $(call runs,$(name),$(1)),$(name))))
+PYTHON ?= $(or $(call first,import ensurepip),$(call first))
+
+define NEEDS
+$(if $(PYTHON),,$(error no Python from 3.11 to 3.13: install one, or uv, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3))
+$(if $(call runs,$(PYTHON)),,$(error PYTHON=$(PYTHON): is no Python from 3.11 to 3.13; leave it out, or name another))
+$(if $(call runs,$(PYTHON),import ensurepip),,$(error $(PYTHON) has no module venv: apt-get install $(notdir $(PYTHON))-venv, or install uv))
+endef
+
+ifeq ($(TORCH),cpu)
+WITHOUT := ^(cuda-|nvidia-|triton=)
+PIP_CPU := --extra-index-url https://download.pytorch.org/whl/cpu
+UV_CPU := --torch-backend cpu
+else
+WITHOUT := ^$$
+endif
 
 $(STAMP): requirements.lock pyproject.toml
+ifdef UV
+	uv venv --quiet --allow-existing --seed $(if $(filter file,$(origin PYTHON)),,--python $(PYTHON)) $(VENV)
+	grep -vE '$(WITHOUT)' requirements.lock | uv pip install --quiet --python $(BIN)/python $(UV_CPU) --requirement -
+	uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+else
+	@:$(NEEDS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.lock
+	grep -vE '$(WITHOUT)' requirements.lock > $(VENV)/requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_CPU) -r $(VENV)/requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
+endif
 	@touch $@
 
 train: $(STAMP) ## train, test and review the quickstart recipe on the embedded data (about 4 minutes)
 	$(BIN)/python src/train.py experiment=quickstart
 
 test: $(STAMP) ## the whole test suite
+	@:$(if $(shell command -v git 2>&-),,$(error no git, which the tests compare with: apt-get install git))
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fuzz: $(STAMP) ## wrong overrides by the hundreds: is each told in one line? `make test` runs a sample
@@ -46,8 +77,8 @@ check: $(STAMP) ## lint, formatting, types, direction of imports, links of the d
 	$(BIN)/lint-imports
 	$(SITE)
 
-audit: ## known vulnerabilities of the locked packages (asks a data base over the network, so not a part of check)
-	$(PYTHON) -m venv .audit
+audit: $(STAMP) ## known vulnerabilities of the locked packages (asks a data base over the network, so not a part of check)
+	$(BIN)/python -m venv .audit
 	.audit/bin/python -m pip install --disable-pip-version-check --quiet pip-audit
 	.audit/bin/pip-audit --disable-pip --no-deps --requirement requirements.lock
 	rm -rf .audit

@@ -40,6 +40,9 @@ def test_what_needs_no_quotes_has_none(text):
         ("a=1 -cd x=y b=2", "a=1 b=2 -cd x=y"),
         ("a=1 --help", "a=1 --help"),
         ("a=1 --cfg", "a=1 --cfg"),
+        ("--cfg=job a=1", "a=1 --cfg=job"),
+        ("-v a=1 -m b=2,3", "verbose=true a=1 b=2,3 -m"),
+        ("a=1 --verbose", "a=1 verbose=true"),
         ("", ""),
     ],
 )

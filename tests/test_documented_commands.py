@@ -44,6 +44,14 @@ ONLY_COMPOSED = {
     f"python src/predict.py {RUN} input=/my/images/images exit_code=verdict": (
         "ends with 10 where one is defective; tests/commands/test_travel.py runs it"
     ),
+    f"python src/predict.py {RUN} input=camera:0": "needs a camera; tests/commands/test_live.py has streams",
+    f"python src/predict.py {RUN} input=/my/images/images watch=true": (
+        "goes on until it is stopped; tests/commands/test_watch.py stops it"
+    ),
+    f"python src/export.py {RUN} verify=logs/export/<run>/model.onnx": (
+        "verifies what was exported; tests/commands/test_export.py does"
+    ),
+    f"python src/export.py {RUN} images=0": "ten seconds; the same",
     f"python src/demo.py {RUN}": "serves until it is stopped; tests/commands/test_demo.py opens the page",
     f"python src/export.py {RUN} format=executorch": "an extra; tests/deployment/test_runtimes.py writes and runs it",
     f"python src/export.py {RUN} format=openvino": "the same",

@@ -96,6 +96,8 @@ COMMANDS = {
         "tile": ("abc", "0", "-1", "16", "1.5", "[1]", "nan", "true"), "overlap": (*NO_NUMBER, "-0.1", "1", "2"), "flips": "bool",
         "scales": ("abc", "1.0", "[]", "[0]", "[-1]", "[a]", "null", "[nan]"), "mc_samples": "count", "precision": "choice",
         "device": "choice", "seed": "count", "operating_point": "path", "exit_code": "choice", "segmentation": "choice",
+        "watch": "bool", "live.seconds": ("abc", "0", "-1", "[1]", "nan", "true"), "live.keep": "count", "live.rows": "positive",
+        "live.tries": "count",
     },
     "calibrate": {
         "ckpt_path": "path", "target": (*NO_NUMBER, "escape", "escape<=0", "escape<=1", "overkill<=-1", "cost=1", "cost=0:1", "f2"),
@@ -103,7 +105,7 @@ COMMANDS = {
         "worst": "count", "device": "choice", "seed": "count", "data.image_size": ("abc", "16", "-1"),
     },
     "export": {
-        "ckpt_path": "path", "format": "choice", "quantize": "choice", "calibration": "positive", "images": "positive",
+        "ckpt_path": "path", "format": "choice", "quantize": "choice", "calibration": "positive", "images": "count", "verify": "path",
         "tolerance.difference": "not negative", "tolerance.decisions": "share", "tolerance.iou": "not negative",
         "tolerance_int8.decisions": "share", "operating_point": "path", "tolerance.verdicts": "share", "data.root": ("[a]", "{a:1}", "/no/such/folder"), "seed": "count",
     },

@@ -55,6 +55,15 @@ def test_a_value_is_read_as_it_is_or_refused_with_the_form_that_works(value):
         (["=5"], "=5: must be key=value"),
         (["hydra.verbose=5"], "hydra.verbose=5: must be true, false, or the name of a logger"),
         (["callbacks=[1]"], r"callbacks=\[1\]: must be one of .*ema"),
+        (["hydra.sweeper=nosuch"], "hydra.sweeper=nosuch: must be a mapping; to choose one write hydra/sweeper=nosuch"),
+        (["hydra.launcher=5"], "hydra.launcher=5: must be a mapping; to choose one write hydra/launcher=5"),
+        (["-m", "--cfg", "job"], "-m --cfg: each asks for something else"),
+        (["--multirun", "--info"], "--multirun --info: each asks for something else"),
+        (["--cfg", "jobs"], "--cfg jobs: must be one of job, hydra, all"),
+        (["--cfg"], "--cfg : must be one of job, hydra, all"),
+        (["--cfg=jobs"], "--cfg jobs: must be one of job, hydra, all"),
+        (["--resolve"], "--resolve: resolves what --cfg prints"),
+        (["--verbos"], "--verbos: no such flag; known are -m, -v"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(arguments, message):

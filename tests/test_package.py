@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from helpers import ROOT
 
@@ -26,8 +28,8 @@ def site(tmp_path_factory):
     return out / "site"
 
 
-def run(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; sys.path.insert(0, {str(site)!r}); from segnet.commands.train import main; main()"
+def run(site: Path, folder: Path, *arguments: str, name: str = "train") -> subprocess.CompletedProcess[str]:
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); from segnet.commands.{name} import main; main()"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=folder, env=environment, capture_output=True, text=True
@@ -38,6 +40,11 @@ def test_the_wheel_holds_every_configuration(site):
     ours = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     packed = {path.relative_to(site / "segnet" / "conf") for path in (site / "segnet" / "conf").rglob("*.yaml")}
     assert packed == ours
+    template = {path.relative_to(ROOT / "template") for path in (ROOT / "template").rglob("*") if path.is_file()}
+    laid = {
+        path.relative_to(site / "segnet/template") for path in (site / "segnet/template").rglob("*") if path.is_file()
+    }
+    assert {path for path in laid if path.suffix != ".pyc"} == {path for path in template if path.suffix != ".pyc"}
     assert "segnet-train = segnet.commands.train:main" in next(site.glob("*.dist-info/entry_points.txt")).read_text()
 
 
@@ -46,6 +53,18 @@ def test_the_command_trains_in_an_empty_folder(site, tmp_path):
     done = run(site, tmp_path, "trainer=fast_dev_run", "~callbacks.progress", *small)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "data" / "cable-24x64-seed0" / "images").is_dir()
+
+
+def test_a_project_of_ones_own_trains_its_own_network_loss_and_data(site, tmp_path):
+    """In an empty folder, from the wheel alone: no checkout is on the path."""
+    done = run(site, tmp_path, "my-parts", name="new")
+    assert done.returncode == 0, done.stderr
+    project, environment = tmp_path / "my-parts", dict(os.environ, PYTHONPATH=str(site))
+    small = ["trainer.max_epochs=1", "data.prepare.images=12", "trainer=cpu", "output_dir=logs/run"]
+    train = [sys.executable, "src/train.py", "experiment=small", *small]
+    done = subprocess.run(train, cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "| network | SmallNet, " in (project / "logs/run/README.md").read_text()
 
 
 def test_compromised_releases_of_lightning_are_excluded():
@@ -60,3 +79,29 @@ def test_compromised_releases_of_lightning_are_excluded():
 def test_the_audit_reads_the_lock():
     commands = subprocess.run(["make", "-n", "audit"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.search(r"pip-audit .*--requirement requirements\.lock", commands)
+
+
+def test_every_dependency_has_a_reason():
+    """A comment behind each entry, or behind the whole list of an extra on one line."""
+    text = (ROOT / "pyproject.toml").read_text()
+    project = tomllib.loads(text)["project"]
+    for name, entries in {"dependencies": project["dependencies"], **project["optional-dependencies"]}.items():
+        (block,) = re.findall(rf"^{name} = \[(?:.*\] *#.*$|(?:.*\n)+?^\])", text, re.MULTILINE)
+        for entry in entries:
+            assert re.search(rf'"{re.escape(entry)}".*# \S.{{3,}}', block), f"{name}: {entry} has no reason"
+
+
+def test_the_lock_fits_the_ranges_on_every_python():
+    """One file for all: what a Python needs beside the others has a marker."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    locked = {canonicalize_name(r.name): r for r in map(Requirement, lines)}
+    assert len(locked) == len(lines)
+    for r in map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["dev"]]):
+        if canonicalize_name(r.name) != "segnet-lightning":
+            (pin,) = locked[canonicalize_name(r.name)].specifier
+            assert pin.operator == "=="
+            assert pin.version in r.specifier, r
+    assert str(locked["audioop-lts"].marker) == 'python_version >= "3.13"'  # the module that Python 3.13 left out
+    for python in ("3.10", "3.11", "3.13", "3.14"):
+        assert (python in SpecifierSet(project["requires-python"])) == (python in ("3.11", "3.13"))

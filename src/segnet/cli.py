@@ -2,13 +2,14 @@
 
 import io
 import os
+import shlex
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -16,22 +17,16 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from tqdm import tqdm
 
-from segnet import overrides, rules
+from segnet import help_text, overrides, rules
 from segnet.command_line import flags_last, texts_quoted
 from segnet.errors import UserError, explain
 from segnet.files import check_output
 from segnet.old_names import update_targets
 from segnet.overrides import CONF_DIR
 from segnet.settings import COMMANDS, SHARED
+from segnet.terminal import named, quieten
 
 Body = Callable[[DictConfig], float | None]
-# Warnings that no user could act on.
-FALSE_ALARMS = (
-    # Shown in epochs before the first validation; a wrong monitor is an error there anyway.
-    ".*could not find the monitored key",
-    # Lightning 2.6 asks torch for a name that torch 2.13 renamed.
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-)
 
 
 def command(name: str) -> Callable[[Body], Callable[[], None]]:
@@ -39,10 +34,16 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
 
     def decorate(body: Body) -> Callable[[], None]:
         def job(cfg: DictConfig) -> float | None:
-            for message in FALSE_ALARMS:
-                warnings.filterwarnings("ignore", message)
             hydra_cfg = HydraConfig.get()
+            if hydra_cfg.mode == RunMode.RUN:
+                return work(cfg, hydra_cfg)
+            with named(str(hydra_cfg.job.num)):
+                print(shlex.join(hydra_cfg.overrides.task))
+                return work(cfg, hydra_cfg)
+
+        def work(cfg: DictConfig, hydra_cfg: HydraConf) -> float | None:
             cfg.output_dir = hydra_cfg.runtime.output_dir  # in a sweep the job's own folder
+            quieten(cfg.verbose is True)
             try:
                 check_keys(cfg, name)
                 check_settings(cfg, name)
@@ -64,6 +65,9 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
                     stream.reconfigure(errors="backslashreplace")
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes errors on, and `_fail` prints them in one line
             sys.argv[1:] = texts_quoted(flags_last(sys.argv[1:]))
+            if {"-h", "--help"} & set(sys.argv[1:]):
+                print(help_text.of(name))
+                return
             try:
                 overrides.check(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)(job)()
@@ -98,6 +102,7 @@ def check_settings(cfg: DictConfig, name: str) -> None:
         "images",
         "runs",
         "resume",
+        "verify",
         "weights",
         "teacher",
         "camvid",
@@ -135,6 +140,14 @@ def check_keys(cfg: DictConfig, name: str) -> None:
     if unknown := sorted({str(key) for key in cfg} - known):
         valid = sorted(known & {str(key) for key in cfg})
         raise UserError(f"unknown key(s) {', '.join(unknown)}; known are {', '.join(valid)}")
+    described = help_text.keys(name)
+    for section in (key.name for key in described if key.default is None and "." not in key.name):
+        known = {key.name for key in described if key.name.rpartition(".")[0] == section}
+        given = cfg.get(section)
+        if isinstance(given, DictConfig) and (
+            unknown := sorted({f"{section}.{entry}" for entry in map(str, given)} - known)
+        ):
+            raise UserError(f"unknown key(s) {', '.join(unknown)}; known are {', '.join(sorted(known))}")
 
 
 def _keys(name: str) -> set[str]:

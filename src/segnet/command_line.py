@@ -7,6 +7,7 @@ from itertools import islice
 
 # Hydra's flags; the first two ask for a sweep.
 SWITCHES = ("-m", "--multirun", "--resolve")
+VERBOSE = ("-v", "--verbose")  # this package's: verbose=true
 WITH_A_VALUE = (
     "-c",
     "--cfg",
@@ -23,6 +24,11 @@ WITH_A_VALUE = (
     "--experimental-rerun",
 )
 
+ALONE = ("-h", "--help", "--hydra-help", "--version", "-r", "--run", "-sc", "--shell-completion")
+# What Hydra is to do instead of one run, one of these at a time; and what --cfg can print.
+MODES = ("-m", "--multirun", "-c", "--cfg", "-i", "--info", "-r", "--run", "-sc", "--shell-completion")
+PRINTED = ("job", "hydra", "all")
+
 TEXTS = ("target",)  # whose values, such as escape<=0.01, Hydra's grammar does not read
 
 
@@ -32,7 +38,9 @@ def flags_last(words: Sequence[str]) -> list[str]:
     flags: list[str] = []
     rest = iter(words)
     for word in rest:
-        if word in SWITCHES:
+        if word in VERBOSE:
+            others.append("verbose=true")
+        elif word in SWITCHES or (word.partition("=")[0] in WITH_A_VALUE and "=" in word):
             flags.append(word)
         elif word in WITH_A_VALUE:
             flags += [word, *islice(rest, 1)]

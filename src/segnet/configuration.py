@@ -96,6 +96,8 @@ def _check_call(node: dict[Any, Any], key: str) -> None:
     passed_on = inspect.Parameter.VAR_KEYWORD in kinds
     if target.startswith("segmentation_models_pytorch.") and not str(node.get("encoder_name")).startswith("tu-"):
         passed_on = False  # only timm's encoders take more; others would ignore it
+    if target.endswith(".EMAWeightAveraging"):
+        passed_on = False  # to torch's AveragedModel, which takes nothing beyond what this class gives it
     if not passed_on and (unknown := [name for name in given if name not in known]):
         raise UserError(
             f"{key}.{unknown[0]}={node[unknown[0]]}: {target.rpartition('.')[2]} takes no such argument; "

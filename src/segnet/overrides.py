@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from segnet.command_line import SWITCHES, WITH_A_VALUE, override
+from segnet.command_line import ALONE, MODES, PRINTED, SWITCHES, WITH_A_VALUE, override
 from segnet.errors import UserError
 from segnet.rules import SettingError, shown
 
@@ -31,6 +31,7 @@ def check(arguments: Sequence[str]) -> None:
         UserError: with the argument in the form that works.
     """
     sweep = any(word in SWITCHES[:2] for word in arguments)
+    _check_flags(arguments)
     for argument in given(arguments):
         key, equals, value = argument.partition("=")
         if not key or (not equals and not argument.startswith("~")):
@@ -42,6 +43,8 @@ def check(arguments: Sequence[str]) -> None:
             raise UserError(f"{argument}: Hydra reads some characters as its own; write {quoted(key, value)}")
         if key == "hydra.verbose" and not isinstance(found.value(), bool | str | list):
             raise UserError(f"{argument}: must be true, false, or the name of a logger or a list of them")
+        if key in ("hydra.sweeper", "hydra.launcher") and not isinstance(found.value(), dict):
+            raise UserError(f"{argument}: must be a mapping; to choose one write {key.replace('.', '/')}={value}")
         options = [] if found.is_sweep_override() or argument.startswith("~") else _options(key)
         if options and not _is_choice(found.value()):
             raise UserError(f"{argument}: must be one of {', '.join(options)}; to leave the group out write ~{key}")
@@ -50,6 +53,24 @@ def check(arguments: Sequence[str]) -> None:
                 f"{argument}: a comma separates the values of a sweep; for a sweep add -m, for one value write "
                 f"{quoted(key, value)}, for a list {shlex.quote(f'{key}=[{value}]')}"
             )
+
+
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Refuse flags that are unknown, lack a value, or ask for two things at once; the grammar of Hydra's own parser."""
+    flags = [word.partition("=")[0] for word in arguments if word.startswith("-")]
+    values = dict(zip(arguments, [*arguments[1:], ""], strict=True))
+    values |= dict(word.split("=", 1) for word in arguments if word.startswith("--") and "=" in word)
+    for flag in flags:
+        if flag not in (*SWITCHES, *WITH_A_VALUE, *ALONE):
+            raise UserError(f"{flag}: no such flag; known are -m, -v, --help, --cfg and those of --hydra-help")
+    for flag in ("-c", "--cfg"):
+        if flag in values and values[flag] not in PRINTED:
+            raise UserError(f"{flag} {values[flag]}: must be one of {', '.join(PRINTED)}; write --cfg job")
+    asked = [flag for flag in flags if flag in MODES]
+    if len(asked) > 1:
+        raise UserError(f"{' '.join(asked)}: each asks for something else; leave out all but one")
+    if "--resolve" in flags and not {"-c", "--cfg"} & set(flags):
+        raise UserError("--resolve: resolves what --cfg prints; write --cfg job --resolve")
 
 
 def _options(key: str) -> list[str]:

@@ -36,6 +36,10 @@ Batches = Annotated[
 Parts = Literal["ceiling", "training", "loop", "index", "memory", "data", "inference", "program"]
 Side = Annotated[int, Ge(32)]  # pixels; four or five poolings leave less of a smaller image
 Tile = Side | None
+LoopData = Annotated[
+    Annotated[dict[Literal["images", "image_size", "crop", "epochs"], Positive], MinLen(4)],
+    "a mapping such as {images: 32, image_size: 128, crop: 96, epochs: 4}",
+]
 Folds = Annotated[int, Interval(ge=2, le=26)]
 Reach = Annotated[float, Interval(ge=0, le=100)]  # pixels
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
@@ -69,7 +73,12 @@ _TRAIN: dict[str, Any] = {
 TOLERANCES = ("tolerance", "tolerance_float16", "tolerance_int8")
 _TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative, "verdicts": Share}
 
-# Of each command beside `output_dir`, `seed` and `trust`, which all share; groups that make objects are not among them.
+_BENCHMARK: dict[str, Any] = {
+    "": dict[str, Any], ".parts": Annotated[list[Parts], MinLen(1)],
+    ".batch_sizes": Annotated[list[Positive], MinLen(1)], ".repeats": Positive,
+    ".workers": Annotated[list[Count], MinLen(1)], ".loop": LoopData, ".matrix": Positive, ".copy_mb": Positive,
+}  # fmt: skip
+# Of each command beside `SHARED`, which all share; groups that make objects are not among them.
 COMMANDS: dict[str, dict[str, Any]] = {
     "train": {**_TRAIN, "resume": PathText | None, "find": Find, "folds": Folds | None, "resume_changed_data": bool},
     "tune": {
@@ -85,12 +94,13 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "ckpt_path": PathText, "input": PathText, "overlay": bool, "probabilities": bool, "batch_size": Positive,
         "tile": Tile, "overlap": BelowOne, "flips": bool, "scales": Annotated[list[Scale], MinLen(1)],
         "mc_samples": Count, "precision": Precision, "device": Device, "operating_point": Point,
-        "exit_code": Literal["errors", "verdict"], "segmentation": Literal["rle", "polygon"],
+        "exit_code": Literal["errors", "verdict"], "segmentation": Literal["rle", "polygon"], "watch": bool,
+        "live.seconds": Above0 | None, "live.keep": Count, "live.rows": Positive, "live.tries": Count,
     },
     "export": {
         "ckpt_path": PathText, "format": Literal["onnx", "openvino", "executorch", "litert", "pt2"],
         "quantize": Literal["int8"] | None,
-        "calibration": Positive, "images": Positive, "operating_point": Point,
+        "calibration": Positive, "images": Count, "verify": PathText | None, "operating_point": Point,
         "size": HeightWidth, "batch": Positive | None,
         "opset": Annotated[int, Interval(ge=17, le=23)], "preprocessing": Literal["inside", "outside"],
         "layout": Literal["nchw", "nhwc"], "input": Literal["uint8", "float32"] | None,
@@ -131,10 +141,11 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "device": Device, "image_size": Side, "images": Positive, "turn": Above0,
         "compile": list[Literal["default", "reduce-overhead", "max-autotune"]],
         "parts": Annotated[list[Parts], MinLen(1)] | None, "batch_sizes": Annotated[list[Positive], MinLen(1)] | None,
-        "repeats": Positive | None, "workers": Annotated[list[Count], MinLen(1)] | None,
+        "repeats": Positive | None, "workers": Annotated[list[Count], MinLen(1)] | None, "loop": LoopData | None,
+        **{f"{device}{key}": kind for device in ("cpu", "cuda") for key, kind in _BENCHMARK.items()},
     },
 }  # fmt: skip
-SHARED: dict[str, Any] = {"output_dir": PathText, "seed": Seed, "trust": bool}
+SHARED: dict[str, Any] = {"output_dir": PathText, "seed": Seed, "trust": bool, "verbose": bool}
 
 _CALLBACKS: dict[str, Any] = {
     "monitor": Text | None, "mode": Mode, "patience": Count, "min_delta": float, "refresh_rate": Count,

@@ -30,7 +30,7 @@ class Rule(NamedTuple):
         homes: modules and packages, or single classes and functions, where it must be defined.
         bases: it must be a subclass of one of these; empty: any class or function there.
         text: what its texts may look like.
-        excluded: modules and packages in the homes that write files, open them, or call what they are given.
+        excluded: modules, packages and classes in the homes that write files, open them, or call what they are given.
         more: arguments beyond those of the signature may be given, where it takes them (``**kwargs``).
     """
 
@@ -70,6 +70,7 @@ _ROOTS = (
     "torch.nn",
     "torch.optim",
     "torchvision.models",
+    "torchvision.transforms.v2",
     *OWN.homes,
 )
 _CALLBACK = ("lightning.pytorch.Callback", "lightning.pytorch.plugins.io.CheckpointIO")
@@ -90,11 +91,12 @@ RUN = (
     Rule(
         ("albumentations.augmentations", "albumentations.core.composition", "albumentations.pytorch"),
         ("albumentations.BasicTransform", "albumentations.BaseCompose"),
-        excluded=(
-            "albumentations.augmentations.mixing",
-            "albumentations.augmentations.other.lambda_transform",
-            "albumentations.augmentations.text",
-        ),
+        excluded=tuple(f"albumentations.augmentations.{name}" for name in ("mixing", "other.lambda_transform", "text")),
+    ),
+    Rule(
+        ("torchvision.transforms.v2",),
+        ("torchvision.transforms.v2.Transform",),
+        excluded=("torchvision.transforms.v2._misc.Lambda",),
     ),
 )
 # What may make the data where its folder is missing, and its arguments; the folder is added when it is called.
@@ -220,9 +222,9 @@ def _allowed(target: Any, rules: Sequence[Rule]) -> tuple[Any, Rule | None]:
         return None, None
     if not (inspect.isclass(found) or inspect.isfunction(found)) or "." in found.__qualname__:
         return None, None
-    home = found.__module__  # not that of a module which has merely imported it, such as `Path`
+    full = f"{found.__module__}.{found.__name__}"  # not that of a module which has merely imported it, such as `Path`
     for rule in rules:
-        if not _within(f"{home}.{found.__name__}", rule.homes) or _within(home, rule.excluded):
+        if not _within(full, rule.homes) or _within(full, rule.excluded):
             continue
         bases = tuple(resolve_name(base) for base in rule.bases)
         if not bases or (inspect.isclass(found) and issubclass(found, bases)):

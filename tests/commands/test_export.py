@@ -1,4 +1,6 @@
+import hashlib
 import json
+import shutil
 
 import numpy as np
 import onnxruntime
@@ -8,6 +10,7 @@ from PIL import Image
 
 from helpers import call_main
 from segnet.data.images import read_rgb
+from segnet.deployment.exported_model import ExportedModel
 from segnet.training.checkpoint import load_module
 
 
@@ -173,6 +176,114 @@ def test_outside_its_tolerance_nothing_is_kept(run_main, trained, tmp_path):
     assert "the exported model is outside its tolerance: difference" in err
     assert "nothing was kept" in err
     assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def elsewhere(trained, cable, tmp_path_factory):
+    """The checkpoint on a machine that has not its data, which nobody makes there; and the data's folder."""
+    path = tmp_path_factory.mktemp("elsewhere") / "best.ckpt"
+    ckpt = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    ckpt["config"]["data"] |= {"root": "/nowhere/cables", "prepare": None}
+    torch.save(ckpt, path)
+    return path, cable
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_without_the_data_it_is_unverified_until_it_is_verified(kind, elsewhere, exported, tmp_path, capfd):
+    path, cable = elsewhere
+    folder, trust = tmp_path / "e", ["trust=true"] * (kind == "pt2")
+    assert call_main("export", f"ckpt_path={path}", f"format={kind}", f"output_dir={folder}") == 0
+    printed = capfd.readouterr().out
+    model = folder / f"model.{kind}"
+    (line,) = [line for line in printed.splitlines() if "unverified" in line]
+    command = line.partition("python src/export.py ")[2].split()
+    assert command == [f"ckpt_path={path}", f"verify={model}", *trust]
+    assert "data.root=/nowhere/cables is not there" in line
+    assert json.loads((folder / "verification.json").read_text())["verified"] is False
+    metadata = ExportedModel(model, trusted=True).metadata
+    assert metadata["verified"] is False
+    assert ExportedModel(exported[kind] / f"model.{kind}", trusted=True).metadata["verified"] is True
+
+    def told(at=model):
+        image = min((cable / "images").iterdir())
+        assert call_main("predict", f"ckpt_path={at}", f"input={image}", f"output_dir={tmp_path / 'p'}", *trust) == 0
+        return capfd.readouterr().out.count("is unverified")
+
+    assert told() == 1
+    assert call_main("export", *command, f"output_dir={tmp_path / 'v'}") == 1  # the data are not here yet
+    assert "needs validation images, and the checkpoint's data.root=/nowhere/cables is not" in capfd.readouterr().err
+    data = (f"data.root={cable}", "images=3")
+    assert call_main("export", *command, *data, f"output_dir={tmp_path / 'v'}", "tolerance.difference=0") == (
+        1 if kind == "onnx" else 0
+    )  # a pt2 file has the same bits
+    printed = capfd.readouterr()
+    if kind == "onnx":
+        assert "outside its tolerance: difference" in printed.err
+        assert "the file stays as it was" in printed.err
+        assert told() == 1
+        assert call_main("export", *command, *data, f"output_dir={tmp_path / 'v'}") == 0
+        printed = capfd.readouterr()
+    assert "equal decisions 1.0" in printed.out
+    found, usual = (json.loads((f / "verification.json").read_text()) for f in (folder, exported[kind]))
+    assert found["verified"] is True
+    assert set(found) == set(usual)
+    assert found["images"] == 3
+    assert found["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert json.loads((tmp_path / "v" / "verification.json").read_text()) == found
+    assert told() == 0
+    shutil.copytree(folder, tmp_path / "moved")
+    assert told(tmp_path / "moved" / model.name) == 0
+    other = torch.load(path, weights_only=True)
+    other["state_dict"] = {key: value * 1.01 for key, value in other["state_dict"].items()}
+    torch.save(other, tmp_path / "other.ckpt")
+    given = (f"ckpt_path={tmp_path}/other.ckpt", f"format={kind}", f"output_dir={tmp_path / 'other'}")
+    assert call_main("export", *given) == 0
+    capfd.readouterr()
+    shutil.copy(folder / "verification.json", tmp_path / "other")  # the record of another file
+    assert told(tmp_path / "other" / model.name) == 1
+
+
+def test_int8_without_images_to_calibrate_on_is_one_line(elsewhere, run_main, tmp_path):
+    code, err = run_main("export", tmp_path / "o", f"ckpt_path={elsewhere[0]}", "quantize=int8")
+    assert code == 1
+    assert err.count("error: ") == 1
+    assert "quantize=int8: calibration needs training images, and the checkpoint's data.root=/nowhere/cables is" in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_int8_is_verified_later_by_its_own_tolerance(trained, tmp_path, capfd):
+    given = (f"ckpt_path={trained}/checkpoints/best.ckpt", f"output_dir={tmp_path / 'e'}")
+    assert call_main("export", *given, "quantize=int8", "calibration=4", "images=0") == 0
+    assert "model.onnx is unverified (images=0 asks for none)" in capfd.readouterr().out
+    later = (given[0], f"verify={tmp_path / 'e' / 'model.onnx'}", f"output_dir={tmp_path / 'v'}", "images=3")
+    wide = ("tolerance_int8.iou=1", "tolerance_int8.decisions=0.5", "tolerance_int8.verdicts=0")
+    assert call_main("export", *later, *wide, "tolerance_int8.difference=0") == 1
+    assert "outside its tolerance: difference" in capfd.readouterr().err
+    assert call_main("export", *later, *wide, "tolerance.difference=0") == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["verify=/nowhere/model.onnx"], "verify=/nowhere/model.onnx: no such file"),
+        (["verify={exported}/verification.json"], "is no exported model; give a file .onnx, .xml"),
+        (["verify={pt2}/model.pt2"], "add trust=true"),
+        (["verify={exported}/model.onnx", "format=pt2"], "format=pt2 with verify="),
+        (["verify={exported}/model.onnx", "images=0"], "needs validation images, and images=0 asks for none"),
+        (["verify={renamed}"], "is of another file; move this one into a folder of its own"),
+    ],
+)
+def test_what_cannot_be_verified(run_main, trained, exported, tmp_path, overrides, message):
+    renamed = tmp_path / "other.onnx"
+    shutil.copy(exported["onnx"] / "model.onnx", renamed)
+    shutil.copy(exported["onnx"] / "verification.json", tmp_path)
+    names = {"exported": exported["onnx"], "pt2": exported["pt2"], "renamed": renamed}
+    code, err = run_main(
+        "export", tmp_path / "o", f"ckpt_path={trained}/checkpoints/best.ckpt", *(o.format(**names) for o in overrides)
+    )
+    assert code == 1
+    assert err.count("error: ") == 1
+    assert message in err
 
 
 @pytest.mark.parametrize(

@@ -816,7 +816,7 @@ def test_a_named_augmentation_replaces_the_experiments_and_runs(tmp_path, name):
     side = {"crop128": 128, "crop256": 256, "camvid": 384}.get(name, 48)
     module = configured("folder", tmp_path, tmp_path, "experiment=magnetic_tile", f"augment={name}", "data=folder")
     own = OmegaConf.load(CONF_DIR / "augment" / f"{name}.yaml").augment
-    assert [type(transform).__name__ for transform in module.augment] == [t["_target_"].split(".")[1] for t in own]
+    assert [type(transform).__name__ for transform in module.augment] == [t["_target_"].rpartition(".")[2] for t in own]
     image = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8) if side > 48 else noise(0, (48, 48, 3))
     samples = Samples(lambda _: (image, image[..., 0] // 128), [0], module.augment)
     drawn = [samples[epoch, 0, 0] for epoch in range(8)]

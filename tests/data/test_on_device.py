@@ -151,7 +151,7 @@ class Own(A.HorizontalFlip):
 @pytest.mark.parametrize(
     ("transforms", "reason"),
     [
-        ([A.HorizontalFlip(), A.GaussNoise()], "GaussNoise is not among HorizontalFlip, "),
+        ([A.HorizontalFlip(), A.GaussNoise()], "GaussNoise is not among albumentations' HorizontalFlip, "),
         ([A.OneOf([A.HorizontalFlip()])], "OneOf is not among"),
         ([Own()], "Own is not among"),
         ([A.RandomCrop(32, 32, pad_if_needed=True)], "RandomCrop has pad_if_needed=True"),

@@ -2,10 +2,9 @@
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
 
-from segnet import environment
+from segnet import environment, terminal
 from segnet.commands.sizes import settle_size
 from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
@@ -38,7 +37,7 @@ def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDat
     if (teacher := cfg.get("teacher")) is not None:  # a resumed run may be older than this setting
         module.teacher = distillation.teacher(teacher, cfg.distill, module, cfg.trust)
         trainer.callbacks.append(distillation.TellSeen())
-    rank_zero_info(
+    terminal.info(
         f"precision: {trainer.precision} on {environment.hardware(trainer.strategy.root_device)}; run: {cfg.output_dir}"
     )
     return trainer, module, data

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from segnet.commands import choices
 from segnet.errors import UserError
 from segnet.runs import folders, record, resume
+from segnet.terminal import named
 
 if TYPE_CHECKING:
     from segnet.data.datamodule import SegmentationDataModule
@@ -50,7 +51,8 @@ def run(cfg: DictConfig, changed_data: bool = False) -> float | None:
             if not cfg.trainer.fast_dev_run:
                 folders.lock(folder)
                 record.write(fold, record.recorded(Path(cfg.output_dir)), folder)
-            fit(fold, began, changed_data)
+            with named(f"fold {number}"):
+                fit(fold, began, changed_data)
             gc.collect()  # a module and its trainer hold each other
         if cfg.trainer.fast_dev_run:
             print(f"trainer.fast_dev_run={cfg.trainer.fast_dev_run}: all folds run; there is no report and no ensemble")

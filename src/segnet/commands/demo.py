@@ -29,6 +29,7 @@ def run(cfg: DictConfig) -> None:
 
     from segnet import environment
     from segnet.decisions import given
+    from segnet.deployment import verified
     from segnet.deployment.predictor import Predictor, load_model
 
     if type(cfg.port) is not int or not 0 < cfg.port < 65536:
@@ -38,6 +39,7 @@ def run(cfg: DictConfig) -> None:
     precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision
     torch.manual_seed(cfg.seed)
     model = load_model(str(cfg.ckpt_path), device, cfg.trust, precision)
+    verified.tell(model)
     model.operating_point = given.chosen(cfg.operating_point, model.operating_point, model.classes)
     predictor = Predictor(
         model, precision, cfg.tile, cfg.overlap,

@@ -1,7 +1,5 @@
 """Evaluate a checkpoint on a split: metrics, confusion matrix, the worst images."""
 
-import sys
-
 from omegaconf import DictConfig
 
 from segnet.cli import command
@@ -25,6 +23,7 @@ def run(cfg: DictConfig) -> float | None:
     from segnet.reports import evaluation
     from segnet.runs import checkpoint_data
     from segnet.training.checkpoint import load_module
+    from segnet.training.progress import Progress
 
     if cfg.split not in (*SPLITS, ALL):
         raise UserError(f"split={cfg.split}: must be one of {', '.join(SPLITS)}, or {ALL} for every image")
@@ -53,9 +52,10 @@ def run(cfg: DictConfig) -> float | None:
     check_output(cfg.output_dir, "data.root", data.root)
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
-    if cfg.trainer.enable_progress_bar is True:
-        cfg.trainer.enable_progress_bar = sys.stdout.isatty()  # a file is no place for a bar
+    shows, cfg.trainer.enable_progress_bar = cfg.trainer.enable_progress_bar is True, False
     trainer = instantiate(cfg.trainer, "trainer")
+    if shows:
+        trainer.callbacks.append(Progress())
     data.prepare_data()
     data.setup()
     if not data.indices[cfg.split]:

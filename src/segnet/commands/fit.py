@@ -1,6 +1,5 @@
 """Build, fit, test the best checkpoint: the training of one network."""
 
-import logging
 import math
 from collections.abc import Sequence
 
@@ -8,8 +7,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from omegaconf import DictConfig
-from tqdm.contrib.logging import logging_redirect_tqdm
 
+from segnet import terminal
 from segnet.commands import batch_size
 from segnet.commands.build import build
 from segnet.data.datamodule import SegmentationDataModule
@@ -27,6 +26,8 @@ def fit(
     """Train one network as configured, or continue in its folder; see `segnet.commands.train.run`."""
     start = resume.checkpoint(cfg) if resuming else None
     trainer, module, data = build(cfg)
+    if resuming:
+        terminal.info(f"resume: {f'continues {start}' if start else 'there is no checkpoint yet, so it starts anew'}")
     if (weights := cfg.get("weights")) is not None and start is None:
         checkpoint.start_from(module, weights, cfg.trust)
     trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
@@ -38,8 +39,7 @@ def fit(
     report = RunReport(cfg)
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
         trainer.callbacks += [DataRecord(cfg.output_dir, changed_data), report]  # type: ignore[attr-defined]
-    with logging_redirect_tqdm([logging.getLogger("lightning.pytorch")]):  # lines of their own beside the bar
-        trainer.fit(module, data, ckpt_path=start, weights_only=True)
+    trainer.fit(module, data, ckpt_path=start, weights_only=True)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, StopOnSignal):
             callback.stop()

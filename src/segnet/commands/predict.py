@@ -1,4 +1,4 @@
-"""Predict files, folders, globs and videos: masks, overlays, probabilities, verdicts, objects."""
+"""Predict files, folders, globs, videos, cameras and watched folders: masks, overlays, verdicts, objects."""
 
 import sys
 
@@ -13,6 +13,7 @@ DEFECTIVE = 10  # the exit code, where exit_code=verdict asks for one
 
 def run(cfg: DictConfig) -> None:
     """Predict ``input``; unreadable files are skipped, listed at the end, and make the exit code 1."""
+    from functools import partial
     from pathlib import Path
 
     import torch
@@ -20,24 +21,37 @@ def run(cfg: DictConfig) -> None:
     from hydra.types import RunMode
 
     from segnet import environment
-    from segnet.decisions import given
-    from segnet.deployment import writer
+    from segnet.decisions.given import chosen, told
+    from segnet.deployment import verified, writer
+    from segnet.deployment.live import predict_live
     from segnet.deployment.predictor import Predictor, load_model
+    from segnet.deployment.sources import is_live
+    from segnet.deployment.watched import predict_watched
 
     if cfg.exit_code == "verdict" and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise UserError("exit_code=verdict: -m runs several predictions, and has one exit code; leave one of them out")
     environment.keep_freed_memory()
-    files = writer.find(str(cfg.input))
-    if Path(str(cfg.input)).is_dir():
+    given = str(cfg.input)
+    if cfg.watch and not Path(given).is_dir():
+        raise UserError(f"watch=true with input={given}: is no folder; give one, or leave watch=true out")
+    if is_live(given):
+        predict = partial(predict_live, cfg=cfg)
+    elif cfg.watch:
+        predict = partial(predict_watched, cfg=cfg)
+    else:
+        files = writer.find(given)
+        if Path(cfg.output_dir).resolve() in {file.resolve().parent for file in files}:
+            raise UserError(f"output_dir={cfg.output_dir}: holds the images of input={given}; choose another folder")
+        predict = partial(writer.write, files=files, cfg=cfg)
+    if Path(given).is_dir():
         check_output(cfg.output_dir, "input", cfg.input)
-    if Path(cfg.output_dir).resolve() in {file.resolve().parent for file in files}:
-        raise UserError(f"output_dir={cfg.output_dir}: holds the images of input={cfg.input}; choose another folder")
     device = environment.device_of(cfg.device)
     torch.manual_seed(cfg.seed)  # of the Monte-Carlo samples
     precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision
     model = load_model(str(cfg.ckpt_path), device, cfg.trust, precision)
-    model.operating_point = given.chosen(cfg.operating_point, model.operating_point, model.classes)
-    print(given.told(model.operating_point, model.classes))
+    verified.tell(model)
+    model.operating_point = chosen(cfg.operating_point, model.operating_point, model.classes)
+    print(told(model.operating_point, model.classes))
     predictor = Predictor(
         model,
         precision,
@@ -48,7 +62,7 @@ def run(cfg: DictConfig) -> None:
         cfg.mc_samples,
         cfg.batch_size,
     )
-    if writer.write(predictor, files, cfg) and cfg.exit_code == "verdict":
+    if predict(predictor) and cfg.exit_code == "verdict":
         sys.exit(DEFECTIVE)
 
 

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from segnet import overrides as typed
 from segnet.cli import command
 from segnet.command_line import override
 from segnet.errors import UserError
+from segnet.rules import shown
 from segnet.runs.record import recorded
 
 
@@ -27,7 +29,7 @@ def run(cfg: DictConfig) -> None:
     ]
     if not names:
         raise UserError(f"only={cfg.only}: must match one of the runs {', '.join(cfg.runs)}")
-    extra = shlex.split(cfg.extra)
+    extra = split("extra", cfg.extra)
     jobs = [
         (f"{name}/{seed}", [*shlex.split(cfg.runs[name]), *extra, f"seed={seed}"])
         for seed in cfg.seeds
@@ -37,7 +39,7 @@ def run(cfg: DictConfig) -> None:
     failed = []
     for i, (name, overrides) in enumerate(todo):
         print(f"[{i + 1}/{len(todo)}] {name}: train.py {shlex.join(overrides)}", flush=True)
-        code = train(folder / name, overrides, end, cfg.trust)
+        code = train(folder / name, overrides, end, cfg.trust, cfg.verbose)
         if code is None:
             print(f"time is up, {len(todo) - i} of {len(jobs)} runs are not finished; the same command resumes them")
             break
@@ -57,24 +59,48 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"minutes={cfg.minutes}: must be positive, or null for no limit")
     if not isinstance(cfg.seeds, ListConfig) or not cfg.seeds or any(type(seed) is not int for seed in cfg.seeds):
         raise UserError(f"seeds={cfg.seeds}: must be a list of integers, such as [0,1,2]")
+    for group in ("runs", "shared"):
+        parts = OmegaConf.to_container(cfg)[group]  # type: ignore[call-overload, index]  # data sets may be missing
+        if not isinstance(parts, dict):
+            raise UserError(f"{group}={shown(parts)}: must map names to command lines, as conf/list/cpu.yaml does")
+        for name, part in parts.items():
+            if not isinstance(part, str):
+                raise UserError(f"{group}.{name}={shown(part)}: must be a command line of train.py, that is text")
+    split("extra", cfg.extra)
+
+
+def split(key: str, text: str) -> list[str]:
+    """Overrides as a shell splits them.
+
+    Raises:
+        UserError: they are none.
+    """
+    try:
+        words = shlex.split(text)
+        typed.check(words)
+    except ValueError as error:
+        raise UserError(f"{key}={text}: must be overrides of train.py, such as trainer=gpu ({error})") from error
+    return words
 
 
 def finished(folder: Path, overrides: Sequence[str]) -> bool:
     """Whether this run is done; a folder with another run's record is refused."""
-    there = [override for override in recorded(folder) if not override.startswith(("output_dir=", "trust="))]
+    there = [
+        override for override in recorded(folder) if not override.startswith(("output_dir=", "trust=", "verbose="))
+    ]
     if there and there != list(overrides):
         raise UserError(f"{folder}: holds another run ({shlex.join(there)}); delete it, or choose another output_dir")
     return (folder / "results.json").is_file()
 
 
-def train(folder: Path, overrides: Sequence[str], end: float, trusted: bool) -> int | None:
+def train(folder: Path, overrides: Sequence[str], end: float, trusted: bool, verbose: bool = False) -> int | None:
     """Start or resume a run, until ``end``; its exit code, None if time was up.
 
     A run that is stopped repeats the interrupted epoch when it is resumed and ends with the same weights.
     """
     where = str(folder)
     given = [override("resume", where)] if recorded(folder) else [*overrides, override("output_dir", where)]
-    given += ["trust=true"] if trusted else []
+    given += ["trust=true"] * trusted + ["verbose=true"] * verbose
     here = Path(sys.argv[0])  # src/reproduce.py beside src/train.py, segnet-reproduce beside segnet-train
     program = here.with_name(here.name.replace("reproduce", "train"))
     start = [sys.executable] if program.suffix == ".py" else []

@@ -2,6 +2,7 @@
 
 import csv
 import gc
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from segnet.files import cells
 from segnet.old_names import update_targets
 from segnet.overrides import CONF_DIR
 from segnet.runs import record
+from segnet.terminal import named
 from segnet.training.selection import undefined
 
 Space = dict[str, dict[str, Any]]
@@ -123,12 +125,14 @@ def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[s
         OmegaConf.set_struct(config, False)
         config.pop("hydra", None)
         config.output_dir = str(folder)
-        config.trust = cfg.trust
+        config.trust, config.verbose = cfg.trust, cfg.verbose
         if source is not None:
             record.check(config, source)
         record.write(config, overrides, folder)
         try:
-            value = train.run(config, [Prune(trial, cfg.monitor)])
+            with named(f"trial {trial.number}"):
+                print(shlex.join(_overrides(trial.params)))
+                value = train.run(config, [Prune(trial, cfg.monitor)])
         except Exception as error:
             if not isinstance(error, optuna.TrialPruned):
                 print(f"trial {trial.number} failed: {explain(error) or repr(error)}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
 
 LESS_IS_BETTER = re.compile(r"(train|val)/loss|val/(escape@overkill|overkill@escape)0(\.\d+)?")
+BARS = {"Progress", "TQDMProgressBar", "RichProgressBar"}
 SAFE_IN_SWEEPS = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # these start no second command line
 
 
@@ -89,10 +90,11 @@ def switch(cfg: DictConfig) -> None:
     trainer, off = cfg.trainer, set()
     if trainer.fast_dev_run or trainer.get("enable_checkpointing") is False:  # it would write last.ckpt even so
         off |= {"BestCheckpoint", "ModelCheckpoint", "OnExceptionCheckpoint"}
-    if trainer.get("enable_progress_bar") is True:
-        trainer.enable_progress_bar = sys.stdout.isatty()  # a file is no place for a bar
+    names = {str(callback._target_).rpartition(".")[2] for callback in cfg.callbacks.values()}
+    if trainer.get("enable_progress_bar") is True:  # a file is no place for a bar; without one Lightning adds its own
+        trainer.enable_progress_bar = sys.stderr.isatty() and bool(names & BARS)
     if trainer.get("enable_progress_bar") is False:
-        off |= {"TQDMProgressBar", "RichProgressBar"}
+        off |= BARS
     if not OmegaConf.select(trainer, "logger"):  # false, null, or a group without a logger
         trainer.logger = False
         off |= {"LearningRateMonitor", "ThroughputMonitor"}

@@ -18,7 +18,7 @@ def run(cfg: DictConfig) -> float:
 
     from segnet.commands import choices, search
 
-    own = ("trials", "storage", "study", "prune", "search", "resume", "output_dir", "hydra", "trust")
+    own = ("trials", "storage", "study", "prune", "search", "resume", "output_dir", "hydra", "trust", "verbose")
     overrides = list(HydraConfig.get().overrides.task)
     resumed = cfg.resume
     if resumed is not None:

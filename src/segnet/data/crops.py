@@ -122,7 +122,7 @@ class CropSamples(Samples):
         arrays: images and masks, a `Native`.
         indices: of the split, into them.
         size: (height, width) of a crop.
-        augment: transforms of albumentations.
+        augment: transforms (`segnet.data.transforms`).
         seed: of positions and transforms.
     """
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
+from segnet import terminal
 from segnet.data import crops, division, loading
 from segnet.data.dataset import Batch, Samples, collate, epoch_of
 from segnet.data.segmentation_data import SegmentationData
@@ -41,10 +42,10 @@ class SegmentationDataModule(SegmentationData, LightningDataModule):
             self._tell_passed_over()
         if stage == "fit":
             division.require_masks(self.pairs, self.layout.masks)
-            rank_zero_info(self.used(*SPLITS))
+            terminal.info(self.used(*SPLITS))
             self.arrays.tell_absent(self.indices, self.classes)
             if self.plan:
-                rank_zero_info(loading.told(self.arrays, self.indices["train"], self.plan, self.classes))
+                terminal.info(loading.told(self.arrays, self.indices["train"], self.plan, self.classes))
             if self.trainer is not None:
                 self._resident = None  # frees an earlier one's memory first
                 self._resident = self._keep(self.trainer.strategy.root_device)
@@ -52,7 +53,7 @@ class SegmentationDataModule(SegmentationData, LightningDataModule):
     @rank_zero_only
     def _tell_passed_over(self) -> None:
         if told := self.layout.passed_over():
-            rank_zero_info(printable(f"data.root={self.root}: {'; '.join(told)}"))
+            terminal.info(printable(f"data.root={self.root}: {'; '.join(told)}"))
 
     def _keep(self, device: torch.device) -> "Resident | None":
         from segnet.data import on_device
@@ -61,7 +62,7 @@ class SegmentationDataModule(SegmentationData, LightningDataModule):
             given = self.arrays.cached, self.indices, self.augment, self.seed
             return on_device.keep(self.device_cache, *given, device)
         if self.device_cache and device.type == "cuda":
-            rank_zero_info("data.device_cache=auto: images stay with the loader's workers, which cut the crops")
+            terminal.info("data.device_cache=auto: images stay with the loader's workers, which cut the crops")
         return None
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

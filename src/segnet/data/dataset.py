@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from segnet.data import cache
+from segnet.data.transforms import Transforms
 from segnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,11 +51,7 @@ class Samples(Dataset[Batch]):
         self.load = load
         self.indices = indices
         self.seed = seed
-        self.augment = None
-        if augment:
-            import albumentations
-
-            self.augment = albumentations.Compose(list(augment), strict=True)
+        self.augment = Transforms(augment) if augment else None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -67,13 +64,7 @@ class Samples(Dataset[Batch]):
         epoch, i, draw, *kind = key if isinstance(key, tuple) else (0, key, 0)
         image, mask = self.pair(epoch, i, draw, *kind)
         if self.augment is not None:
-            self.augment.set_random_seed(seed_of(self.seed, epoch, i, draw))
-            out = self.augment(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))
-            image, mask = out["image"], out["mask"]
-            if image.dtype != np.uint8:
-                raise UserError(
-                    f"data.augment turns images into {image.dtype}; they must stay uint8; leave out Normalize"
-                )
+            image, mask = self.augment(image, mask, seed_of(self.seed, epoch, i, draw))
         # A copy: the memory map is read-only, and a tensor over it would not be.
         return {
             "image": torch.from_numpy(np.array(image)),

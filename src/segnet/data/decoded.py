@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segnet.data import cache, telling
+from segnet import terminal
+from segnet.data import cache
 from segnet.data.masks import IGNORE_INDEX, Encoding
 from segnet.data.pairs import Pair
 from segnet.errors import UserError
@@ -35,7 +36,7 @@ class Decoded:
         key = self._key(self.size)
         self.cached = cache.open_or_build(folder, key, self._decode, len(self.pairs), self.size, limit_gb)
         if self.cached is None:
-            telling.warn(
+            terminal.warn(
                 f"{len(self.pairs)} images at {self.size[0]}×{self.size[1]} exceed data.cache_gb={limit_gb}; they are "
                 f"decoded anew in every epoch"
             )
@@ -60,7 +61,7 @@ class Decoded:
                     f"check_data.py with the same data=… says what they hold"
                 )
             if absent:
-                telling.info(f"data: no {split} image shows {', '.join(absent)}; see check_data.py")
+                terminal.info(f"data: no {split} image shows {', '.join(absent)}; see check_data.py")
 
     def absent(self, indices: Sequence[int]) -> list[int]:
         """Classes that no mask of these pairs shows; without a cache it reads masks until all have been seen."""

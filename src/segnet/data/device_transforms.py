@@ -38,7 +38,7 @@ def supported(transforms: Sequence[Any], size: Size) -> str | None:
     for transform in transforms:
         name = type(transform).__name__
         if not type(transform).__module__.startswith("albumentations.") or name not in GEOMETRY | COLOUR:
-            return f"{name} is not among {', '.join((*GEOMETRY, *COLOUR))}"
+            return f"{name} is not among albumentations' {', '.join((*GEOMETRY, *COLOUR))}"
         for argument, allowed in ARGUMENTS.get(name, {}).items():
             if getattr(transform, argument) not in allowed:
                 return f"{name} has {argument}={getattr(transform, argument)}, which only a CPU can do"

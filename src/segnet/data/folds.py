@@ -10,7 +10,8 @@ from string import ascii_lowercase
 import numpy as np
 from numpy.typing import NDArray
 
-from segnet.data import division, telling
+from segnet import terminal
+from segnet.data import division
 from segnet.data.segmentation_data import SegmentationData
 from segnet.data.splits import ByHash, Split, draw
 from segnet.errors import UserError
@@ -94,7 +95,7 @@ def divide(data: SegmentationData, folds: int, keep_test: bool) -> ByFold:
     test = set(data.indices["test"]) if keep_test else set()
     folded = [i for i in range(len(names)) if i not in test]
     division.require_masks(data.pairs, str(data.layout.masks))
-    telling.info(f"folds={folds}: reading {len(folded)} masks, so that every fold is like the others")
+    terminal.info(f"folds={folds}: reading {len(folded)} masks, so that every fold is like the others")
     areas = np.stack([_areas(data.pairs[i].indices(data.mask), data.num_classes) for i in folded])
     key: Callable[[str], str] = data.split.key if isinstance(data.split, ByHash) else str
     salt = data.split.salt if isinstance(data.split, ByHash) else ""
@@ -104,7 +105,7 @@ def divide(data: SegmentationData, folds: int, keep_test: bool) -> ByFold:
     letters = {names[i]: LETTERS[fold] for i, fold in zip(folded, found, strict=True)} | {names[i]: TEST for i in test}
     images = sorted(data.layout.list_images())
     sizes = ", ".join(str(found.count(fold)) for fold in range(folds))
-    telling.info(f"folds={folds}: {sizes} of {len(images)} images; {len(test) or 'no'} test images kept apart")
+    terminal.info(f"folds={folds}: {sizes} of {len(images)} images; {len(test) or 'no'} test images kept apart")
     return ByFold(folds, None, "".join(letters.get(image, UNUSED) for image in images), digest(images))
 
 
@@ -129,7 +130,7 @@ def _check(groups: Sequence[str], areas: NDArray[np.int64], classes: Sequence[st
         )
     few = [f"{name} in {n}" for name, n in zip(known, shown, strict=True) if n < folds]
     if few:
-        telling.info(
+        terminal.info(
             f"folds={folds}: shown by fewer {what}s than there are folds: {', '.join(few)}; folds without it have no "
             f"figure of it"
         )

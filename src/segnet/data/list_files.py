@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from segnet.data import telling
+from segnet import terminal
 from segnet.data.decoding import EXTENSIONS
 from segnet.errors import UserError, printable
 
@@ -69,7 +69,7 @@ def read(path: Path, known: Known) -> list[str]:
         else:
             found[image] = number
     if again:
-        telling.info(printable(f"data.split: {len(again)} repeated line(s) count once: {again[0]}"))
+        terminal.info(printable(f"data.split: {len(again)} repeated line(s) count once: {again[0]}"))
     return list(found)
 
 

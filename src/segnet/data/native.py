@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segnet.data import cache, flat_cache, telling
+from segnet import terminal
+from segnet.data import cache, flat_cache
 from segnet.data.decoded import Decoded
 from segnet.data.decoding import header
 from segnet.data.flat_cache import Content, Look, look
@@ -40,7 +41,7 @@ class Native(Decoded):
         store = flat_cache.Flat(self._decode, sizes, self.classes)
         self.content = cache.kept(folder, self._key(["scale", self.scale, self.classes]), store, store.need(), limit_gb)
         if self.content is None:
-            telling.warn(
+            terminal.warn(
                 f"{len(self.pairs)} images at scale {self.scale:g} take {store.need() / 1e9:.3g} GB, which exceeds "
                 f"data.cache_gb={limit_gb}; each is decoded anew for every crop"
             )
@@ -80,7 +81,9 @@ class Native(Decoded):
     def frequencies(self, indices: Sequence[int]) -> NDArray[np.int64]:
         """Pixels (2 or num_classes, 2) of these pairs: of each class, and of the images in which it occurs."""
         if self.content is None and (unread := set(indices) - self._looks.keys()):
-            telling.info(f"data.crop: reading {len(unread)} masks once, because no data.cache_dir keeps what they show")
+            terminal.info(
+                f"data.crop: reading {len(unread)} masks once, because no data.cache_dir keeps what they show"
+            )
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(self.look, unread))
         counts = np.array([self.look(index).counts for index in indices], np.int64).reshape(-1, self.classes)

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from segnet import terminal
 from segnet.data.cache import Pair
 from segnet.data.dataset import Batch, seed_of
 from segnet.data.device_transforms import DeviceTransforms, supported
@@ -121,7 +121,7 @@ def keep(
         refused = f"the training split takes {train / 1e9:.3g} GB, over {part}the {free / 1e9:.3g} GB free on {device}"
     if wanted is True:
         raise UserError(f"data.device_cache=true: {refused}; or set data.device_cache=auto")
-    rank_zero_info(f"data.device_cache=auto: images stay with the loader's workers: {refused}")
+    terminal.info(f"data.device_cache=auto: images stay with the loader's workers: {refused}")
     return None
 
 

@@ -15,6 +15,7 @@ from segnet.data.masks import Encoding
 from segnet.data.native import Native
 from segnet.data.pairs import Layout, Pair, find
 from segnet.data.splits import Split
+from segnet.data.transforms import Transforms
 
 
 class SegmentationData:
@@ -47,7 +48,7 @@ class SegmentationData:
         scale: factor on the height and width of the images of which crops are cut.
         crop_share: of crops around a pixel of a rare class, see `segnet.data.crops.rare`; the others lie anywhere.
         crops_per_epoch: how many training draws; null goes by area, see `segnet.data.crops.epoch_length`.
-        augment: albumentations transforms for training, after the resizing or cropping; they may crop.
+        augment: transforms for training (`segnet.data.transforms`), after the resizing or cropping; they may crop.
         positive_share: of images that show the class in a training epoch, which keeps its length; in 0..1. Null
             draws every image once. Binary tasks only.
         batch_size: images per step and process.
@@ -111,6 +112,7 @@ class SegmentationData:
             crop, scale, crop_share, crops_per_epoch, image_size, positive_share, device_cache
         )
         self.augment, self.batch_size, self.seed = list(augment or ()), batch_size, seed
+        Transforms(self.augment)  # refuses what none is before anything is read
         self.num_workers, self.positive_share, self.prepare, self.colors = num_workers, positive_share, prepare, colors
         self.cache_dir, self.cache_gb, self.device_cache = cache_dir, cache_gb, device_cache
         checks.check(

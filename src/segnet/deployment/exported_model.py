@@ -58,6 +58,7 @@ class ExportedModel:
         trusted: the user made the file. Others are refused, except an ONNX model, which runs within the bounds of
             `segnet.deployment.onnx_model`.
         precision: Lightning's name; ``bf16-mixed`` lets a runtime that can compute in bfloat16.
+        key: of the command that names the file, for messages.
 
     Attributes:
         form: what the file takes and gives.
@@ -73,15 +74,16 @@ class ExportedModel:
     std = torch.ones(1, 3, 1, 1)
 
     def __init__(
-        self, path: str | Path, device: str = "cpu", trusted: bool = False, precision: str = "32-true"
-    ) -> None:
-        self.path = Path(path)
+        self, path: str | Path, device: str = "cpu", trusted: bool = False, precision: str = "32-true",
+        key: str = "ckpt_path",
+    ) -> None:  # fmt: skip
+        self.path, source = Path(path), f"{key}={path}"
         if not self.path.is_file():
-            raise UserError(f"ckpt_path={path}: no such file; export.py writes model.onnx or model.pt2")
+            raise UserError(f"{source}: no such file; export.py writes model.onnx or model.pt2")
         kind = SUFFIXES.get(self.path.suffix, SUFFIXES[".onnx"])
         if kind.danger and not trusted:
             raise UserError(
-                f"ckpt_path={path}: a {self.path.suffix[1:]} file {kind.danger}; use the ONNX model instead "
+                f"{source}: a {self.path.suffix[1:]} file {kind.danger}; use the ONNX model instead "
                 f"(export.py format=onnx), or, if you made the file yourself, add trust=true"
             )
         self.device = torch.device(device if self.path.suffix == ".pt2" else "cpu")
@@ -100,13 +102,12 @@ class ExportedModel:
             height, width = (int(side) for side in self.metadata["image_size"])
             rules.check("scale", scale := self.metadata.get("scale", 1.0), CropScale)
         except ModuleNotFoundError as error:
-            raise UserError(f"ckpt_path={path}: {error}; pip install 'segnet-lightning[{kind.extra}]'") from error
+            raise UserError(f"{source}: {error}; pip install 'segnet-lightning[{kind.extra}]'") from error
         except Exception as error:  # both runtimes raise many kinds for a damaged file
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"ckpt_path={path}: not a model that export.py wrote ({reason})") from error
+            raise UserError(f"{source}: not a model that export.py wrote ({reason})") from error
         self._run = run
         stored = self.metadata.get(POINT)
-        source = f"ckpt_path={path}"
         self.operating_point = None if stored is None else OperatingPoint.read(stored, self.classes, source)
         self.image_size = (height, width)
         self.on_crops, self.scale = self.metadata.get("crop") is not None, scale

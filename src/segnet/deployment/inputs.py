@@ -5,8 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_info
-
+from segnet import terminal
 from segnet.data.decoding import EXTENSIONS
 from segnet.data.listing import counted, is_hidden, split_off
 from segnet.deployment.video import VIDEOS, is_video
@@ -41,27 +40,39 @@ def find(given: str) -> list[Path]:
         more = f" ({told.partition(': ')[2]})" if others else ""
         raise UserError(f"input={given}: no image or video there{more}; give a file, a folder or a quoted glob")
     if others:
-        rank_zero_info(printable(told))
+        terminal.info(printable(told))
     return files
 
 
-def check_outputs(files: Sequence[Path], kinds: Sequence[str]) -> None:
-    """Refuse files of which one's results would replace another's, on any file system.
+class Outputs:
+    """The files that results have become so far, so that none replaces another's, on any file system.
 
     Args:
-        files: to predict.
         kinds: maps written beside each mask, such as ``overlay`` for ``<name>_overlay.png``.
-
-    Raises:
-        UserError: names two of them and the file that both would become.
     """
-    owners: dict[str, Path] = {}
-    for file in files:
-        names = [f"{file.stem}.png", *(f"{file.stem}_{kind}.png" for kind in kinds)]
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self._kinds = kinds
+        self._owners: dict[str, Path] = {}
+
+    def claim(self, file: Path) -> None:
+        """Take the names of a file's results.
+
+        Raises:
+            UserError: names this file, another one, and what both would become.
+        """
+        names = [f"{file.stem}.png", *(f"{file.stem}_{kind}.png" for kind in self._kinds)]
         for name in [f"{file.stem}_overlay.mp4"] if is_video(file) else names:
             # Names that differ in case or in how an accent is composed are one file on other systems.
-            other = owners.setdefault(unicodedata.normalize("NFC", name).casefold(), file)
+            other = self._owners.setdefault(unicodedata.normalize("NFC", name).casefold(), file)
             if other != file:
                 raise UserError(
                     f"input: {other} and {file} would both become {name}; rename one, or predict them separately"
                 )
+
+
+def check_outputs(files: Sequence[Path], kinds: Sequence[str]) -> None:
+    """Refuse files of which one's results would replace another's; see `Outputs`."""
+    outputs = Outputs(kinds)
+    for file in files:
+        outputs.claim(file)

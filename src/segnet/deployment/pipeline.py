@@ -2,10 +2,12 @@
 
 import math
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Event, Timer
 from typing import TypeVar
 
 import torch
@@ -16,6 +18,34 @@ ROOM = 2**30  # bytes of results that may wait to be written
 
 T = TypeVar("T")
 Task = tuple[int, Callable[[], T]]  # bytes that it holds, and what to call
+
+
+@contextmanager
+def until_interrupted(seconds: float | None = None) -> Iterator[Event]:
+    """An event that Ctrl-C or SIGTERM sets, or the time when it is over, so that what has begun is finished.
+
+    A second signal does what it did before. To be entered by the main thread.
+    """
+    end = Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def interrupted(number: int, frame: object) -> None:
+        end.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    timer = None if seconds is None else Timer(seconds, end.set)
+    try:
+        for number in before:
+            signal.signal(number, interrupted)
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
+        yield end
+    finally:
+        if timer is not None:
+            timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -42,6 +42,6 @@ def of_network(form: Form, kind: Format, image_size: tuple[int, int]) -> Form:
     return replace(form, size=size, batch=form.batch or (1 if kind.fixed else None))
 
 
-def tolerance(cfg: DictConfig, kind: Format) -> str:
-    """The key of the tolerance that holds."""
-    return "tolerance_int8" if cfg.quantize else "tolerance_float16" if kind.half else "tolerance"
+def tolerance(quantized: object, kind: Format) -> str:
+    """The key of the tolerance that holds for a file of a format, quantised or not."""
+    return "tolerance_int8" if quantized else "tolerance_float16" if kind.half else "tolerance"

@@ -120,8 +120,10 @@ def compare(
     }
 
 
-def check(found: dict[str, Any], tolerance: DictConfig) -> None:
+def check(found: dict[str, Any], tolerance: DictConfig, kept: str = "nothing was kept") -> None:
     """Refuse an exported model outside its tolerance; that of the verdicts holds where an operating point decides.
+
+    ``kept`` says what becomes of it.
 
     Raises:
         UserError: naming the first figure that is out.
@@ -135,7 +137,7 @@ def check(found: dict[str, Any], tolerance: DictConfig) -> None:
         if not good:
             raise UserError(
                 f"the exported model is outside its tolerance: {name} {found[name]:.6f}, allowed {tolerance[name]}; "
-                f"nothing was kept; export without quantize, or set tolerance.{name} (tolerance_int8.{name})"
+                f"{kept}; export without quantize, or set tolerance.{name} (tolerance_int8.{name})"
             )
 
 

@@ -38,6 +38,35 @@ def _valid_utf8(path: Path) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in str(path))
 
 
+def open_video(path: Path) -> cv2.VideoCapture:
+    """A video file to read from.
+
+    Raises:
+        UserError: it is no regular file, no video, or its frames have too many pixels.
+    """
+    if not _valid_utf8(path):
+        raise UserError(f"{path}: OpenCV cannot open a video whose path is not valid UTF-8; rename it")
+    try:
+        check_regular(path)
+        with path.open("rb") as file:
+            start_of_file = file.read(12)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    known = any(start_of_file[at:].startswith(words) for at, words in BEGIN)
+    reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG) if known else None
+    if reader is None or not reader.isOpened():
+        raise UserError(f"{path}: cannot be read as a video; replace or remove it")
+    size = _size(reader)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UserError(f"{path}: frames of {size[0]}×{size[1]}, more than the limit of {MAX_PIXELS:,} pixels")
+    return reader
+
+
+def _size(reader: cv2.VideoCapture) -> tuple[int, int]:
+    """Width and height of the frames."""
+    return int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT))
+
+
 def predict_video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uint8]) -> Result | UserError:
     """Write ``<name>_overlay.mp4`` frame by frame; the row holds mean areas over the frames.
 
@@ -45,21 +74,13 @@ def predict_video(predictor: Predictor, path: Path, folder: Path, table: NDArray
 
     One thread decodes the frames in their order and another draws and encodes them in it, while the network computes.
     """
-    if not _valid_utf8(path) or not _valid_utf8(folder):
-        return UserError(f"{path}: OpenCV cannot open a video whose path is not valid UTF-8; rename it")
     try:
-        check_regular(path)
-        with path.open("rb") as file:
-            start_of_file = file.read(12)
-    except (UserError, OSError) as error:
-        return error if isinstance(error, UserError) else UserError(f"{path}: cannot be read ({error.strerror})")
-    known = any(start_of_file[at:].startswith(words) for at, words in BEGIN)
-    reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG) if known else None
-    if reader is None or not reader.isOpened():
-        return UserError(f"{path}: cannot be read as a video; replace or remove it")
-    size = (int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT)))
-    if size[0] * size[1] > MAX_PIXELS:
-        return UserError(f"{path}: frames of {size[0]}×{size[1]}, more than the limit of {MAX_PIXELS:,} pixels")
+        reader = open_video(path)
+        if not _valid_utf8(folder):
+            raise UserError(f"{folder}: OpenCV cannot write a video to a path that is not valid UTF-8; rename it")
+    except UserError as error:
+        return error
+    size = _size(reader)
     code = cv2.VideoWriter.fourcc(*"mp4v")
     out = cv2.VideoWriter(str(folder / f"{path.stem}_overlay.mp4"), code, reader.get(cv2.CAP_PROP_FPS) or 25.0, size)
     classes, frames, start = len(predictor.model.classes), 0, time.perf_counter()

@@ -50,22 +50,15 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> int:
         UserError: at once, where two files would become the same; at the end, naming those that could not be read.
     """
     folder = Path(cfg.output_dir)
-    maps = (
-        ["overlay"] * cfg.overlay + ["prob"] * cfg.probabilities + ["entropy", "variance"] * bool(predictor.mc_samples)
-    )
-    check_outputs(files, maps)
+    check_outputs(files, maps(predictor, cfg))
     folder.mkdir(parents=True, exist_ok=True)
-    failed: list[str] = []
-    classes = predictor.model.classes
-    columns = [f"{unit}_{name}" for name in classes for unit in ("pixels", "percent")]
-    titles = ["file", *columns, "score", "milliseconds"]
-    titles += ["entropy", "variance"] if predictor.mc_samples else []
+    failed: dict[Path, str] = {}
     with (
-        Results(folder, titles, classes) as results,
+        Results(folder, titles(predictor), predictor.model.classes) as results,
         tqdm(total=len(files), desc="predict", unit="file", disable=None) as bar,
         threads(THREADS) as pool,
     ):
-        tasks = _predicted(predictor, files, folder, cfg, pool, failed)
+        tasks = predicted(predictor, files, folder, cfg, pool, failed)
         for result in ahead(pool, tasks, _ahead_of(cfg.batch_size), ROOM, finish=True):
             results.add(result)
             bar.update()
@@ -75,10 +68,23 @@ def write(predictor: Predictor, files: Sequence[Path], cfg: DictConfig) -> int:
     print("\n".join(results.told()))
     print(f"written to {folder}")
     if failed:
-        for told in failed if len(failed) > 5 else ():
+        for told in failed.values() if len(failed) > 5 else ():
             print(printable(told), file=sys.stderr)
-        raise UserError(f"{len(failed)} of {len(files)} files could not be read: {'; '.join(failed[:5])}")
+        raise UserError(f"{len(failed)} of {len(files)} files could not be read: {'; '.join([*failed.values()][:5])}")
     return results.counts["defective"]
+
+
+def maps(predictor: Predictor, cfg: DictConfig) -> list[str]:
+    """What is written beside each mask, such as ``overlay`` for ``<name>_overlay.png``."""
+    return (
+        ["overlay"] * cfg.overlay + ["prob"] * cfg.probabilities + ["entropy", "variance"] * bool(predictor.mc_samples)
+    )
+
+
+def titles(predictor: Predictor) -> list[str]:
+    """Of predictions.csv, up to the verdict."""
+    columns = [f"{unit}_{name}" for name in predictor.model.classes for unit in ("pixels", "percent")]
+    return ["file", *columns, "score", "milliseconds", *["entropy", "variance"] * bool(predictor.mc_samples)]
 
 
 def _ahead_of(batch_size: int) -> int:
@@ -86,20 +92,24 @@ def _ahead_of(batch_size: int) -> int:
     return max(2 * batch_size, THREADS)
 
 
-def _predicted(
+def predicted(
     predictor: Predictor,
     files: Sequence[Path],
     folder: Path,
     cfg: DictConfig,
     pool: Executor,
-    failed: list[str],
+    failed: dict[Path, str],
+    first: int = 1,
 ) -> Iterator[Task[Result]]:
-    """Of every file that can be read what is left to do once it is predicted: write the masks, say what is there."""
+    """Of every file that can be read what is left to do once it is predicted: write the masks, say what is there.
+
+    What cannot be read goes into ``failed`` with the reason; ``first`` is the number of the first image.
+    """
     model = predictor.model
     table = palette(len(model.classes), model.colors)
     images = [path for path in files if not is_video(path)]
     names = file_names(files)
-    numbers = {path: number for number, path in enumerate(images, 1)}
+    numbers = {path: number for number, path in enumerate(images, first)}
     bits = getattr(model, "bits", None)
     read = ahead(
         pool, ((_bytes(path), partial(_read, path, bits)) for path in images), _ahead_of(cfg.batch_size), READ_AHEAD
@@ -122,7 +132,7 @@ def _predicted(
                 yield from results(batch)
             found = predict_video(predictor, path, folder, table) if is_video(path) else next(read)
             if isinstance(found, UserError):
-                failed.append(str(found))
+                failed[path] = str(found)
             elif isinstance(found, Result):
                 yield 0, partial(Result, **vars(found))
             else:

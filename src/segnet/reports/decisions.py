@@ -19,16 +19,21 @@ MAIN = {
     "image_auroc": "AUROC of the {unit}s' scores",
     "image_average_precision": "average precision of the {unit}s' scores",
 }
+FIRST = ("escape_rate", "overkill_rate", "object_recall", "false_alarms_per_image")  # which a training prints
 WITHOUT = "own_size=false: objects, escapes and overkills are not counted"
 
 
-def lines(split: str, metrics: Metrics, described: dict[str, Any]) -> list[str]:
-    """Of a split, for the terminal: a line a figure, one for all that are undefined."""
+def lines(split: str, metrics: Metrics, described: dict[str, Any], every: bool = True) -> list[str]:
+    """Of a split, for the terminal: a line a figure, one for all that are undefined.
+
+    ``every`` is False for the first figures alone, and one line about the others.
+    """
     unit = described["unit"]
     told, undefined = [], []
     names = [*MAIN, *_below(metrics, split, ("object_recall/size/", "escape_rate/kind/", "overkill_rate/kind/"))]
     names += _below(metrics, split, ("object_recall/kind/",))
-    for name in names:
+    first = names if every else FIRST
+    for name in first:
         if metrics.get(f"{split}/{name}") is None:
             undefined += [name] if name in MAIN else []
             continue
@@ -37,6 +42,8 @@ def lines(split: str, metrics: Metrics, described: dict[str, Any]) -> list[str]:
     if undefined:
         bad, good = described["defective"], described["good"]
         told.append(f"undefined: {', '.join(undefined)} ({bad} {unit}s are defective, {good} good)")
+    if left := len([name for name in names if name not in first and metrics.get(f"{split}/{name}") is not None]):
+        told.append(f"{left} more figures of {split} are in the model card; -v prints them here")
     for key, what in (("kind", "data.kinds"), ("part", "data.parts")):
         if count := described.get(f"images_without_{key}"):
             other = "count as 'no kind'" if key == "kind" else "are each a part of their own"

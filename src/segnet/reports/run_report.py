@@ -8,9 +8,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
+from segnet import terminal
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.folds import ByFold
 from segnet.environment import surroundings
@@ -52,7 +53,7 @@ class RunReport(Callback):
         if data.indices["test"]:
             data.loader("test")  # refuses fewer images than there are processes: now, not after the training
         else:
-            rank_zero_info("no test images: the run will end without a test")
+            terminal.info("no test images: the run will end without a test")
         text = OmegaConf.to_yaml(self.cfg, resolve=True)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -106,8 +107,12 @@ class RunReport(Callback):
         for line in intervals.lines(results):
             print(f"95 % interval of the IoU over images: {line}")
         for split, found in own.items():
-            told = decisions.lines(split, results["metrics"], found.described)
-            print("\n".join(told) if split == "test" or not done else f"{split}: decisions are in the card")
+            if split == "test" or not done:
+                print(
+                    "\n".join(
+                        decisions.lines(split, results["metrics"], found.described, self.cfg.get("verbose", False))
+                    )
+                )
         if not done:
             print("there was no test; the validation images chose the checkpoint, so their figures are optimistic")
         print(f"model card {self.folder / 'README.md'}\ndashboard  tensorboard --logdir logs")

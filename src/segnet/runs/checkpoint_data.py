@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -64,6 +65,14 @@ def settings(trained: dict[str, Any], cfg: DictConfig, whole: bool = False) -> d
         _check_classes(list(cfg.data.classes), trained["model"]["classes"], f"data={group} has the classes")
     _check_classes(found["classes"], trained["model"]["classes"], "data.classes is")
     return found
+
+
+def is_missing(found: dict[str, Any]) -> bool:
+    """Whether the data are the checkpoint's own, none of the command line's, and not there, nor made where missing."""
+    chosen = HydraConfig.get()
+    named = any(word.lstrip("+~").startswith(("data.", "data/")) for word in chosen.overrides.task)
+    own = str(chosen.runtime.choices["data"]) == CHECKPOINT and not named
+    return own and found.get("prepare") is None and not Path(str(found["root"])).exists()
 
 
 def check_sizes(found: dict[str, Any], trained: dict[str, Any], what: str) -> None:

@@ -72,12 +72,12 @@ def saved(cfg: DictConfig) -> DictConfig:
         record.check(config, f"resume={folder}")
     record.check_values(config, f"resume={folder}")
     with open_dict(config):
-        config.trust = cfg.trust  # not what the record says
+        config.trust, config.verbose = cfg.trust, cfg.verbose  # not what the record says
     old = recorded(folder)
     ignored = []
     for override in HydraConfig.get().overrides.task:
         key, _, value = override.lstrip("+").partition("=")
-        if key in ("resume", "resume_changed_data", "output_dir") or override in old:
+        if key in ("resume", "resume_changed_data", "output_dir", "trust", "verbose") or override in old:
             continue
         if key == "trainer.max_epochs":
             _grow(config, cfg.trainer.max_epochs, folder)
@@ -118,7 +118,7 @@ def saved_study(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
     """
     folder = _folder(cfg, "study, logs/tune/<time>")
     given = HydraConfig.get().overrides
-    own = [override for override in given.task if not override.startswith(("resume=", "trust="))]
+    own = [override for override in given.task if not override.startswith(("resume=", "trust=", "verbose="))]
     before = [override for override in recorded(folder) if not override.startswith("trust=")]
     source = f"resume={folder}"
     if not cfg.trust:
@@ -128,7 +128,7 @@ def saved_study(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
     config = compose("tune", [*overrides, *given.hydra])
     update_targets(config)
     config.output_dir = cfg.output_dir
-    config.trust = cfg.trust
+    config.trust, config.verbose = cfg.trust, cfg.verbose
     if not cfg.trust:
         record.check(config, source)
         if config.storage is not None and not any(override.startswith("storage=") for override in own):

@@ -3,9 +3,9 @@
 import copy
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from segnet import terminal
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
 
@@ -36,7 +36,7 @@ def settle_last_batch(net: nn.Module, data: SegmentationDataModule) -> None:
             f"need two images; add images, or choose model=segnet"
         )
     data.drop_single = True
-    rank_zero_info(
+    terminal.info(
         f"data: an epoch uses {images - 1} of {images} training images, each time others: the last batch would be one "
         f"image, on which {name} cannot be trained (batch norm after global pooling)"
     )

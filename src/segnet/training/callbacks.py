@@ -11,11 +11,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.optim.swa_utils import update_bn
+from tqdm import tqdm
 
 from segnet.data.dataset import Batch
 from segnet.errors import UserError
 from segnet.files import atomic_write
 from segnet.settings import NotNegative, PathText, Positive
+from segnet.training import progress
 from segnet.training.module import SegmentationModule
 from segnet.training.panels import draw_panels
 from segnet.visualization.figures import confusion_figure
@@ -34,10 +36,12 @@ class EpochTable(Callback):
         self._seconds = 0.0
         self._images = 0
         self._validated = False
+        self._durations: list[float] = []  # of whole epochs, with validation
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue the table of a resumed run."""
         self._read(trainer)
+        self._durations = []
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Have it for the report too where the run was stopped after its last epoch, and there was nothing to train."""
@@ -78,9 +82,11 @@ class EpochTable(Callback):
         row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
         row |= {name: metrics[name] for name in sorted(metrics)}
         self.rows.append({key: str(value) for key, value in row.items()})
-        if trainer.progress_bar_callback is None and trainer.is_global_zero:  # a line an epoch for a log file
-            shown = (f"{name} {value:.4g}" for name, value in metrics.items() if name.endswith(("/loss", "/iou")))
-            print(f"epoch {trainer.current_epoch} ({self._seconds:.1f} s)", *sorted(shown), flush=True)
+        self._durations.append(time.perf_counter() - self._start)
+        if trainer.is_global_zero:
+            chooses = getattr(trainer.checkpoint_callback, "monitor", None)
+            tqdm.write(progress.line(trainer, metrics, chooses, row["images_per_second"], self._durations))
+            sys.stdout.flush()
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._write()
 
@@ -153,8 +159,7 @@ class Forecast(Callback):
         end = time.strftime("%a %H:%M", time.localtime(time.time() + left))
         if not trainer.is_global_zero:
             return
-        bar = trainer.progress_bar_callback
-        (bar.print if bar else print)(
+        tqdm.write(
             f"forecast: {rate:.3g} images/s, {_peak(pl_module.device):.1f} GB at most so far, {epochs} epochs of "
             f"{trainer.num_training_batches * seconds:.0f} s (validation not counted): done about {end}"
             + (

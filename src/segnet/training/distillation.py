@@ -10,9 +10,9 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from segnet import terminal
 from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.images import resize_exact
@@ -153,13 +153,13 @@ class TellSeen(Callback):
         own = pl_module.teacher
         assert isinstance(own, Teacher)
         if (known := _known(own.module, data)) is None:
-            rank_zero_info(f"teacher={own.path}: it was trained on other data than data.root={data.root}")
+            terminal.info(f"teacher={own.path}: it was trained on other data than data.root={data.root}")
             return
         names = [pair.image.relative_to(data.root).as_posix() for pair in data.pairs]
         own.seen = {s: sum(names[i] in known for i in data.indices[s]) for s in ("val", "test")}
         if any(own.seen.values()):
             told = ", ".join(f"{n} of {len(data.indices[s])} {s} images" for s, n in own.seen.items() if n)
-            rank_zero_info(
+            terminal.info(
                 f"teacher={own.path}: it was trained on, or chosen by, {told}, so figures on them are optimistic; a "
                 f"test split that both leave out, such as data.split.test=0.15 with folds=5, is honest"
             )

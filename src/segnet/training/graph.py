@@ -15,9 +15,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from segnet import terminal
 from segnet.errors import UserError
 from segnet.networks.replay import noticing_waits
 
@@ -82,7 +82,7 @@ class StepGraph:
         if self.wanted is True:
             raise UserError(f"model.cuda_graph=true: {reason}; use model.cuda_graph=auto")
         if say:
-            rank_zero_info(f"no CUDA graph: {reason}")
+            terminal.info(f"no CUDA graph: {reason}")
 
     def check(self, trainer: Trainer, module: LightningModule) -> None:
         """Before an epoch: drop a graph of another state (layers frozen or thawed, statistics moved, …)."""

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from segnet import terminal
 from segnet.data.dataset import Batch
 from segnet.files import atomic_write
 
@@ -120,9 +121,15 @@ class StopOnSignal(Callback):
 class ValidateAtTheStop(Callback):
     """Validates the epoch in which ``trainer.max_time`` ends a run, whichever epochs are validated otherwise."""
 
+    def __init__(self) -> None:
+        self._told = False
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Lightning validates at once where a run should stop, in an epoch that has a validation."""
         if trainer.should_stop:
             trainer.check_val_every_n_epoch = 1
+            if not self._told:
+                terminal.info("trainer.max_time is over: this epoch is validated, and training ends")
+            self._told = True

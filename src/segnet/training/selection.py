@@ -6,9 +6,9 @@ predicted: neither tells one epoch from another.
 
 import torch
 from lightning.pytorch import LightningModule, Trainer, callbacks
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from segnet import terminal
 from segnet.training.module import SegmentationModule
 
 
@@ -33,7 +33,7 @@ class BestCheckpoint(callbacks.ModelCheckpoint):
         """Say it after the first validation."""
         missing = None if trainer.sanity_checking else _unseen(pl_module, self.monitor)
         if missing and trainer.current_epoch == 0:
-            rank_zero_info(
+            terminal.info(
                 f"monitor={self.monitor}: {missing}, so it cannot tell which epoch is best: best.ckpt is the last one, "
                 f"and nothing stops early; use monitor=val/loss mode=min, or another split"
             )
@@ -62,4 +62,4 @@ class EarlyStopping(callbacks.EarlyStopping):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say why it has stopped."""
         if self.stopping_reason_message:
-            rank_zero_info(f"stopped early: {' '.join(self.stopping_reason_message.split())}")
+            terminal.info(f"stopped early: {' '.join(self.stopping_reason_message.split())}")

@@ -1,7 +1,9 @@
 """Images for people: masks in colour, overlays, and panels of image, truth, prediction and errors."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from threading import get_ident
 
 import cv2
 import numpy as np
@@ -88,6 +90,9 @@ def grid(panels: Sequence[Image]) -> Image:
 def save(path: Path, image: Image) -> None:
     """Write uint8 (H, W, 3) RGB or (H, W), in the format that the suffix names.
 
+    Programs that watch the folder see the old file or the new one, whole; unlike `segnet.files.atomic_write` it does
+    not wait for the disk.
+
     Raises:
         OSError: the file cannot be written.
     """
@@ -95,4 +100,12 @@ def save(path: Path, image: Image) -> None:
     done, content = cv2.imencode(path.suffix, ordered)
     if not done:
         raise OSError(f"{path}: an image of {image.shape} could not be encoded")
-    path.write_bytes(content.data)  # not by OpenCV, which crashes on a name that is not valid UTF-8
+    part = path.with_name(f".{os.getpid():x}-{get_ident():x}.part")  # short: the name itself may have no room for more
+    try:
+        part.write_bytes(content.data)  # not by OpenCV, which crashes on a name that is not valid UTF-8
+        part.replace(path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
+        raise

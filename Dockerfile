@@ -1,0 +1,25 @@
+# docker build -t segnet .                          for a CPU
+# docker build -t segnet --build-arg TORCH=cu130 .  with CUDA 13, for docker run --gpus all
+# docker run --rm --shm-size=2g -v "$PWD/work:/work" segnet segnet-train experiment=quickstart
+ARG PYTHON=3.13
+
+FROM python:${PYTHON}-slim AS build
+ARG TORCH=cpu
+WORKDIR /source
+RUN python -m venv /opt/segnet
+ENV PATH=/opt/segnet/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY pyproject.toml README.md LICENSE ./
+COPY src/segnet src/segnet
+COPY conf conf
+COPY template template
+COPY requirements.lock ./
+# The lock as constraints: the versions that the tests ran with, without what only the tests need.
+RUN pip install --extra-index-url "https://download.pytorch.org/whl/${TORCH}" --constraint requirements.lock ".[export]"
+
+FROM python:${PYTHON}-slim
+COPY --from=build /opt/segnet /opt/segnet
+RUN useradd --create-home --uid 1000 segnet && mkdir /work && chown segnet /work
+ENV PATH=/opt/segnet/bin:$PATH NO_ALBUMENTATIONS_UPDATE=1
+USER 1000
+WORKDIR /work
+CMD ["segnet-train", "--help"]

@@ -1,0 +1,1 @@
+"""Networks, losses and data of this project; the files in conf/ name them."""

@@ -62,7 +62,7 @@ ONLY_COMPOSED = {
     f"{TRAIN} -m experiment=quickstart seed=0,1 hydra/launcher=submitit_slurm": "needs Slurm",
     f"{TRAIN} experiment=quickstart data=oxford_pet data.root=data/oxford_pet": "downloads 800 MB",
     f"{BUDGET} data=folder data.root=/my/images": "an extra; tests/commands/test_widths.py has budgets",
-    f"{BUDGET} data=folder data.root=/my/images weights=logs/train/<run>/checkpoints/best.ckpt teacher=logs/train/<run>": (
+    f"{BUDGET} data=folder data.root=/my/images {RUN.replace('ckpt_path', 'weights')} teacher=logs/train/<run>": (
         "the same; tests/training/test_checkpoint.py has such weights"
     ),
     f"{TRAIN} resume=logs/train/<run> trainer.max_epochs=300": "many epochs; tests/runs/test_resume.py adds few",

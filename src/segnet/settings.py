@@ -33,7 +33,7 @@ Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Batches = Annotated[
     Count | Share | None, "a number of batches (an integer of at least 0), a share in [0.0, 1.0] or null"
 ]
-Parts = Literal["ceiling", "training", "loop", "index", "memory", "data", "inference", "program"]
+Parts = Literal["ceiling", "training", "loop", "index", "memory", "data", "inference", "program", "runtimes"]
 Side = Annotated[int, Ge(32)]  # pixels; four or five poolings leave less of a smaller image
 Tile = Side | None
 LoopData = Annotated[
@@ -71,7 +71,7 @@ _TRAIN: dict[str, Any] = {
     "trainer.check_val_every_n_epoch": Positive | None,
 }  # fmt: skip
 TOLERANCES = ("tolerance", "tolerance_float16", "tolerance_int8")
-_TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative, "verdicts": Share}
+_TOLERANCE = {"difference": NotNegative, "decisions": Share, "iou": NotNegative, "verdicts": Share, "objects": Share}
 
 _BENCHMARK: dict[str, Any] = {
     "": dict[str, Any], ".parts": Annotated[list[Parts], MinLen(1)],
@@ -100,8 +100,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "export": {
         "ckpt_path": PathText, "format": Literal["onnx", "openvino", "executorch", "litert", "pt2"],
         "quantize": Literal["int8"] | None,
-        "calibration": Positive, "images": Count, "verify": PathText | None, "operating_point": Point,
-        "size": HeightWidth, "batch": Positive | None,
+        "calibration": Positive, "images": Count, "samples": Annotated[int, Interval(ge=0, le=64)],
+        "verify": PathText | None, "operating_point": Point, "size": HeightWidth, "batch": Positive | None,
         "opset": Annotated[int, Interval(ge=17, le=23)], "preprocessing": Literal["inside", "outside"],
         "layout": Literal["nchw", "nhwc"], "input": Literal["uint8", "float32"] | None,
         **{f"{group}.{key}": kind for group in TOLERANCES for key, kind in _TOLERANCE.items()},
@@ -143,6 +143,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "parts": Annotated[list[Parts], MinLen(1)] | None, "batch_sizes": Annotated[list[Positive], MinLen(1)] | None,
         "repeats": Positive | None, "workers": Annotated[list[Count], MinLen(1)] | None, "loop": LoopData | None,
         **{f"{device}{key}": kind for device in ("cpu", "cuda") for key, kind in _BENCHMARK.items()},
+        "ckpt_path": PathText | None, "threads": Annotated[list[Positive], MinLen(1)], "runtimes.batch": Positive,
+        "runtimes.images": Positive, "runtimes.calibration": Positive, "runtimes.seconds": Above0,
     },
 }  # fmt: skip
 SHARED: dict[str, Any] = {"output_dir": PathText, "seed": Seed, "trust": bool, "verbose": bool}

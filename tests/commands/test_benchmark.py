@@ -1,13 +1,20 @@
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 
-from segnet.benchmark import programs, recipe, steps
+from segnet.benchmark import programs, recipe, runtimes, steps
 from segnet.benchmark.reference import StockNetwork
+from segnet.benchmark.runtimes import NAMES
 from segnet.benchmark.table import figure
+from segnet.configuration import instantiate
+from segnet.deployment import device_folder, verification
+from segnet.deployment.form import Form
+from segnet.deployment.formats import FORMATS
 from segnet.networks.segnet import SegNet, SegNetCompact
+from segnet.training.checkpoint import load_module
 
 TINY = ("image_size=64", "cpu.batch_sizes=[2]", "repeats=2", "turn=0.001", "cpu.matrix=64", "cpu.copy_mb=1")
 TINY += ("cpu.loop.images=10", "cpu.loop.image_size=64", "cpu.loop.crop=32", "cpu.loop.epochs=5", "workers=[0,1]")
@@ -60,6 +67,82 @@ def test_every_part_runs_and_reports(run_main, tmp_path, monkeypatch):
     assert (tmp_path / "b" / "speed.png").stat().st_size > 5000
 
 
+def test_all_formats_of_a_checkpoint_side_by_side(run_main, trained, tmp_path):
+    ckpt = trained / "checkpoints" / "best.ckpt"
+    code, err = run_main(
+        "benchmark", tmp_path / "b", "parts=[runtimes]", f"ckpt_path={ckpt}", "threads=[1]", "repeats=1",
+        "runtimes.seconds=0.01", "runtimes.batch=1", "runtimes.images=6", "runtimes.calibration=4",
+    )  # fmt: skip
+    assert code == 0, err
+    results = json.loads((tmp_path / "b" / "results.json").read_text())
+    assert results["rows"] == []
+    rows = {row["runtime"]: row for row in results["runtimes"]["rows"]}
+    assert {"PyTorch, float32", "ONNX Runtime, float32", "ONNX Runtime, int8", "pt2, float32"} <= set(rows)
+    module = load_module(ckpt)
+    data = instantiate(module.config["data"], "data")
+    data.setup()
+    samples = device_folder.of_pairs(module, Form((64, 64)), verification.pairs(data, "val", 6))
+    truth, decided = samples["masks"] == 1, samples["decided"] == 1
+    for name in ("PyTorch, float32", "ONNX Runtime, float32", "pt2, float32"):
+        assert rows[name]["decisions"]["median"] == pytest.approx(1, abs=1e-4)
+        assert rows[name]["IoU"]["median"] == pytest.approx((truth & decided).sum() / (truth | decided).sum(), abs=1e-3)
+    assert rows["ONNX Runtime, int8"]["file MB"]["median"] < 0.3 * rows["ONNX Runtime, float32"]["file MB"]["median"]
+    # A process of its own each: that of ONNX Runtime holds neither torch nor this project.
+    assert rows["ONNX Runtime, float32"]["memory MB"]["median"] < 0.5 * rows["PyTorch, float32"]["memory MB"]["median"]
+    assert rows["ONNX Runtime, float32"]["start-up s"]["median"] < rows["PyTorch, float32"]["start-up s"]["median"]
+    table = (tmp_path / "b" / "table.md").read_text()
+    for name, row in rows.items():
+        assert row["threads"] == 1
+        assert f"| {name} | " in table
+    for name in ("openvino", "executorch", "litert"):  # measured, or left out with the remedy
+        told = [reason for reason in results["runtimes"]["left_out"].values() if f"segnet-lightning[{name}]'" in reason]
+        assert any(key.startswith(NAMES[name]) for key in rows) or told
+        assert all(reason in table for reason in told)
+    assert (tmp_path / "b" / "runtimes.png").stat().st_size > 5000
+    assert not (tmp_path / "b" / "speed.png").exists()
+
+
+def test_without_the_data_formats_are_measured_and_a_runtime_that_fails_is_told(
+    run_main, trained, tmp_path, monkeypatch
+):
+    content = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    content["config"]["data"] |= {"root": str(tmp_path / "gone"), "prepare": None}
+    torch.save(content, tmp_path / "moved.ckpt")
+    monkeypatch.setattr(runtimes, "FORMATS", {"onnx": FORMATS["onnx"]})
+    rounds = iter([3.0, 1.0, 2.0])
+
+    def measured(runtime, threads, batch, seconds):
+        if runtime.name.startswith("PyTorch"):
+            raise RuntimeError("python failed:\nout of memory")
+        milliseconds = next(rounds)
+        return {
+            "threads": threads,
+            "batch": batch,
+            "p50 ms": milliseconds,
+            "images/s": 1e3 / milliseconds,
+            "IoU": math.nan,
+        }
+
+    monkeypatch.setattr(runtimes.Runtime, "measure", measured)
+    given = ("parts=[runtimes]", f"ckpt_path={tmp_path}/moved.ckpt", "threads=[2]", "repeats=3", "runtimes.batch=1")
+    code, err = run_main("benchmark", tmp_path / "b", *given)
+    assert code == 0, err
+    found = json.loads((tmp_path / "b" / "results.json").read_text())["runtimes"]
+    (row,) = found["rows"]
+    assert (row["runtime"], row["threads"]) == ("ONNX Runtime, float32", 2)
+    assert row["p50 ms"] == {"median": 2, "least": 1, "greatest": 3}
+    assert row["images/s"]["median"] == 500
+    assert "IoU" not in row
+    assert found["left_out"]["PyTorch, float32"] == "out of memory"
+    assert "the data of the checkpoint are not here" in found["left_out"]["decisions, IoU and int8"]
+    table = (tmp_path / "b" / "table.md").read_text()
+    assert "| ONNX Runtime, float32 | 2 (1 to 3) | 500 | – |" in table
+    assert "Left out: PyTorch, float32: out of memory" in table
+    code, err = run_main("benchmark", tmp_path / "c", *given, f"data.root={tmp_path}/elsewhere")
+    assert code == 1
+    assert f"{tmp_path}/elsewhere" in err
+
+
 def test_chosen_parts_and_a_compiled_step(run_main, tmp_path, monkeypatch):
     modes = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode: modes.append(mode))
@@ -78,6 +161,7 @@ def test_chosen_parts_and_a_compiled_step(run_main, tmp_path, monkeypatch):
     ("given", "said"),
     [
         ("parts=[speed]", "parts=[speed]: must be a list that is not empty, each ceiling, training, loop"),
+        ("parts=[runtimes]", "needs a checkpoint; add ckpt_path=logs/train/<run>/checkpoints/best.ckpt"),
         ("device=tpu", "device=tpu: must be auto, cpu or cuda"),
         ("compile=[fast]", "compile=[fast]: must be a list, each default, reduce-overhead or max-autotune"),
     ],

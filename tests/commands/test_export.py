@@ -1,6 +1,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import onnxruntime
@@ -21,6 +23,7 @@ def exported(trained, tmp_path_factory):
     for kind in ("onnx", "pt2", "int8"):
         folders[kind] = tmp_path_factory.mktemp(kind)
         given = ["quantize=int8", "tolerance_int8.iou=0.2", "tolerance_int8.decisions=0.9"] if kind == "int8" else []
+        given += ["samples=3"] if kind == "onnx" else []
         code = call_main(
             "export", f"ckpt_path={trained}/checkpoints/best.ckpt", f"format={'pt2' if kind == 'pt2' else 'onnx'}",
             "images=6", f"output_dir={folders[kind]}", *given,
@@ -47,7 +50,36 @@ def photos(trained, count, size):
 def test_only_the_model_and_its_verification_are_left(exported):
     for kind, folder in exported.items():
         files = {path.name for path in folder.iterdir() if path.is_file()}
-        assert files == {"verification.json", "model.pt2" if kind == "pt2" else "model.onnx"}
+        model = "model.pt2" if kind == "pt2" else "model.onnx"
+        beside = {"verification.json", "verification.md", "measure.py", "measure.json"}
+        assert files == {model, *beside, *(["samples.npz"] if kind == "onnx" else [])}
+
+
+def test_the_script_beside_the_model_decides_as_the_checkpoint_did(exported, module):
+    """On the validation images that the user asked for, in a process that cannot import this project."""
+    command = [sys.executable, "-I", str(exported["onnx"] / "measure.py"), "--seconds=0.01"]
+    names, _, values = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = dict(zip(names.strip("| ").split(" | "), map(float, values.strip("| ").split(" | ")), strict=True))
+    samples = np.load(exported["onnx"] / "samples.npz")
+    assert samples["images"].shape == (3, 64, 64, 3)
+    with torch.no_grad():
+        decided = module(torch.tensor(samples["images"]).permute(0, 3, 1, 2))[:, 0].numpy() > 0
+    truth = samples["masks"] == 1
+    assert found["decisions"] > 0.999
+    assert found["IoU"] == pytest.approx((truth & decided).sum() / (truth | decided).sum(), abs=1e-3)
+
+
+def test_the_page_says_what_the_verification_says(exported):
+    for folder in exported.values():
+        found = json.loads((folder / "verification.json").read_text())
+        page = (folder / "verification.md").read_text()
+        assert f"| {found['decisions']:.6g} | ≥ {found['tolerance']['decisions']:g} | within |" in page
+        assert f"| {found['difference']:.6g} | ≤ {found['tolerance']['difference']:g} | within |" in page
+        for row in found["sizes"]:
+            assert f"| {row['size'][0]}×{row['size'][1]} | {row['difference']:.2e} | {row['decisions']:.6f} |" in page
+            assert f"| {row['objects_checkpoint']} | {row['iou_checkpoint']:.4f} | {row['iou_exported']:.4f} |" in page
+        assert found["commit"] in page
+        assert "no operating point" in page
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, (64, 64)), (3, (64, 64)), (2, (97, 65)), (1, (41, 130))])

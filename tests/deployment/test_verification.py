@@ -87,15 +87,24 @@ def test_every_figure_by_numpy(module, exported):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("difference", 0.0101), ("decisions", 0.9989), ("iou", 0.0011), ("verdicts", 0.9687), (None, None)],
+    [
+        ("difference", 0.0101),
+        ("decisions", 0.9989),
+        ("iou", 0.0011),
+        ("verdicts", 0.9687),
+        ("objects", 0.989),
+        (None, None),
+    ],
 )
 def test_what_is_outside_its_tolerance_is_named(name, value):
-    tolerance = OmegaConf.create({"difference": 0.01, "decisions": 0.999, "iou": 0.001, "verdicts": 1.0})
+    tolerance = OmegaConf.create(
+        {"difference": 0.01, "decisions": 0.999, "iou": 0.001, "verdicts": 1.0, "objects": 0.99}
+    )
     found = dict(tolerance) | {"operating_point": {}}  # just allowed
     if name is None:
         check(found, tolerance)
         check(
-            found | {"verdicts": 0.0, "operating_point": None}, tolerance
+            found | {"verdicts": 0.0, "objects": 0.0, "operating_point": None}, tolerance
         )  # without one nobody says what is defective
         return
     told = f"^the exported model is outside its tolerance: {name} {value:.6f}, allowed {tolerance[name]};"
@@ -123,11 +132,26 @@ def test_decisions_and_verdicts_are_those_of_the_operating_point_that_each_carri
         ]  # fmt: skip
         return np.isin(labels, kept)
 
+    def there(one, other):
+        """Objects of one mask, and how many of them share a tenth of the smaller one with one of the other mask."""
+        (a, n), (b, m) = (ndimage.label(mask, np.ones((3, 3))) for mask in (one, other))
+        cover = [
+            any(((a == i) & (b == j)).sum() >= 0.1 * min((a == i).sum(), (b == j).sum()) for j in range(1, m + 1))
+            for i in range(1, n + 1)
+        ]  # fmt: skip
+        return n, sum(cover)
+
     found = compare(module, exported, data, 6)
     for row in found["sizes"]:
         size = tuple(row["size"])
         ours, theirs = ([decided(v + shift) for v in p[size]] for shift in (np.float32(0), np.float32(SHIFTS[size])))
         assert row["decisions"] == pytest.approx(np.mean([(a == b).mean() for a, b in zip(ours, theirs, strict=True)]))
         assert row["verdicts"] == np.mean([a.any() == b.any() for a, b in zip(ours, theirs, strict=True)])
+        sides = [
+            np.sum([there(*pair) for pair in zip(*way, strict=True)], 0) for way in ((ours, theirs), (theirs, ours))
+        ]
+        assert [row["objects_checkpoint"], row["objects_exported"]] == [count for count, _ in sides]
+        assert row["objects"] == min((kept / count for count, kept in sides if count), default=1)
     assert found["verdicts"] == min(row["verdicts"] for row in found["sizes"]) < 1
+    assert found["objects"] == min(row["objects"] for row in found["sizes"]) < 1
     assert found["operating_point"] == point.stored()

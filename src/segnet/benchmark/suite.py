@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from segnet import environment
-from segnet.benchmark import programs, steps
+from segnet.benchmark import programs, runtimes, steps
 from segnet.benchmark.recipe import Recipe
 from segnet.benchmark.reference import read_batch
 from segnet.benchmark.steps import short
@@ -25,7 +25,7 @@ from segnet.benchmark.table import Row, Table
 from segnet.errors import UserError
 from segnet.synthetic import cables
 
-PARTS = ("ceiling", "training", "loop", "index", "inference", "memory", "data", "program")
+PARTS = ("ceiling", "training", "loop", "index", "inference", "memory", "data", "program", "runtimes")
 
 
 class Bench(Table):
@@ -41,6 +41,7 @@ class Bench(Table):
         self.rows: list[Row] = []
         self.variants = steps.variants(self.device, self.cfg.compile)
         self.dtypes = list(dict.fromkeys((torch.float32, steps.fastest(self.device.type))))
+        self.side_by_side = runtimes.SideBySide()
         self.seconds = 0.0  # that measuring took
         self.peak = 0.0  # GFLOP/s of a matrix product in the fastest of them
 
@@ -243,3 +244,7 @@ class Bench(Table):
         self._add("whole program", "s", self._rounds("program", calls), -1)
         epochs = programs.overhead(self.device, self.cfg.image_size, self.cfg.batch_sizes[0])
         self._add("an epoch of 8 steps, default network", "s", self._rounds("overhead", epochs), -1)
+
+    def runtimes(self) -> None:
+        """Measure every format of a checkpoint, by the script that lies beside an exported file."""
+        runtimes.measure(self.cfg, self.scratch, self.side_by_side)

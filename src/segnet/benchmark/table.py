@@ -7,6 +7,8 @@ import torch
 from matplotlib.figure import Figure
 
 from segnet import environment
+from segnet.benchmark import runtimes_table
+from segnet.benchmark.runtimes import SideBySide
 
 
 @dataclass
@@ -28,12 +30,14 @@ class Table:
 
     Attributes:
         rows: in the order of measuring.
+        side_by_side: the formats of a checkpoint, if they were measured.
         cfg: of the benchmark.
         device: that was measured.
         seconds: that measuring took.
     """
 
     rows: list[Row]
+    side_by_side: SideBySide
     cfg: Any
     device: torch.device
     seconds: float
@@ -42,6 +46,7 @@ class Table:
         """Rows and surroundings, plain."""
         return {
             "rows": [asdict(row) for row in self.rows],
+            "runtimes": asdict(self.side_by_side),
             "hardware": environment.hardware(self.device),
             "versions": environment.versions(),
             "commit": environment.commit(),
@@ -64,7 +69,7 @@ class Table:
             spread = f"{figure(row.least)} to {figure(row.greatest)}"
             shown = f"{figure(row.median)} | {spread} | {row.ratio:.2f}× | {row.note} |"
             lines.append(f"| {row.name} | {shown}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *runtimes_table.lines(self.side_by_side, self.cfg)])
 
     def bars(self) -> Figure:
         """Ratios of every part as bars."""

@@ -6,7 +6,7 @@ from segnet.cli import command
 
 
 def run(cfg: DictConfig) -> None:
-    """Measure the chosen parts, print the table, write results.json, table.md and speed.png."""
+    """Measure the chosen parts, print the table, write results.json, table.md and plots (speed.png, runtimes.png)."""
     import json
     import os
     from pathlib import Path
@@ -15,7 +15,7 @@ def run(cfg: DictConfig) -> None:
     import torch
 
     from segnet import environment
-    from segnet.benchmark import suite
+    from segnet.benchmark import runtimes_table, suite
 
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as in train.py
     environment.keep_freed_memory()
@@ -24,11 +24,14 @@ def run(cfg: DictConfig) -> None:
     try:
         bench.measure()
     finally:  # what was measured before a part failed is kept
-        if bench.rows:
+        if bench.rows or bench.side_by_side.rows:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "results.json").write_text(json.dumps(bench.results(), indent=2) + "\n", encoding="utf-8")
             (folder / "table.md").write_text(bench.table() + "\n", encoding="utf-8")
-            bench.bars().savefig(folder / "speed.png", dpi=100)
+            if bench.rows:
+                bench.bars().savefig(folder / "speed.png", dpi=100)
+            if bench.side_by_side.rows:
+                runtimes_table.bars(bench.side_by_side).savefig(folder / "runtimes.png", dpi=100)
     print(bench.table())
     print(f"written to {folder}")
 

@@ -24,7 +24,7 @@ def run(cfg: DictConfig) -> None:
 
     from segnet import environment
     from segnet.decisions import given
-    from segnet.deployment import exported_model, request, verification, verified
+    from segnet.deployment import device_folder, exported_model, request, verification, verified
     from segnet.training.checkpoint import load_module
 
     kind, form = request.checked(cfg)
@@ -35,12 +35,14 @@ def run(cfg: DictConfig) -> None:
     if cfg.verify is not None:
         verify(cfg, module)
         return
-    data, reason = images(cfg, module, *["val"] * (cfg.images > 0), *["train"] * bool(cfg.quantize))
-    if cfg.quantize and data is None:
-        raise UserError(
-            f"quantize={cfg.quantize}: calibration needs training images, and {reason}; set data.root to the folder of "
-            f"the data set, or export without quantize"
-        )
+    splits = [*["val"] * (cfg.images > 0 or cfg.samples > 0), *["train"] * bool(cfg.quantize)]
+    data, reason = images(cfg, module, *splits)
+    for key, need in (("quantize", "calibration needs training images"), ("samples", "they are validation images")):
+        if cfg[key] and data is None:
+            raise UserError(
+                f"{key}={cfg[key]}: {need}, and {reason}; set data.root to the folder of the data set, or export "
+                f"without {key}"
+            )
     compared = data is not None and cfg.images > 0
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,11 +57,14 @@ def run(cfg: DictConfig) -> None:
         if cfg.quantize and data is not None:
             pairs = verification.pairs(data, "train", cfg.calibration)
             exported_model.quantize(module, plain, draft, form, (image for image, _ in pairs))
-        found = {"reason": reason}
+        found, shown = {"reason": reason}, None
         if compared and data is not None:
             found = verification.compare(module, exported_model.ExportedModel(draft, trusted=True), data, cfg.images)
             verification.check(found, cfg[request.tolerance(cfg.quantize, kind)])
+        if cfg.samples and data is not None:
+            shown = device_folder.of_pairs(module, form, verification.pairs(data, "val", cfg.samples))
         verified.record(draft, found, folder, compared)
+        device_folder.write(draft, metadata, form, shown)
         for file in sorted(draft.parent.iterdir()):  # what belongs together; of most formats one file
             file.rename(folder / file.name)
     model = folder / draft.name

@@ -15,7 +15,8 @@ from torch import Tensor
 from segnet import environment
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.images import resize_pair
-from segnet.decisions import OperatingPoint
+from segnet.decisions import OperatingPoint, regions
+from segnet.decisions.matching import same
 from segnet.deployment.exported_model import POINT, ExportedModel
 from segnet.deployment.prediction import Prediction
 from segnet.errors import UserError
@@ -69,7 +70,8 @@ def compare(
     """Run both over validation images at several sizes; plain figures, by size and in all.
 
     Each decides by the operating point that it carries: ``decisions`` is the share of pixels of equal class,
-    ``verdicts`` that of images which both call good, or both defective.
+    ``verdicts`` that of images which both call good, or both defective, ``objects`` that of the objects in the masks of
+    one which the other has too (`segnet.decisions.matching`), the lesser of the two sides.
     """
     chosen = list(pairs(data, "val", count))
     module = module.cpu().eval()
@@ -78,6 +80,7 @@ def compare(
     for size in [one] if one else sizes(*module.image_size):
         counts = {"checkpoint": Counts(len(module.classes)), "exported": Counts(len(module.classes))}
         greatest, equal, pixels, alike = 0.0, 0, 0, 0
+        matched = np.zeros((2, 2), np.int64)  # of the checkpoint and the exported model: objects, those the other has
         for pair in chosen:
             image, mask = resize_pair(*pair, size)
             batch = torch.tensor(image).permute(2, 0, 1)[None]
@@ -89,6 +92,7 @@ def compare(
             equal += int((decided[0] == decided[1]).sum())
             pixels += decided[0].size
             alike += decided[0].any() == decided[1].any()
+            matched += _matched(*decided)
             for name, probabilities in both.items():
                 counts[name].update(*counts[name].count(_logits(probabilities), torch.tensor(mask)[None]))
         iou = {name: scores(*c.compute(), module.classes)["iou"].item() for name, c in counts.items()}
@@ -98,6 +102,11 @@ def compare(
                 "difference": greatest,
                 "decisions": equal / pixels,
                 "verdicts": alike / len(chosen),
+                "objects": float(
+                    np.min(matched[:, 1] / np.maximum(matched[:, 0], 1), where=matched[:, 0] > 0, initial=1)
+                ),
+                "objects_checkpoint": int(matched[0, 0]),
+                "objects_exported": int(matched[1, 0]),
                 **{f"iou_{name}": None if np.isnan(value) else value for name, value in iou.items()},
             }
         )
@@ -107,6 +116,7 @@ def compare(
         "difference": max(row["difference"] for row in rows),  # type: ignore[type-var]
         "decisions": min(row["decisions"] for row in rows),  # type: ignore[type-var]
         "verdicts": min(row["verdicts"] for row in rows),  # type: ignore[type-var]
+        "objects": min(row["objects"] for row in rows),  # type: ignore[type-var]
         POINT: exported.operating_point.stored() if exported.operating_point else None,
         "iou": max((abs(a - b) for a, b in known), default=0.0),  # type: ignore[operator]
         "sizes": rows,
@@ -121,18 +131,23 @@ def compare(
 
 
 def check(found: dict[str, Any], tolerance: DictConfig, kept: str = "nothing was kept") -> None:
-    """Refuse an exported model outside its tolerance; that of the verdicts holds where an operating point decides.
+    """Refuse an exported model outside its tolerance, which is noted in ``found``.
+
+    That of verdicts and objects holds where an operating point decides what is an object.
 
     ``kept`` says what becomes of it.
 
     Raises:
         UserError: naming the first figure that is out.
     """
+    found["tolerance"] = {str(name): value for name, value in tolerance.items()}
+    decided = found.get(POINT) is not None
     for name, good in (
         ("difference", found["difference"] <= tolerance.difference),
         ("decisions", found["decisions"] >= tolerance.decisions),
         ("iou", found["iou"] <= tolerance.iou),
-        ("verdicts", found.get(POINT) is None or found["verdicts"] >= tolerance.verdicts),
+        ("verdicts", not decided or found["verdicts"] >= tolerance.verdicts),
+        ("objects", not decided or found["objects"] >= tolerance.objects),
     ):
         if not good:
             raise UserError(
@@ -164,6 +179,16 @@ def _decided(probabilities: Tensor, point: OperatingPoint | None) -> NDArray[np.
     if point is not None:
         probabilities = torch.from_numpy(point.calibrated(probabilities.numpy()))
     return Prediction(probabilities, point=point).mask()
+
+
+def _matched(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """int64 (2, 2): of the first mask of class indices and of the second their objects, and those the other has too."""
+    found = np.zeros((2, 2), np.int64)
+    for kind in range(1, int(max(first.max(), second.max())) + 1):
+        one, other = regions(first == kind), regions(second == kind)
+        rule, _ = same(one, other)
+        found += [[len(one), rule.truth.sum()], [len(other), rule.predicted.sum()]]
+    return found
 
 
 def _logits(probabilities: Tensor) -> Tensor:

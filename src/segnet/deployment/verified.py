@@ -6,21 +6,29 @@ from pathlib import Path
 from typing import Any
 
 from segnet.command_line import command_line, override
+from segnet.deployment import verification_page
 from segnet.deployment.exported_model import ExportedModel
 from segnet.deployment.formats import SUFFIXES
 from segnet.errors import printable
 from segnet.files import atomic_write
 
 RECORD = "verification.json"
+PAGE = "verification.md"
 KEY = "verified"  # in the metadata and in the record; files without it are of versions that wrote no others
 BYTES = 10_000_000  # of a record
 
 
 def record(path: Path, found: dict[str, Any], folder: Path, verified: bool = True) -> None:
-    """Write what was found of an exported file, with the file's name and SHA-256, to verification.json in a folder."""
+    """Write what was found of an exported file, with the file's name and SHA-256, to verification.json in a folder.
+
+    Of a verified file for people, too: verification.md.
+    """
     content = {KEY: verified, "file": path.name, "sha256": digest(path), **found}
     with atomic_write(folder / RECORD) as part:
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if verified:
+        with atomic_write(folder / PAGE) as part:
+            part.write_text(verification_page.text(path.name, found), encoding="utf-8")
 
 
 def digest(path: Path) -> str:

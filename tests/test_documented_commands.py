@@ -27,6 +27,7 @@ from segnet.command_line import flags_last
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^ *```.*?\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 TRAIN = "python src/train.py"
+BUDGET = f"{TRAIN} experiment=quickstart budget_ms=15 runtime=openvino"
 RUN = "ckpt_path=logs/train/<run>/checkpoints/best.ckpt"
 
 # What is only composed, and why. Everything else runs.
@@ -60,6 +61,10 @@ ONLY_COMPOSED = {
     f"python src/export.py {RUN} format=onnx": "ten seconds; quantize=int8, which runs, exports and quantises it",
     f"{TRAIN} -m experiment=quickstart seed=0,1 hydra/launcher=submitit_slurm": "needs Slurm",
     f"{TRAIN} experiment=quickstart data=oxford_pet data.root=data/oxford_pet": "downloads 800 MB",
+    f"{BUDGET} data=folder data.root=/my/images": "an extra; tests/commands/test_widths.py has budgets",
+    f"{BUDGET} data=folder data.root=/my/images {RUN.replace('ckpt_path', 'weights')} teacher=logs/train/<run>": (
+        "the same; tests/training/test_checkpoint.py has such weights"
+    ),
     f"{TRAIN} resume=logs/train/<run> trainer.max_epochs=300": "many epochs; tests/runs/test_resume.py adds few",
     f"{TRAIN} trainer=ddp trainer.devices=4": "needs four GPUs",
     f"{TRAIN} trainer=ddp trainer.devices=4 trainer.num_nodes=2 output_dir=logs/train/big": "needs eight GPUs",

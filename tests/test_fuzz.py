@@ -52,6 +52,7 @@ TRAIN = {
     "data.augment.0.p": "share", "data.positive_share": ("abc", "0", "1", "1.5", "[1]", "nan", "true"),
     "data.prepare": ("abc", "5", "[a]", "true"), "data.prepare.images": "positive", "data.prepare.size": (*NO_COUNT, "0"),
     "data.seed": "count", "minutes": ("abc", "0", "-1", "[1]", "nan", "true", "5"), "auto": "bool",
+    "budget_ms": ("abc", "0", "-1", "[1]", "nan", "true", "5"), "runtime": ("abc", "5", "[a]", "onnx"),
     "model.net": "object", "model.net.num_classes": "positive", "model.net.dropout": "share",
     "model.net.widths": ("abc", "5", "[16]", "[a]", "null", "[16,32,80,152,0]", "[16,32,80,152,-1]"), "model.loss": "object",
     "model.loss.num_classes": "positive", "model.optimizer": "object", "model.optimizer.lr": "not negative",

@@ -65,6 +65,7 @@ Epochs = Annotated[int, Ge(-1)]
 _TRAIN: dict[str, Any] = {
     "monitor": Text, "mode": Mode, "weights": PathText | list[PathText] | None, "own_size": bool,
     "minutes": Above0 | None, "auto": bool,
+    "budget_ms": Above0 | None, "runtime": Literal["pytorch", "onnx", "openvino", "executorch", "litert"] | None,
     "teacher": PathText | None, "distill.weight": Share, "distill.temperature": Above0,
     "trainer.max_epochs": Epochs, "trainer.limit_train_batches": Batches, "trainer.limit_val_batches": Batches,
     "trainer.check_val_every_n_epoch": Positive | None,

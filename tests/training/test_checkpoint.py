@@ -94,10 +94,32 @@ def test_for_other_classes_only_the_classifier_starts_afresh(trained, capfd):
 def test_weights_of_another_network_are_refused(trained):
     file = trained / "checkpoints" / "best.ckpt"
     with pytest.raises(ValueError, match=r"weights=.*: it belongs to another network than this run's \(size mismatch"):
-        start_from(fresh(1, widths=(8, 16, 16, 16, 16)), file)
+        start_from(fresh(1, widths=(8, 64, 16, 16, 16)), file)  # narrower, but not everywhere
     module = fresh(1)
     module.net = nn.Conv2d(3, 1, 1)
     with pytest.raises(ValueError, match=r"it belongs to another network than this run's \(Missing key"):
         start_from(module, file)
     with pytest.raises(ValueError, match=r"weights=/nowhere.ckpt: no such file"):
         start_from(module, "/nowhere.ckpt")
+
+
+def test_a_narrower_network_starts_from_a_part_of_the_channels(trained, capfd):
+    file = trained / "checkpoints" / "best.ckpt"
+    module, wide, other = fresh(1, (8, 16, 40, 76, 92)), fresh(1), fresh(2, (8, 16, 40, 76, 92))
+    start_from(wide, file)
+    start_from(module, file)
+    assert "weights: [16,32,80,152,184] channels there, [8,16,40,76,92] here" in capfd.readouterr().err
+    first, of_wide = module.net.encoder[0][0].weight, wide.net.encoder[0][0].weight
+    strongest = wide.net.encoder[0][1].weight.abs().argsort(descending=True)[:8].sort().values
+    assert torch.equal(first, of_wide[strongest])
+    before = other.net.classifier.weight.clone()
+    start_from(other, file)
+    assert "1 class(es) there, 2 here; not loaded: classifier.bias, classifier.weight" in capfd.readouterr().err
+    assert torch.equal(other.net.classifier.weight, before)
+    assert torch.equal(other.net.encoder[0][0].weight, first)
+    with pytest.raises(ValueError, match=r"weights=\[.*,.*\]: .* has more channels .* name one of them"):
+        start_from(module, [file, file])
+    biased = fresh(1)
+    biased.net = SegNet(1, widths=(8, 16, 40, 76, 92), bias=True)
+    with pytest.raises(ValueError, match=r"it belongs to another network than this run's \(Missing key"):
+        start_from(biased, file)

@@ -137,10 +137,11 @@ def expand(cfg: DictConfig, given: Sequence[str], varied: Collection[str]) -> li
         varied: what the search varies, which the recipe leaves alone.
 
     Raises:
-        UserError: ``minutes`` is set, which would be those of one training.
+        UserError: ``minutes`` or ``budget_ms`` is set, which would be those of one training.
     """
-    if cfg.get("minutes") is not None:
-        raise UserError(f"minutes={cfg.minutes}: is for one training, and a search has many; leave it out")
+    for key in ("minutes", "budget_ms"):
+        if cfg.get(key) is not None:
+            raise UserError(f"{key}={cfg[key]}: is for one training, and a search has many; leave it out")
     if not cfg.get("auto"):
         return list(given)
     recipe = decide(cfg, given, time.monotonic())

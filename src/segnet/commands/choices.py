@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from segnet.commands import auto
+from segnet.commands import auto, widths
 from segnet.errors import UserError, printable
 from segnet.files import atomic_write
 from segnet.runs import record
@@ -19,7 +19,7 @@ def complete(cfg: DictConfig) -> DictConfig:
     """The configuration of a new training, with everything settled that its command line leaves open."""
     start = time.monotonic()
     record_data(cfg)  # seconds, in which torch is imported
-    return auto.complete(cfg, start)
+    return widths.complete(auto.complete(cfg, start))
 
 
 def for_trials(cfg: DictConfig, given: Sequence[str], varied: Collection[str]) -> list[str]:

@@ -38,7 +38,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
         cfg = resume.saved(cfg)
         check_output(cfg.output_dir, "data.root", cfg.data.root)
         choices.record_data(cfg)  # nothing is open, unless the run was killed before that was written
-        if cfg.get("auto"):
+        if cfg.get("auto") or cfg.get("budget_ms") is not None:
             raise UserError(f"resume={cfg.output_dir}: was stopped before its recipe was chosen; start it anew")
     else:
         cfg = choices.complete(cfg)

@@ -5,6 +5,7 @@ nine int64 (whether the images are float32, their shape, that of the answer) and
 ``good`` or ``fail``.
 """
 
+import os
 import sys
 from multiprocessing.connection import Connection
 
@@ -40,6 +41,8 @@ def _open(model: bytes, device: str):  # type: ignore[no-untyped-def]
     wanted = ["CPUExecutionProvider"] if device == "cpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.load_model_format", "ONNX")  # else the bytes choose another parser
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0  # as PyTorch has; 0 is a thread a core
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     return onnxruntime.InferenceSession(model, options, providers=providers)
 

@@ -121,8 +121,7 @@ class SegNet(UnpoolingNetwork):
     ) -> None:
         _check(num_classes, dropout)
         if not isinstance(widths, Sequence) or len(widths) != len(self.CONVS) or not all(map(_positive, widths)):
-            example = [16, 32, 80, 152, 184]
-            raise UserError(f"widths={widths}: must be 5 positive channel counts, one per stage, such as {example}")
+            raise UserError(f"widths={widths}: must be 5 positive channel counts, such as [16, 32, 80, 152, 184]")
         encoder: list[Stage] = []
         decoder: list[Stage] = []
         for level, ((into, out), convs) in enumerate(zip(pairwise((3, *widths)), self.CONVS, strict=True)):
@@ -131,6 +130,7 @@ class SegNet(UnpoolingNetwork):
             back = [out] * convs + ([into] if level > 0 else [])
             decoder.insert(0, _stage(back, 3, bias))
         super().__init__(encoder, Stage(), decoder, nn.Conv2d(widths[0], num_classes, 3, padding=1))
+        self.widths = tuple(widths)
         if dropout > 0:
             _add_dropout(self, dropout, stages=(2, 3, 4))
         if pretrained:

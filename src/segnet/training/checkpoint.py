@@ -10,6 +10,7 @@ from textwrap import shorten
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from segnet import trust
@@ -17,10 +18,14 @@ from segnet.configuration import instantiate
 from segnet.decisions import OperatingPoint
 from segnet.errors import UserError
 from segnet.files import atomic_write
+from segnet.networks.pruning import prune
+from segnet.networks.segnet import SegNet
 from segnet.old_names import update_targets
+from segnet.rules import shown
 from segnet.training.module import SegmentationModule
 
 ENSEMBLE = "segnet.networks.ensemble.Ensemble"
+SEGNET = f"{SegNet.__module__}.{SegNet.__qualname__}"
 POINT = "operating_point"  # in checkpoints
 
 
@@ -109,7 +114,8 @@ def start_from(module: SegmentationModule, weights: str | Path | Sequence[str | 
 
     Of several checkpoints it gets the mean (Wortsman et al. 2022, Model soups, section 2, uniform soup); batch norms'
     statistics fit that mean only after some training. Where the classes are others in number, the layers that have
-    one channel per class keep their fresh start, which is said on standard error.
+    one channel per class keep their fresh start; a SegNet narrower than the checkpoint's gets a part of its channels
+    (`segnet.networks.pruning`). Both are said on standard error.
 
     Raises:
         UserError: a checkpoint belongs to another network, or none is named.
@@ -119,12 +125,17 @@ def start_from(module: SegmentationModule, weights: str | Path | Sequence[str | 
         raise UserError("weights=[]: name at least one checkpoint, or leave it out to start afresh")
     mean = AveragedModel(module.net, use_buffers=True)
     for path in paths:
-        _start_from_one(module, path, trusted)
+        if _start_from_one(module, path, trusted) and len(paths) > 1:
+            raise UserError(
+                f"weights={shown([str(path) for path in paths])}: {path} has more channels than this network, and "
+                f"those that are left of several checkpoints have no mean; name one of them"
+            )
         mean.update_parameters(module.net)
     module.net.load_state_dict(mean.module.state_dict())
 
 
-def _start_from_one(module: SegmentationModule, path: str | Path, trusted: bool) -> None:
+def _start_from_one(module: SegmentationModule, path: str | Path, trusted: bool) -> bool:
+    """Load it; whether a part of its channels is left."""
     content = read(path, "weights", trusted)
     given = {name[4:]: value for name, value in content["state_dict"].items() if name.startswith("net.")}
     own = module.net.state_dict()
@@ -134,17 +145,35 @@ def _start_from_one(module: SegmentationModule, path: str | Path, trusted: bool)
         for name in given.keys() & own.keys()
         if before != now and given[name].shape == (before, *own[name].shape[1:]) and len(own[name]) == now
     ]
+    net = content["config"]["model"]["net"]
     try:
-        module.net.load_state_dict(given | {name: own[name] for name in fresh})
+        if (wide := _wider(net, given, module.net)) is not None:
+            prune(wide, module.net)  # type: ignore[arg-type]
+            fresh = ["classifier.bias", "classifier.weight"] if before != now else []
+            print(f"weights: {shown(wide.widths)} channels there, {shown(module.net.widths)} here", file=sys.stderr)
+        else:
+            module.net.load_state_dict(given | {name: own[name] for name in fresh})
     except RuntimeError as error:
         reason = shorten(str(error).splitlines()[1], 150)  # torch lists every entry
         told = f"weights={path}: it belongs to another network than this run's ({reason})"
-        net = content["config"]["model"]["net"]
         if net["_target_"] == ENSEMBLE:
             raise UserError(f"{told}; an ensemble can teach one network: teacher={path}") from error
         raise UserError(f"{told}; choose the same model: {net}") from error
     if fresh:
         print(f"weights: {before} class(es) there, {now} here; not loaded: {', '.join(sorted(fresh))}", file=sys.stderr)
+    return wide is not None
+
+
+def _wider(config: dict[str, Any], weights: dict[str, torch.Tensor], own: nn.Module) -> SegNet | None:
+    """The SegNet of a checkpoint, where it has more channels than ``own`` and in no stage fewer; otherwise None."""
+    if not isinstance(own, SegNet) or config["_target_"] != SEGNET:
+        return None
+    net = instantiate(config, "weights: model.net")
+    if net.widths == own.widths or any(there < here for there, here in zip(net.widths, own.widths, strict=True)):
+        return None
+    net.load_state_dict(weights)
+    found: SegNet = net
+    return found
 
 
 def without_downloads(config: Any) -> Any:

@@ -16,10 +16,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from tqdm import tqdm
 
-from segnet import overrides, rules
+from segnet import mirror, overrides, rules
 from segnet.command_line import flags_last, texts_quoted
 from segnet.errors import UserError, explain
 from segnet.files import check_output
+from segnet.object_store import is_url
 from segnet.old_names import update_targets
 from segnet.overrides import CONF_DIR
 from segnet.settings import COMMANDS, SHARED
@@ -46,6 +47,9 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
             try:
                 check_keys(cfg, name)
                 check_settings(cfg, name)
+                if is_url(root := OmegaConf.select(cfg, "data.root")):  # from here on it is a folder of this machine
+                    bounds = (OmegaConf.select(cfg, f"data.{key}") for key in ("cache_dir", "cache_gb"))
+                    cfg.data.root = str(mirror.update(root, *bounds))
                 for key in ("data.root", "camvid", "magnetic_tile"):
                     if isinstance(root := OmegaConf.select(cfg, key), str):
                         check_output(cfg.output_dir, key, root)

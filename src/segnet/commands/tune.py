@@ -4,7 +4,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from segnet.cli import command
+from segnet.command_line import override
 from segnet.errors import UserError
+from segnet.mirror import is_mirror
+from segnet.overrides import name_of
 from segnet.runs import resume
 
 
@@ -28,6 +31,8 @@ def run(cfg: DictConfig) -> float:
     given = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in own]
     space = search.space(cfg.search)
     given = choices.for_trials(cfg, given, space)
+    if is_mirror(cfg.data.root):  # fetched once, for all trials
+        given = [*(o for o in given if name_of(o) != "data.root"), override("data.root", str(cfg.data.root))]
     found = search.open_study(cfg)
     source = None if cfg.trust or resumed is None else f"resume={resumed}"
     search.search(found, cfg, space, given, source)

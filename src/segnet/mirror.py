@@ -21,7 +21,7 @@ from typing import Any
 
 from segnet.errors import UserError, printable
 from segnet.files import atomic_write
-from segnet.object_store import Remote, Unreachable, fetch, is_url, listed
+from segnet.object_store import Remote, UnreachableError, fetch, listed
 
 HOME = "segnet-mirror"  # of all mirrors, below data.cache_dir
 CACHE, GB = "data/cache", 20.0  # where no data.cache_dir and no data.cache_gb is given
@@ -65,7 +65,7 @@ def update(url: str, cache_dir: str | Path | None = None, limit_gb: float | None
     with _locked(home):
         try:
             remote = listed(url)
-        except Unreachable as error:
+        except UnreachableError as error:
             return _offline(url, home, error)
         size, limit = sum(file.size for file in remote.values()), GB if limit_gb is None else limit_gb
         if size > limit * 1e9:

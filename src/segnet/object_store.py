@@ -26,7 +26,7 @@ class Remote(NamedTuple):
     tag: str
 
 
-class Unreachable(Exception):
+class UnreachableError(Exception):
     """A store did not answer, or let nobody in."""
 
 
@@ -40,7 +40,7 @@ def listed(url: str) -> dict[str, Remote]:
 
     Raises:
         UserError: it is no URL of a folder with files, its driver is missing, or a name would lead out of a folder.
-        Unreachable: any failure of the driver.
+        UnreachableError: any failure of the driver.
     """
     system, top = _opened(url)
     try:
@@ -48,7 +48,7 @@ def listed(url: str) -> dict[str, Remote]:
     except FileNotFoundError:
         found = {}
     except Exception as error:  # each driver has errors of its own
-        raise Unreachable(_reason(error)) from error
+        raise UnreachableError(_reason(error)) from error
     files: dict[str, Remote] = {}
     for path, info in found.items():
         if info.get("type") == "directory" or path.endswith("/") or path == top:
@@ -107,7 +107,7 @@ def _opened(url: str) -> tuple[Any, str]:
     except ValueError as error:
         raise UserError(f"data.root={url}: {error}; give a URL such as s3://bucket/folder") from error
     except Exception as error:
-        raise Unreachable(_reason(error)) from error
+        raise UnreachableError(_reason(error)) from error
     system.invalidate_cache()
     return system, str(top).rstrip("/")
 

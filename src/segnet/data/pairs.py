@@ -144,8 +144,7 @@ class Layout:
             UserError: there is no such folder, no image in it, or a pattern that is none or leads out of it.
         """
         if not self.root.is_dir():
-            remote = is_mirror(self.root) or ":/" in str(self.root)  # of a run elsewhere, or of another cache
-            more = ", or again to the URL that it is fetched from (s3://bucket/folder)" if remote else ""
+            more = ", or again to the URL that it is the mirror of" if is_mirror(self.root) else ""
             raise UserError(f"data.root={self.root}: no such folder; set data.root to the folder of the data set{more}")
         found, others = self._listed
         if not found:

@@ -19,6 +19,7 @@ from segnet.errors import UserError
 from segnet.files import atomic_write
 from segnet.object_store import is_url
 from segnet.old_names import update_targets
+from segnet.passwords import masked
 from segnet.runs import record
 from segnet.runs.record import CONFIG, OVERRIDES, has_record, recorded
 
@@ -135,7 +136,8 @@ def saved_study(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
     if not cfg.trust:
         record.check(config, source)
         if config.storage is not None and not any(word.startswith("storage=") for word in own):
-            raise UserError(f"{source}: its record names storage={config.storage}; repeat it, or add trust=true")
+            named = masked(str(config.storage))
+            raise UserError(f"{source}: its record names storage={named}; repeat it, or add trust=true")
     if is_url(root := OmegaConf.select(config, "data.root")):
         if not any(word.lstrip("+").startswith("data.root=") for word in own):
             raise UserError(f"{source}: its record names data.root={root}; repeat it")

@@ -52,11 +52,9 @@ def test_the_trial_of_a_killed_worker_has_failed_and_is_tried_again(given, tmp_p
     os.killpg(other.pid, signal.SIGKILL)
     other.join()
     monkeypatch.setattr(storage, "BEAT", 1)
-    assert call_main("tune", *given, "trials=3", f"output_dir={tmp_path / 'b'}") == 0
+    assert call_main("tune", *given, "trials=2", f"output_dir={tmp_path / 'b'}") == 0
     rows = trials(tmp_path / "b")
-    assert [row["state"] for row in rows].count("FAIL") == 1
-    assert rows[0]["state"] == "FAIL"
-    assert len(rows) == 3
+    assert [row["state"] for row in rows] == ["FAIL", "COMPLETE", "COMPLETE"]
     same = [row for row in rows[1:] if all(row[key] == rows[0][key] for key in KEYS)]
     assert [row["state"] for row in same] == ["COMPLETE"]
 

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import optuna
+from optuna.storages import RetryHeartbeatStaleTrialCallback as Retry
 from optuna.trial import TrialState
 from sqlalchemy import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
@@ -43,7 +44,7 @@ def shared(url: str) -> optuna.storages.RDBStorage:
                     where.render_as_string(hide_password=False),
                     engine_kwargs={"pool_pre_ping": True},  # a trial takes hours, and servers close idle connections
                     heartbeat_interval=BEAT,
-                    heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1),
+                    heartbeat_stale_trial_callback=Retry(max_retry=1),
                 )
             except ImportError as error:
                 extra = ": pip install 'segnet-lightning[postgresql]'" if "psycopg" in where.drivername else ""
@@ -59,14 +60,16 @@ def shared(url: str) -> optuna.storages.RDBStorage:
 def ready(study: optuna.Study, trials: int) -> bool:
     """Whether one more trial is to be begun: waits for those of other workers while there may be; False at the end.
 
-    A trial whose worker has died is counted as failed by then, and tried once more.
+    A trial whose worker has died has failed, and is tried once more: its repetition counts in its place.
     """
     told = False
     while True:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(study)
-        states = [trial.state for trial in study.get_trials(deepcopy=False)]
+            found = study.get_trials(deepcopy=False)
+            repeated = {number for trial in found for number in Retry.retry_history(trial)}
+        states = [trial.state for trial in found if trial.number not in repeated]
         finished, running = sum(state.is_finished() for state in states), states.count(TrialState.RUNNING)
         if finished >= trials or finished + running < trials:
             return finished < trials

@@ -81,12 +81,10 @@ def test_a_missing_driver_is_one_line(given, tmp_path, capfd, monkeypatch, url):
 
 
 def test_a_password_in_a_file_is_refused_and_not_recorded(given, tmp_path, capfd):
-    folder = tmp_path / "conf" / "experiment"
-    folder.mkdir(parents=True)
-    content = {"storage": "postgresql://me:hush@127.0.0.1/db"}
-    (folder / "mine.yaml").write_text("# @package _global_\n" + OmegaConf.to_yaml(OmegaConf.create(content)))
-    where = f"hydra.searchpath=[file://{tmp_path}/conf]"
-    assert call_main("tune", *given[:-1], "experiment=mine", where, f"output_dir={tmp_path / 'o'}") == 1
+    content = {"defaults": ["tune", "_self_"], "storage": "postgresql://me:hush@127.0.0.1/db"}
+    OmegaConf.save(OmegaConf.create(content), tmp_path / "mine.yaml")
+    mine = ["--config-dir", str(tmp_path), "--config-name", "mine"]
+    assert call_main("tune", *mine, *given[:-1], f"output_dir={tmp_path / 'o'}") == 1
     told = "".join(capfd.readouterr())
     assert "storage=postgresql://me:***@127.0.0.1/db: a file says its password" in told
     assert "hush" not in told

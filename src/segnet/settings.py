@@ -157,9 +157,9 @@ LIBRARIES: dict[str, dict[str, Any]] = {
             Precision | Literal["32", "16", "bf16", 32, 16], "auto, 32-true, bf16-mixed or 16-mixed"
         ],
         "strategy": Annotated[
-            Literal["auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_true", "fsdp"]
-            | Literal["single_device", "deepspeed"],
-            "auto, ddp, ddp_spawn, ddp_fork, ddp_notebook, ddp_find_unused_parameters_true or fsdp",
+            # Not ddp_spawn, ddp_fork and ddp_notebook: their processes end with the fit, before the test and the report.
+            Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", "single_device", "deepspeed"],
+            "auto, ddp, ddp_find_unused_parameters_true or fsdp",
         ],
         "num_nodes": Positive,
         "max_epochs": Epochs,

@@ -66,6 +66,10 @@ ONLY_COMPOSED = {
         "the same; tests/training/test_checkpoint.py has such weights"
     ),
     f"{TRAIN} resume=logs/train/<run> trainer.max_epochs=300": "many epochs; tests/runs/test_resume.py adds few",
+    f"{TRAIN} experiment=quickstart data.root=s3://bucket/folder": "needs a store; tests/test_s3.py has one",
+    "python src/tune.py experiment=quickstart trials=50 storage=postgresql://<user>@<host>/<database>": (
+        "needs a database; tests/commands/test_tune_postgresql.py has one"
+    ),
     f"{TRAIN} trainer=ddp trainer.devices=4": "needs four GPUs",
     f"{TRAIN} trainer=ddp trainer.devices=4 trainer.num_nodes=2 output_dir=logs/train/big": "needs eight GPUs",
 }

@@ -17,10 +17,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from tqdm import tqdm
 
-from segnet import help_text, overrides, rules
+from segnet import help_text, mirror, overrides, passwords, rules
 from segnet.command_line import flags_last, texts_quoted
 from segnet.errors import UserError, explain
 from segnet.files import check_output
+from segnet.object_store import is_url
 from segnet.old_names import update_targets
 from segnet.overrides import CONF_DIR
 from segnet.settings import COMMANDS, SHARED
@@ -47,6 +48,11 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
             try:
                 check_keys(cfg, name)
                 check_settings(cfg, name)
+                if is_url(root := OmegaConf.select(cfg, "data.root")):  # from here on it is a folder of this machine
+                    bounds = (OmegaConf.select(cfg, f"data.{key}") for key in ("cache_dir", "cache_gb"))
+                    cfg.data.root = str(mirror.update(root, *bounds))
+                    if "prepare" in cfg.data:
+                        cfg.data.prepare = None  # nothing is ever made there
                 for key in ("data.root", "camvid", "magnetic_tile"):
                     if isinstance(root := OmegaConf.select(cfg, key), str):
                         check_output(cfg.output_dir, key, root)
@@ -64,11 +70,11 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes errors on, and `_fail` prints them in one line
-            sys.argv[1:] = texts_quoted(flags_last(sys.argv[1:]))
             if {"-h", "--help"} & set(sys.argv[1:]):
                 print(help_text.of(name))
                 return
             try:
+                sys.argv[1:] = texts_quoted(flags_last(passwords.taken_apart(sys.argv[1:])))
                 overrides.check(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)(job)()
             except KeyboardInterrupt:
@@ -88,7 +94,8 @@ def _fail(error: Exception, name: str) -> None:
     if message is None or os.environ.get("SEGNET_TRACEBACK") == "1":
         raise error
     # Through tqdm, which knows where a bar stands on the line.
-    tqdm.write(f"error: {message}{overrides.remedy(error, name, sys.argv[1:])}", file=sys.stderr)
+    text = passwords.masked(f"{message}{overrides.remedy(error, name, sys.argv[1:])}")
+    tqdm.write(f"error: {text}", file=sys.stderr)
     sys.exit(1)
 
 

@@ -53,6 +53,8 @@ def explain(error: BaseException) -> str | None:
             text = f"trainer: {error}"
         case _ if type(error).__module__ == "sqlalchemy.exc":  # of a search
             text = f"storage: the database cannot be opened ({str(error).splitlines()[0]}); give storage=<another URL>"
+        case RuntimeError() if 'Could not detect "srun"' in str(error):  # submitit's
+            text = "hydra/launcher=submitit_slurm: there is no srun here; start the sweep where Slurm is installed"
         case _ if _loader_failed(error):
             text = (
                 "a loader process ended or found no room in shared memory (/dev/shm), most likely for want of memory; "

@@ -101,7 +101,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "ckpt_path": PathText, "format": Literal["onnx", "openvino", "executorch", "litert", "pt2"],
         "quantize": Literal["int8"] | None,
         "calibration": Positive, "max_drop": BelowOne, "images": Count,
-        "samples": Annotated[int, Interval(ge=0, le=64)], "verify": PathText | None, "operating_point": Point, "size": HeightWidth, "batch": Positive | None,
+        "samples": Annotated[int, Interval(ge=0, le=64)], "verify": PathText | None,
+        "operating_point": Point, "size": HeightWidth, "batch": Positive | None,
         "opset": Annotated[int, Interval(ge=17, le=23)], "preprocessing": Literal["inside", "outside"],
         "layout": Literal["nchw", "nhwc"], "input": Literal["uint8", "float32"] | None,
         **{f"{group}.{key}": kind for group in TOLERANCES for key, kind in _TOLERANCE.items()},
@@ -172,9 +173,9 @@ LIBRARIES: dict[str, dict[str, Any]] = {
             Precision | Literal["32", "16", "bf16", 32, 16], "auto, 32-true, bf16-mixed or 16-mixed"
         ],
         "strategy": Annotated[
-            Literal["auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_true", "fsdp"]
-            | Literal["single_device", "deepspeed"],
-            "auto, ddp, ddp_spawn, ddp_fork, ddp_notebook, ddp_find_unused_parameters_true or fsdp",
+            # Not ddp_spawn, ddp_fork and ddp_notebook: their processes end with the fit, before test and report.
+            Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", "single_device", "deepspeed"],
+            "auto, ddp, ddp_find_unused_parameters_true or fsdp",
         ],
         "num_nodes": Positive,
         "max_epochs": Epochs,

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -50,3 +51,15 @@ def test_a_sweep_over_ddp_is_refused_with_the_way_out(cable, cache, tmp_path, ca
     )  # fmt: skip
     assert code == 1
     assert "trainer.strategy=ddp in a sweep" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("srun") is not None, reason="Slurm is installed")
+def test_a_sweep_on_slurm_without_slurm_is_one_line(cable, tmp_path):
+    """The launcher composes, and is asked to submit the jobs."""
+    given = ["-m", *SMALL, f"data.root={cable}", "seed=0,1", "hydra/launcher=submitit_slurm", f"output_dir={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "src" / "train.py", *given], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("there is no srun here; start the sweep where Slurm is installed\n")
+    assert "Traceback" not in done.stderr

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from segnet.commands import auto, widths
 from segnet.errors import UserError, printable
 from segnet.files import atomic_write
+from segnet.mirror import is_mirror
 from segnet.runs import record
 
 
@@ -30,8 +31,8 @@ def for_trials(cfg: DictConfig, given: Sequence[str], varied: Collection[str]) -
 
 
 def record_data(cfg: DictConfig) -> None:
-    """Settle the data, in the run's record too."""
-    if settle_data(cfg):
+    """Settle the data, in the run's record too; the mirror of a URL takes its place there, see `segnet.mirror`."""
+    if settle_data(cfg) or is_mirror(cfg.data.root):
         write_record(cfg, "data")
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
-from segnet.commands import train
+from segnet.commands import storage, train
 from segnet.errors import UserError, explain
 from segnet.files import cells
 from segnet.old_names import update_targets
@@ -79,29 +79,19 @@ def open_study(cfg: DictConfig) -> optuna.Study:
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     own = cfg.storage is None
-    # Several machines notice by its heartbeat that another one's trial has died.
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}") if own else _storage(cfg.storage)
+    database = storage.own(folder) if own else storage.shared(cfg.storage)
     found = optuna.create_study(
-        storage=storage,
+        storage=database,
         study_name=cfg.study,
         direction="maximize" if cfg.mode == "max" else "minimize",
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(cfg.prune.startup_trials, cfg.prune.warmup_epochs),
     )
-    # A resumed study must not draw its first trials once more.
-    found.sampler = optuna.samplers.TPESampler(seed=cfg.seed + len(found.get_trials(deepcopy=False)))
     if own:
         for trial in found.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             found.tell(trial.number, state=TrialState.FAIL)
             found.enqueue_trial(trial.params)
     return found
-
-
-def _storage(url: str) -> optuna.storages.BaseStorage:
-    if url.split(":")[0].split("+")[0] not in ("sqlite", "postgresql", "mysql"):
-        return optuna.storages.get_storage(url)
-    retry = optuna.storages.RetryFailedTrialCallback(max_retry=1)
-    return optuna.storages.RDBStorage(url, heartbeat_interval=60, failed_trial_callback=retry)
 
 
 def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[str], source: str | None = None) -> None:
@@ -116,6 +106,8 @@ def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[s
     """
 
     def objective(trial: optuna.Trial) -> float:
+        # Of its own number: neither a resumed study nor a second worker draws the same once more.
+        study.sampler = optuna.samplers.TPESampler(seed=(cfg.seed + trial.number) % 2**32)
         overrides = [*given, *_overrides(suggest(trial, space))]
         folder = Path(cfg.output_dir) / str(trial.number)
         if source is not None:
@@ -143,16 +135,8 @@ def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[s
             raise UserError(f"the training made no checkpoint, or {cfg.monitor} was never defined")
         return value
 
-    def enough(study: optuna.Study, trial: FrozenTrial) -> None:
-        if _finished(study) >= cfg.trials:
-            study.stop()
-
-    if _finished(study) < cfg.trials:
-        study.optimize(objective, callbacks=[enough], catch=(Exception,))
-
-
-def _finished(study: optuna.Study) -> int:
-    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+    while storage.ready(study, cfg.trials):
+        study.optimize(objective, n_trials=1, catch=(Exception,))
 
 
 def _overrides(values: Mapping[str, Any]) -> list[str]:

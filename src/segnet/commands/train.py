@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 LESS_IS_BETTER = re.compile(r"(train|val)/loss|val/(escape@overkill|overkill@escape)0(\.\d+)?")
 BARS = {"Progress", "TQDMProgressBar", "RichProgressBar"}
-SAFE_IN_SWEEPS = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # these start no second command line
 
 
 def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
@@ -71,15 +70,23 @@ def check(cfg: DictConfig) -> None:
         )
     _check_length(cfg)
     strategy = str(cfg.trainer.strategy)
-    if HydraConfig.get().mode == RunMode.MULTIRUN and strategy.startswith("ddp") and strategy not in SAFE_IN_SWEEPS:
+    if HydraConfig.get().mode == RunMode.MULTIRUN and strategy.startswith(("ddp", "fsdp")):
         raise UserError(
             f"trainer.strategy={strategy} in a sweep: every process it starts would begin a sweep of its own; use "
-            f"trainer.strategy=ddp_spawn, or one job per GPU (hydra/launcher=joblib or hydra/launcher=submitit_slurm)"
+            f"one job per GPU (hydra/launcher=joblib or hydra/launcher=submitit_slurm)"
         )
+    if strategy == "fsdp" and not _has_gpu(cfg):
+        raise UserError("trainer.strategy=fsdp: needs GPUs; on CPUs use trainer.strategy=ddp")
     for group in ("callbacks", "logger"):  # by their names; the trainer has them as lists
         check_arguments(cfg.get(group), group)
     with open_dict(cfg):
         switch(cfg)
+
+
+def _has_gpu(cfg: DictConfig) -> bool:
+    import torch
+
+    return torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
 
 
 def switch(cfg: DictConfig) -> None:

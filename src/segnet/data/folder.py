@@ -14,8 +14,7 @@ from segnet.data.patterns import quick
 from segnet.errors import UserError
 
 ASKED = ("images", "masks", "classes", "num_classes", "missing_mask")  # null in conf/data/folder.yaml, and needed
-# Of the description; null is a value, too.
-OPTIONAL = ("match", "defect_free", "mask_drawn", "bits", "colors", "kinds", "parts")
+OPTIONAL = ("match", "defect_free", "mask_drawn", "bits", "colors", "kinds", "parts")  # null is a value, too
 
 
 def settle(data: Data, asking: bool = True, decide: bool = False) -> tuple[Data, list[str]]:
@@ -169,8 +168,8 @@ def _describe(data: Data, found: Description) -> list[str]:
 
 def _check_expressions(data: Data, found: Description, root: Path) -> None:
     """Try the regular expressions of a description on the images' names, because some take years on some names."""
-    given = {"match": found.match, "kinds": found.kinds, "parts": found.parts}
-    given["split.group"] = found.split.group if found.split else None
+    group = found.split.group if found.split else None
+    given = {"match": found.match, "kinds": found.kinds, "parts": found.parts, "split.group": group}
     paths = matching(root, _globs(data)) if any(given.values()) else []
     for key, text in given.items():
         if text and not quick(text, [path.relative_to(root).as_posix() for path in paths]):

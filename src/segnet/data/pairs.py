@@ -17,6 +17,7 @@ from segnet.data.masks import IGNORE_INDEX, Encoding
 from segnet.data.patterns import MaskPattern, Masks, leads_out
 from segnet.data.splits import SPLITS, Split
 from segnet.errors import UserError
+from segnet.mirror import is_mirror
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ class Layout:
             UserError: there is no such folder, no image in it, or a pattern that is none or leads out of it.
         """
         if not self.root.is_dir():
-            raise UserError(f"data.root={self.root}: no such folder; set data.root to the folder of the data set")
+            more = ", or again to the URL that it is the mirror of" if is_mirror(self.root) else ""
+            raise UserError(f"data.root={self.root}: no such folder; set data.root to the folder of the data set{more}")
         found, others = self._listed
         if not found:
             known = listing.neither(self.root, [""], [], [])

@@ -16,6 +16,8 @@ from segnet.data.native import Native
 from segnet.data.pairs import Layout, Pair, find
 from segnet.data.splits import Split
 from segnet.data.transforms import Transforms
+from segnet.errors import UserError
+from segnet.object_store import is_url
 
 
 class SegmentationData:
@@ -103,6 +105,11 @@ class SegmentationData:
         colors: settings.Colors | None = None,
     ) -> None:
         super().__init__()
+        if is_url(root):
+            raise UserError(
+                f"data.root={root}: comes from a file or a program, and only a URL that is typed is fetched: add "
+                f"data.root={root} to the command, or mirror it by segnet.mirror.update"
+            )
         self.root = Path(str(root))
         globs = [images] if isinstance(images, str) else list(images)
         self.layout = Layout(self.root, globs, masks, missing_mask, defect_free, mask_drawn, bits, match)

@@ -17,7 +17,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from segnet import trust
 from segnet.errors import UserError
 from segnet.files import atomic_write
+from segnet.object_store import is_url
 from segnet.old_names import update_targets
+from segnet.passwords import masked
 from segnet.runs import record
 from segnet.runs.record import CONFIG, OVERRIDES, has_record, recorded
 
@@ -77,6 +79,8 @@ def saved(cfg: DictConfig) -> DictConfig:
     ignored = []
     for override in HydraConfig.get().overrides.task:
         key, _, value = override.lstrip("+").partition("=")
+        if key == "data.root" and override in old:
+            config.data.root = cfg.data.root  # a URL that is typed again is mirrored again, here
         if key in ("resume", "resume_changed_data", "output_dir", "trust", "verbose") or override in old:
             continue
         if key == "trainer.max_epochs":
@@ -118,8 +122,8 @@ def saved_study(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
     """
     folder = _folder(cfg, "study, logs/tune/<time>")
     given = HydraConfig.get().overrides
-    own = [override for override in given.task if not override.startswith(("resume=", "trust=", "verbose="))]
-    before = [override for override in recorded(folder) if not override.startswith("trust=")]
+    own = [word for word in given.task if not word.startswith(("resume=", "trust=", "verbose="))]
+    before = [word for word in recorded(folder) if not word.startswith("trust=")]
     source = f"resume={folder}"
     if not cfg.trust:
         record.check_links(folder, source)
@@ -131,8 +135,13 @@ def saved_study(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
     config.trust, config.verbose = cfg.trust, cfg.verbose
     if not cfg.trust:
         record.check(config, source)
-        if config.storage is not None and not any(override.startswith("storage=") for override in own):
-            raise UserError(f"{source}: its record names storage={config.storage}; repeat it, or add trust=true")
+        if config.storage is not None and not any(word.startswith("storage=") for word in own):
+            named = masked(str(config.storage))
+            raise UserError(f"{source}: its record names storage={named}; repeat it, or add trust=true")
+    if is_url(root := OmegaConf.select(config, "data.root")):
+        if not any(word.lstrip("+").startswith("data.root=") for word in own):
+            raise UserError(f"{source}: its record names data.root={root}; repeat it")
+        config.data.root = cfg.data.root  # its mirror
     with atomic_write(folder / OVERRIDES) as part:
         OmegaConf.save(OmegaConf.create(overrides), part)
     return config, overrides

@@ -91,7 +91,7 @@ def test_int8_is_for_one_size_and_says_what_stayed_in_float32(exported):
     plain = [node.name for node in convolutions if producers.get(node.input[1]) != "DequantizeLinear"]
     told = json.loads((exported["int8"] / "verification.json").read_text())["quantization"]
     assert list(told["float32"]) == plain == [convolutions[0].name, convolutions[-1].name]
-    assert told["images"] == 64
+    assert told["images"] == 63  # all training images; there are fewer than export.yaml's 64
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, (64, 64)), (3, (64, 64)), (2, (97, 65)), (1, (41, 130))])

@@ -6,15 +6,14 @@ ARG PYTHON=3.13
 FROM python:${PYTHON}-slim AS build
 ARG TORCH=cpu
 WORKDIR /source
-RUN python -m venv /opt/segnet
-ENV PATH=/opt/segnet/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN pip install --no-cache-dir --disable-pip-version-check uv && uv venv --seed /opt/segnet
 COPY pyproject.toml README.md LICENSE ./
 COPY src/segnet src/segnet
 COPY conf conf
 COPY template template
 COPY requirements.lock ./
 # The lock as constraints: the versions that the tests ran with, without what only the tests need.
-RUN pip install --extra-index-url "https://download.pytorch.org/whl/${TORCH}" --constraint requirements.lock ".[export]"
+RUN uv pip install --no-cache --python /opt/segnet --torch-backend "${TORCH}" --constraint requirements.lock ".[export]"
 
 FROM python:${PYTHON}-slim
 COPY --from=build /opt/segnet /opt/segnet

@@ -23,6 +23,7 @@ first = $(firstword $(foreach name,$(PYTHONS),$(if $(call runs,$(name),$(1)),$(n
 PYTHON ?= $(or $(call first,import ensurepip),$(call first))
 
 define NEEDS
+$(if $(filter cpu,$(TORCH)),$(error TORCH=cpu: needs uv, which knows where PyTorch keeps its CPU builds: pip install uv, or leave it out))
 $(if $(PYTHON),,$(error no Python from 3.11 to 3.13: install one, or uv, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3))
 $(if $(call runs,$(PYTHON)),,$(error PYTHON=$(PYTHON): is no Python from 3.11 to 3.13; leave it out, or name another))
 $(if $(call runs,$(PYTHON),import ensurepip),,$(error $(PYTHON) has no module venv: apt-get install $(notdir $(PYTHON))-venv, or install uv))
@@ -30,7 +31,6 @@ endef
 
 ifeq ($(TORCH),cpu)
 WITHOUT := ^(cuda-|nvidia-|triton=)
-PIP_CPU := --extra-index-url https://download.pytorch.org/whl/cpu
 UV_CPU := --torch-backend cpu
 else
 WITHOUT := ^$$
@@ -44,8 +44,7 @@ ifdef UV
 else
 	@:$(NEEDS)
 	$(PYTHON) -m venv $(VENV)
-	grep -vE '$(WITHOUT)' requirements.lock > $(VENV)/requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_CPU) -r $(VENV)/requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
 endif
 	@touch $@

@@ -73,6 +73,7 @@ def test_the_first_python_that_can_is_taken(make, pythons, chosen):
             ["train", "PYTHON=nowhere"],
             "PYTHON=nowhere: is no Python from 3.11 to 3.13; leave it out",
         ),
+        ({"python3": GOOD}, ["install", "TORCH=cpu"], "TORCH=cpu: needs uv, which knows where"),
         ({"python3": GOOD}, ["test"], "no git, which the tests compare with: apt-get install git"),
     ],
 )
@@ -92,9 +93,9 @@ def test_uv_is_used_where_it_is_and_needs_no_python(make):
 
 def test_without_gpus_nothing_of_cuda_is_installed_and_everything_else_is(make):
     """The filter of the recipe, run on the true lock by the true grep."""
-    _, out, _ = make({"python3": GOOD}, "install", "TORCH=cpu")
+    _, out, _ = make({"uv": GOOD}, "install", "TORCH=cpu")
     (line,) = [line for line in out.splitlines() if line.startswith("grep")]
-    command = line.partition(" > ")[0]
+    command = line.partition(" | ")[0]
     kept = subprocess.run(
         ["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()

@@ -34,6 +34,7 @@ RUN = "ckpt_path=logs/train/<run>/checkpoints/best.ckpt"
 ONLY_COMPOSED = {
     "python src/benchmark.py": "minutes; tests/commands/test_benchmark.py measures small parts",
     "python src/benchmark.py 'parts=[inference]'": "the same",
+    "python src/benchmark.py 'parts=[runtimes]' ckpt_path=logs/train/<run>/checkpoints/best.ckpt": "the same",
     "python src/benchmark.py 'parts=[training]' 'compile=[default,reduce-overhead]'": "the same",
     "python src/check_data.py data=folder data.root=/my/images write=true": (
         "would describe it for other commands; tests/commands/test_check_data_write.py writes"

@@ -101,7 +101,10 @@ def exported(calibrated, tmp_path_factory):
         ("pt2", ["format=pt2"]),
         (
             "int8",
-            ["quantize=int8", *(f"tolerance_int8.{limit}" for limit in ("iou=1", "decisions=0", "verdicts=0"))],
+            [
+                "quantize=int8",
+                *(f"tolerance_int8.{limit}" for limit in ("iou=1", "decisions=0", "verdicts=0", "objects=0")),
+            ],
         ),
     ):
         folder = tmp_path_factory.mktemp(kind)

@@ -53,6 +53,16 @@ def test_it_equals_the_module(written, module):
         assert (found - expected).abs().mean() < tolerance
 
 
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_file_of_another_size_than_the_networks_equals_it(name, module, tmp_path):
+    pytest.importorskip(PACKAGES[name], reason=f"pip install 'segnet-lightning[{FORMATS[name].extra}]'")
+    path, form = tmp_path / f"model{FORMATS[name].suffix}", Form((75, 90), 1 if FORMATS[name].fixed else None)
+    exported_model.write(module, path, about(module), form)
+    images = photos(1, (75, 90))
+    found = ExportedModel(path, trusted=True)(images)
+    assert (found - probabilities(module, images)).abs().mean() < 1e-3
+
+
 def test_a_strangers_file_is_refused(written):
     path, _, _ = written
     with pytest.raises(

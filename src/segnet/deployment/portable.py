@@ -54,7 +54,7 @@ class Portable(nn.Module):
         if self.whole:
             return images.float()
         if self.form.size:
-            return self.rows @ images.float() @ self.columns.mT
+            return self.rows @ (images.float() @ self.columns.mT)
         return self.resize(images, self.size)
 
 

@@ -75,11 +75,13 @@ class SideBySide:
             greatest of the rounds; a figure that nobody can know, such as the IoU without masks, is missing.
         left_out: for each runtime that is not among them the reason.
         images: that decisions and IoU are of.
+        size: height and width of the images, which are the network's.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     images: int = 0
+    size: tuple[int, int] = (0, 0)
 
 
 def measure(cfg: DictConfig, scratch: Path, found: SideBySide) -> None:
@@ -162,7 +164,7 @@ def _exported(
     form = Form(size)
     pairs = [] if data is None else list(verification.pairs(data, "val", cfg.runtimes.images))
     samples = device_folder.of_pairs(module, form, pairs)
-    found.images = len(pairs)
+    found.images, found.size = len(pairs), size
     fast = ["f32", *(["bf16"] if environment.fastest_precision("cpu") == "bf16-mixed" else [])]
     if len(fast) == 1:
         found.left_out["bfloat16"] = "this CPU does not compute in it"

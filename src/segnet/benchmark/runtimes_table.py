@@ -28,7 +28,8 @@ def lines(found: SideBySide, cfg: DictConfig) -> list[str]:
     if told:
         images = f"decisions and IoU on {found.images} validation images" if found.images else "no images to decide on"
         told += [
-            "", f"Medians of {cfg.repeats} rounds (with least and greatest); p50 and p95 of single images; images/s "
+            "", f"At {found.size[0]}×{found.size[1]}. Medians of {cfg.repeats} rounds "
+            f"(with least and greatest); p50 and p95 of single images; images/s "
             f"in batches of {cfg.runtimes.batch} where a file takes them; start-up until the first result, and peak "
             f"memory of the process; {images}; faster than {FIRST}, by p50.",
         ]  # fmt: skip

@@ -59,8 +59,9 @@ class Table:
     def table(self) -> str:
         """Markdown."""
         where = f"{environment.hardware(self.device)}; torch {torch.__version__}; commit {environment.commit()}"
-        size, rounds = f"{self.cfg.image_size}×{self.cfg.image_size}", f"{self.cfg.repeats} rounds"
-        lines = [f"{where}; {size}; median (least to greatest) of {rounds}, {self.seconds:.0f} s in all"]
+        size = f"{self.cfg.image_size}×{self.cfg.image_size}; " if self.rows else ""  # formats have their checkpoint's
+        rounds = f"{self.cfg.repeats} rounds"
+        lines = [f"{where}; {size}median (least to greatest) of {rounds}, {self.seconds:.0f} s in all"]
         part = ""
         for row in self.rows:
             if row.part != part:

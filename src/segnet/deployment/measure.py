@@ -41,7 +41,7 @@ if Path("/proc/self/status").exists():  # of Linux
 row["file MB"] = sum(path.stat().st_size for path in here.glob("model.*")) / 1e6
 if (here / "samples.npz").exists():  # images, their masks, and what the checkpoint decides
     saved = dict(np.load(here / "samples.npz"))
-    p = np.concatenate([timed(x[None].repeat(batch, 0))[0][:1] for x in saved["images"]])
+    p = np.concatenate([timed(x[None].repeat(about["batch"] or 1, 0))[0][:1] for x in saved["images"]])
     mask, count = (p[..., 0] > 0.5 if p.shape[-1] == 1 else p.argmax(-1)).astype(int), max(p.shape[-1], 2)
     row["decisions"] = (mask == saved["decided"]).mean()
     pairs = np.bincount((saved["masks"] * count + mask)[saved["masks"] < count], minlength=count**2).reshape(count, -1)

@@ -107,6 +107,7 @@ def check_settings(cfg: DictConfig, name: str) -> None:
         "input",
         "output",
         "images",
+        "run",
         "runs",
         "resume",
         "verify",

@@ -78,6 +78,16 @@ _BENCHMARK: dict[str, Any] = {
     ".batch_sizes": Annotated[list[Positive], MinLen(1)], ".repeats": Positive,
     ".workers": Annotated[list[Count], MinLen(1)], ".loop": LoopData, ".matrix": Positive, ".copy_mb": Positive,
 }  # fmt: skip
+_EXPORT: dict[str, Any] = {
+    "ckpt_path": PathText, "format": Literal["onnx", "openvino", "executorch", "litert", "pt2"],
+    "quantize": Literal["int8"] | None,
+    "calibration": Positive, "max_drop": BelowOne, "images": Count,
+    "samples": Annotated[int, Interval(ge=0, le=64)], "verify": PathText | None,
+    "operating_point": Point, "size": HeightWidth, "batch": Positive | None,
+    "opset": Annotated[int, Interval(ge=17, le=23)], "preprocessing": Literal["inside", "outside"],
+    "layout": Literal["nchw", "nhwc"], "input": Literal["uint8", "float32"] | None,
+    **{f"{group}.{key}": kind for group in TOLERANCES for key, kind in _TOLERANCE.items()},
+}  # fmt: skip
 # Of each command beside `SHARED`, which all share; groups that make objects are not among them.
 COMMANDS: dict[str, dict[str, Any]] = {
     "train": {**_TRAIN, "resume": PathText | None, "find": Find, "folds": Folds | None, "resume_changed_data": bool},
@@ -97,15 +107,11 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "exit_code": Literal["errors", "verdict"], "segmentation": Literal["rle", "polygon"], "watch": bool,
         "live.seconds": Above0 | None, "live.keep": Count, "live.rows": Positive, "live.tries": Count,
     },
-    "export": {
-        "ckpt_path": PathText, "format": Literal["onnx", "openvino", "executorch", "litert", "pt2"],
-        "quantize": Literal["int8"] | None,
-        "calibration": Positive, "max_drop": BelowOne, "images": Count,
-        "samples": Annotated[int, Interval(ge=0, le=64)], "verify": PathText | None,
-        "operating_point": Point, "size": HeightWidth, "batch": Positive | None,
-        "opset": Annotated[int, Interval(ge=17, le=23)], "preprocessing": Literal["inside", "outside"],
-        "layout": Literal["nchw", "nhwc"], "input": Literal["uint8", "float32"] | None,
-        **{f"{group}.{key}": kind for group in TOLERANCES for key, kind in _TOLERANCE.items()},
+    "export": _EXPORT,
+    "publish": {
+        **_EXPORT, "run": PathText, "output": PathText, "ckpt_path": PathText | None,
+        "format": Literal["auto", "none", "onnx", "openvino", "executorch", "litert", "pt2"],
+        "images": Positive, "photos": bool, "push": Text | None, "private": bool, "verify": None,
     },
     "calibrate": {
         "ckpt_path": PathText, "target": Text, "split": Text, "confirm": Text | None, "temperature": bool,

@@ -48,7 +48,7 @@ OWN = Rule(
         *(f"segnet.data.{name}" for name in ("cache", "decoding", "description", "encodings", "flat_cache", "folder")),
         *(f"segnet.data.{name}" for name in ("images", "layouts", "list_files", "looks", "recognition")),
         *(f"segnet.training.{name}" for name in ("callbacks", "checkpoint", "dashboard", "data_record", "loggers")),
-        *(f"segnet.training.{name}" for name in ("preemption", "recording", "records", "selection")),
+        *(f"segnet.training.{name}" for name in ("preemption", "published", "recording", "records", "selection")),
     ),
     more=True,
 )

@@ -10,7 +10,11 @@ from segnet.errors import UserError
 from segnet.files import check_output
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from segnet.data.datamodule import SegmentationDataModule
+    from segnet.deployment.form import Form
+    from segnet.deployment.formats import Format
     from segnet.training.module import SegmentationModule
 
 # What a file that is there says itself.
@@ -19,13 +23,9 @@ OF_THE_FILE = ("format", "quantize", "size", "batch", "preprocessing", "layout",
 
 def run(cfg: DictConfig) -> None:
     """Write the model and its verification; nothing is kept if it is outside its tolerance."""
-    from pathlib import Path
-    from tempfile import TemporaryDirectory
-
     from segnet import environment
     from segnet.decisions import given
-    from segnet.deployment import device_folder, exported_model, request, verification, verified
-    from segnet.deployment.calibration import Calibration
+    from segnet.deployment import request
     from segnet.training.checkpoint import load_module
 
     kind, form = request.checked(cfg)
@@ -36,6 +36,23 @@ def run(cfg: DictConfig) -> None:
     if cfg.verify is not None:
         verify(cfg, module)
         return
+    model, told = write(cfg, module, kind, form)
+    print(told)
+    print(f"written to {model}")
+
+
+def write(cfg: DictConfig, module: "SegmentationModule", kind: "Format", form: "Form") -> "tuple[Path, str]":
+    """Write the model and its verification into ``output_dir``; the file, and what is to be told about it.
+
+    Raises:
+        UserError: it is outside its tolerance, and nothing is kept; or images are asked for that are not there.
+    """
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from segnet.deployment import device_folder, exported_model, request, verification, verified
+    from segnet.deployment.calibration import Calibration
+
     splits = [*["val"] * (cfg.images > 0 or cfg.samples > 0), *["train"] * bool(cfg.quantize)]
     data, reason = images(cfg, module, *splits)
     for key, need in (("quantize", "calibration needs training images"), ("samples", "they are validation images")):
@@ -73,9 +90,8 @@ def run(cfg: DictConfig) -> None:
             file.rename(folder / file.name)
     model = folder / draft.name
     point = [] if cfg.operating_point is None else [override("operating_point", str(cfg.operating_point))]
-    told = verification.summary(found) if compared else verified.later(model, reason, str(cfg.ckpt_path), *point)
-    print(told)
-    print(f"written to {model}")
+    later = verified.later(model, reason, str(cfg.ckpt_path), *point)
+    return model, verification.summary(found) if compared else later
 
 
 def verify(cfg: DictConfig, module: "SegmentationModule") -> None:

@@ -28,8 +28,8 @@ Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def metadata(module: SegmentationModule, checkpoint: Path) -> dict[str, Any]:
-    """What an exported file says of itself; the model card is the run's, where the checkpoint lies in a run folder."""
-    card = checkpoint.resolve().parents[1] / "README.md"
+    """What an exported file says of itself; the model card is the run's or published folder's that the checkpoint is in."""
+    card = (checkpoint if checkpoint.is_dir() else checkpoint.resolve().parents[1]) / "README.md"
     return {
         "classes": module.classes,
         "colors": module.colors,

@@ -23,6 +23,7 @@ from segnet.reports.subsets import Source
 from segnet.reports.wrong_verdicts import write_sheet
 from segnet.runs.record import recorded
 from segnet.training.checkpoint import write_calibrated
+from segnet.training.published import weights
 from segnet.visualization.figures import decision_figure
 
 
@@ -71,7 +72,7 @@ def record(found: Calibration, checkpoint: Path) -> dict[str, Any]:
             one.subset.name: _known(one.before["calibration_error_own_size"]) for one in found.splits
         },
         "checkpoint": checkpoint.name,
-        "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(weights(checkpoint).read_bytes()).hexdigest(),
         "commit": commit(),
     }
 

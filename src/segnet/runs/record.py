@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import Container, DictConfig, OmegaConf
 
-from segnet import rules, trust
+from segnet import hub, rules, trust
 from segnet.errors import UserError
 from segnet.files import atomic_write
 from segnet.settings import COMMANDS, SHARED, PathText
@@ -85,6 +85,8 @@ def check(config: DictConfig, source: str) -> None:
     check_references(OmegaConf.to_container(config, resolve=False), source)
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     trust.check(resolved, source, trust.RUN, Path(config.output_dir))
+    if hub.SCHEME in str(resolved.get("weights")):
+        trust.refuse(source, f"weights={resolved['weights']}", "would send the run over the network")
     data = resolved.get("data") or {}
     root = Path(str(data.get("root"))).resolve()  # without `..`, which would lead out
     if data.get("prepare") is not None and not root.exists() and not root.is_relative_to(Path.cwd().resolve()):

@@ -1,4 +1,7 @@
-"""Rebuilding a module from nothing but its checkpoint, without running code that the file chooses."""
+"""Rebuilding a module from nothing but its checkpoint, without running code that the file chooses.
+
+A checkpoint is a file that a run wrote, or a folder that publish.py wrote (`segnet.training.published`).
+"""
 
 import inspect
 import sys
@@ -13,7 +16,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from segnet import trust
+from segnet import hub, trust
 from segnet.configuration import instantiate
 from segnet.decisions import OperatingPoint
 from segnet.errors import UserError
@@ -22,6 +25,7 @@ from segnet.networks.pruning import prune
 from segnet.networks.segnet import SegNet
 from segnet.old_names import update_targets
 from segnet.rules import shown
+from segnet.training import published
 from segnet.training.module import SegmentationModule
 
 ENSEMBLE = "segnet.networks.ensemble.Ensemble"
@@ -33,7 +37,7 @@ def read(path: str | Path, argument: str = "ckpt_path", trusted: bool = False) -
     """The checkpoint as tensors and plain containers (``weights_only=True``), its configuration checked.
 
     Args:
-        path: of the file.
+        path: of the file, or of a published folder, whose files are compared with its checksums.
         argument: what errors call it.
         trusted: the user made the file: its configuration may name any class.
 
@@ -41,13 +45,7 @@ def read(path: str | Path, argument: str = "ckpt_path", trusted: bool = False) -
         UserError: no checkpoint of this project, damaged, or asking for more than `segnet.trust` allows.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{argument}={path}: no such file; give <run folder>/checkpoints/best.ckpt")
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged or hostile file
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{argument}={path}: cannot be loaded safely ({reason})") from error
+    content = _stored(path, argument)
     parts = [content.get(name) for name in ("config", "state_dict")] if isinstance(content, dict) else [None]
     if not all(isinstance(part, dict) and part for part in parts):
         raise UserError(f"{argument}={path}: not a checkpoint written by segnet (it holds no configuration)")
@@ -64,6 +62,20 @@ def read(path: str | Path, argument: str = "ckpt_path", trusted: bool = False) -
     if not trusted:
         trust.check(config, f"{argument}={path}")
     config["model"]["net"] = without_downloads(config["model"].get("net"))
+    return content
+
+
+def _stored(path: Path, argument: str) -> dict[str, Any]:
+    """What a file holds, or a published folder."""
+    if path.is_dir():
+        return published.read(path, argument)
+    if not path.is_file():
+        raise UserError(f"{argument}={path}: no such file; give <run folder>/checkpoints/best.ckpt")
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged or hostile file
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{argument}={path}: cannot be loaded safely ({reason})") from error
     return content
 
 
@@ -86,7 +98,7 @@ def load_module(path: str | Path, trusted: bool = False, argument: str = "ckpt_p
 
 def write_calibrated(path: str | Path, target: Path, point: OperatingPoint) -> None:
     """Write the checkpoint ``path`` again, with an operating point that `load_module` reads."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = _stored(Path(path), "ckpt_path")
     with atomic_write(target) as part:
         torch.save(content | {POINT: point.stored()}, part)
 
@@ -117,6 +129,11 @@ def start_from(module: SegmentationModule, weights: str | Path | Sequence[str | 
     one channel per class keep their fresh start; a SegNet narrower than the checkpoint's gets a part of its channels
     (`segnet.networks.pruning`). Both are said on standard error.
 
+    Args:
+        module: to start.
+        weights: one or more files or folders, as `read` takes them, or names on a hub, as `segnet.hub.fetch` does.
+        trusted: the user made them.
+
     Raises:
         UserError: a checkpoint belongs to another network, or none is named.
     """
@@ -136,7 +153,8 @@ def start_from(module: SegmentationModule, weights: str | Path | Sequence[str | 
 
 def _start_from_one(module: SegmentationModule, path: str | Path, trusted: bool) -> bool:
     """Load it; whether a part of its channels is left."""
-    content = read(path, "weights", trusted)
+    where = hub.fetch(str(path), published.NEEDED) if hub.is_url(path) else path
+    content = read(where, "weights", trusted)
     given = {name[4:]: value for name, value in content["state_dict"].items() if name.startswith("net.")}
     own = module.net.state_dict()
     before, now = len(content["config"]["model"]["classes"]), len(module.classes)

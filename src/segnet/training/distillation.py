@@ -21,6 +21,7 @@ from segnet.errors import UserError
 from segnet.networks.segnet import SMALLEST
 from segnet.training.checkpoint import load_module
 from segnet.training.module import SegmentationModule
+from segnet.training.published import is_published
 
 Batch = dict[str, Tensor]
 BEST = Path("checkpoints") / "best.ckpt"
@@ -107,7 +108,7 @@ def teacher(given: Any, settings: Any, student: SegmentationModule, trusted: boo
     """The teacher that ``teacher=<run folder or checkpoint>`` names, for this student.
 
     Args:
-        given: the folder of a run, or of a cross-validation for its ensemble, or a checkpoint.
+        given: the folder of a run, or of a cross-validation for its ensemble, or a checkpoint, or a published folder.
         settings: ``weight`` and ``temperature``.
         student: the module to train.
         trusted: the user made the checkpoint.
@@ -116,7 +117,7 @@ def teacher(given: Any, settings: Any, student: SegmentationModule, trusted: boo
         UserError: it is not there, or knows other classes.
     """
     path = Path(str(given))
-    path = path / BEST if path.is_dir() else path
+    path = path / BEST if path.is_dir() and not is_published(path) else path
     module = load_module(path, trusted, "teacher")
     if module.classes != student.classes:
         raise UserError(

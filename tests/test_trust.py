@@ -155,6 +155,8 @@ MLFLOW = {"_target_": "segnet.training.loggers.MLflow", "save_dir": "${output_di
         {"hydra__callbacks__x": ATTACK},
         {"unused": {"a": [{"b": ATTACK}]}},
         {"unused": "os.system", "callbacks__x": {"_target_": "${unused}", "command": "x"}},
+        {"weights": "hf://user/name"},
+        {"weights": ["a.ckpt", "hf://user/name"]},
         {"monitor": "${oc.env:HOME}"},
         {"monitor": "\\${oc.env:HOME}"},
         {"monitor": "${${mode}:HOME}"},

@@ -154,7 +154,10 @@ class TellSeen(Callback):
         own = pl_module.teacher
         assert isinstance(own, Teacher)
         if (known := _known(own.module, data)) is None:
-            terminal.info(f"teacher={own.path}: it was trained on other data than data.root={data.root}")
+            told = f"it was trained on other data than data.root={data.root}"
+            if is_published(own.path):
+                told = "a published folder does not say where its data are: it may have seen images of any split"
+            terminal.info(f"teacher={own.path}: {told}")
             return
         names = [pair.image.relative_to(data.root).as_posix() for pair in data.pairs]
         own.seen = {s: sum(names[i] in known for i in data.indices[s]) for s in ("val", "test")}

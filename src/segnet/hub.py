@@ -31,8 +31,9 @@ def fetch(url: str, files: list[str]) -> Path:
 
     name, revision = match[1], match[2]
     try:
-        revision = revision or huggingface_hub.HfApi().model_info(name, timeout=30).sha
-        folder = huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=files)
+        api = huggingface_hub.HfApi()
+        revision = revision or api.model_info(name, timeout=30).sha
+        folder = api.snapshot_download(name, revision=revision, allow_patterns=files)
     except Exception as error:  # of the client's, of its HTTP library's, of the system's
         raise UserError(
             f"weights={url}: cannot be fetched ({_reason(error)}); log in with `hf auth login` if it is private, or "
@@ -58,13 +59,17 @@ def check(name: str, private: bool) -> None:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     if huggingface_hub.get_token() is None:
-        raise UserError(f"push={name}: nobody is logged in to the Hugging Face hub; run `hf auth login`, or set HF_TOKEN")
+        raise UserError(
+            f"push={name}: nobody is logged in to the Hugging Face hub; run `hf auth login`, or set HF_TOKEN"
+        )
     try:
         there = huggingface_hub.HfApi().model_info(name, timeout=30)
     except RepositoryNotFoundError:
         return
     except Exception as error:  # of the client's, of its HTTP library's, of the system's
-        raise UserError(f"push={name}: the hub does not answer ({_reason(error)}); leave push out, or try later") from error
+        raise UserError(
+            f"push={name}: the hub does not answer ({_reason(error)}); leave push out, or try later"
+        ) from error
     if private and not there.private:
         raise UserError(f"push={name}: is there, and everybody can read it; add private=false, or choose another name")
 

@@ -101,7 +101,7 @@ def exported(cfg: DictConfig, module: "SegmentationModule", folder: "Path") -> l
         ModuleNotFoundError: its runtime is missing.
     """
     from segnet.commands import export
-    from segnet.deployment import request
+    from segnet.deployment import request, verified
     from segnet.runs import checkpoint_data
 
     if cfg.format == "none":
@@ -118,8 +118,12 @@ def exported(cfg: DictConfig, module: "SegmentationModule", folder: "Path") -> l
         raise UserError(f"format={cfg.format}: {reason}, or format=none")
     settled: Any = OmegaConf.merge(cfg, {"format": name, "ckpt_path": str(folder), "output_dir": str(folder / name)})
     kind, form = request.checked(settled)
-    _, told = export.write(settled, module, kind, form)
-    return told.splitlines()
+    model, told = export.write(settled, module, kind, form)
+    kept = len(verified.recorded(model).get("quantization", {}).get("float32", {}))
+    return [
+        *told.splitlines(),
+        *[f"{cfg.quantize}: {kept} layers stayed in float32, see verification.json"] * bool(kept),
+    ]
 
 
 def installed() -> str | None:

@@ -1,4 +1,4 @@
-"""Published networks on a hub: what the client really sends to one on this machine, and refusals as on the public one."""
+"""Published networks on a hub: what the client sends to one on this machine, and refusals as on the public one."""
 
 import os
 import subprocess

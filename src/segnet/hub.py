@@ -1,10 +1,14 @@
-"""Published networks on the Hugging Face hub: fetched and pushed by its own client, only when a command line says so."""
+"""Published networks on the Hugging Face hub: fetched and pushed by its own client when a command line says so."""
 
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segnet.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 SCHEME = "hf://"
 _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -27,11 +31,8 @@ def fetch(url: str, files: list[str]) -> Path:
     match = _PINNED.fullmatch(url)
     if match is None:
         raise UserError(f"weights={url}: must be {SCHEME}<user>/<name>, or {SCHEME}<user>/<name>@<commit of 40 digits>")
-    import huggingface_hub
-
-    name, revision = match[1], match[2]
+    name, revision, api = match[1], match[2], _client()
     try:
-        api = huggingface_hub.HfApi()
         revision = revision or api.model_info(name, timeout=30).sha
         folder = api.snapshot_download(name, revision=revision, allow_patterns=files)
     except Exception as error:  # of the client's, of its HTTP library's, of the system's
@@ -55,15 +56,15 @@ def check(name: str, private: bool) -> None:
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"push={name}: must be <user>/<name>, as on the Hugging Face hub")
-    import huggingface_hub
+    from huggingface_hub import get_token
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    if huggingface_hub.get_token() is None:
+    if get_token() is None:
         raise UserError(
             f"push={name}: nobody is logged in to the Hugging Face hub; run `hf auth login`, or set HF_TOKEN"
         )
     try:
-        there = huggingface_hub.HfApi().model_info(name, timeout=30)
+        there = _client().model_info(name, timeout=30)
     except RepositoryNotFoundError:
         return
     except Exception as error:  # of the client's, of its HTTP library's, of the system's
@@ -80,10 +81,8 @@ def push(folder: Path, name: str, private: bool) -> str:
     Raises:
         UserError: the hub refuses; the folder stays as it is.
     """
-    import huggingface_hub
-
+    api = _client()
     try:
-        api = huggingface_hub.HfApi()
         api.create_repo(name, private=private, exist_ok=True)
         commit = api.upload_folder(repo_id=name, folder_path=folder, commit_message="Published by publish.py")
     except Exception as error:  # of the client's, of its HTTP library's, of the system's
@@ -91,6 +90,14 @@ def push(folder: Path, name: str, private: bool) -> str:
             f"push={name}: the hub does not take it ({_reason(error)}); {folder} is whole: hf upload {name} {folder}"
         ) from error
     return f"{SCHEME}{name}@{commit.oid}"
+
+
+def _client() -> "HfApi":
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()  # they leave control characters in files
+    return HfApi()
 
 
 def _reason(error: Exception) -> str:

@@ -122,7 +122,7 @@ def exported(cfg: DictConfig, module: "SegmentationModule", folder: "Path") -> l
     kept = len(verified.recorded(model).get("quantization", {}).get("float32", {}))
     return [
         *told.splitlines(),
-        *[f"{cfg.quantize}: {kept} layers stayed in float32, see verification.json"] * bool(kept),
+        *[f"{cfg.quantize}: {kept} layer(s) stayed in float32, see {name}/verification.json"] * bool(kept),
     ]
 
 

@@ -28,7 +28,7 @@ Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def metadata(module: SegmentationModule, checkpoint: Path) -> dict[str, Any]:
-    """What an exported file says of itself; the model card is the run's or published folder's that the checkpoint is in."""
+    """What an exported file says of itself; the model card is that of the checkpoint's run or published folder."""
     card = (checkpoint if checkpoint.is_dir() else checkpoint.resolve().parents[1]) / "README.md"
     return {
         "classes": module.classes,

@@ -1,4 +1,4 @@
-"""A released network as a folder: weights, how to rebuild it, and the checksums of all its files; code in none of them."""
+"""A released network as a folder: weights, how to rebuild it, and checksums of all its files; code in none of them."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def write(folder: Path, state: Mapping[str, torch.Tensor], about: Mapping[str, A
     Args:
         folder: of the release.
         state: the state of a `SegmentationModule`, as in a checkpoint.
-        about: plain containers: ``config`` rebuilds the module, ``operating_point`` is its own or None, anything else is
+        about: plain containers: ``config`` rebuilds the module, ``operating_point`` is its own or None, and the rest is
             for people and other programs.
     """
     # Contiguous and apart, as the format wants them: weights of convolutions may be in channels_last.
@@ -56,7 +56,7 @@ def weights(path: Path) -> Path:
 
 
 def read(folder: Path, argument: str) -> dict[str, Any]:
-    """What a checkpoint would hold of it, read as tensors and JSON only: ``config``, ``state_dict``, ``operating_point``.
+    """What a checkpoint would hold of it, ``config``, ``state_dict``, ``operating_point``, from tensors and JSON only.
 
     A copy may lack what is not read here, such as exported models; every listed file that is there must be whole.
 

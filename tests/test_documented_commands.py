@@ -49,6 +49,10 @@ ONLY_COMPOSED = {
         "verifies what was exported; tests/commands/test_export.py does"
     ),
     f"python src/export.py {RUN} images=0": "ten seconds; the same",
+    "python src/publish.py run=logs/train/<run> output=release/<run>": "ten seconds; tests/commands/test_publish.py",
+    f"{TRAIN} experiment=quickstart data=folder data.root=/my/images weights=release/<run>": "the same",
+    "python src/predict.py ckpt_path=release/<run> input=/my/images/images": "the same",
+    "python src/eval.py ckpt_path=release/<run> data.root=/my/images split=all": "the same",
     f"python src/demo.py {RUN}": "serves until it is stopped; tests/commands/test_demo.py opens the page",
     f"python src/export.py {RUN} format=executorch": "an extra; tests/deployment/test_runtimes.py writes and runs it",
     f"python src/export.py {RUN} format=openvino": "the same",

@@ -109,6 +109,11 @@ COMMANDS = {
         "tolerance.difference": "not negative", "tolerance.decisions": "share", "tolerance.iou": "not negative",
         "tolerance_int8.decisions": "share", "operating_point": "path", "tolerance.verdicts": "share", "data.root": ("[a]", "{a:1}", "/no/such/folder"), "seed": "count",
     },
+    "publish": {
+        "run": "path", "output": ("[a]", "{a:1}", "''"), "format": "choice", "quantize": "choice", "images": "positive", "photos": "bool",
+        "push": ("[a]", "{a:1}", "''", "true", "name", "a/b/c"), "private": "bool", "verify": ("a.onnx", "[a]"), "operating_point": "path",
+        "ckpt_path": "path", "calibration": "positive", "tolerance_int8.iou": "not negative",
+    },
     "demo": {
         "ckpt_path": "path", "host": "text", "port": (*NO_COUNT, "0", "70000"), "max_upload_mb": "above 0",
         "operating_point": "path", "max_pixels": "positive", "mc_samples": "count", "batch_size": "positive", "precision": "choice", "device": "choice",
@@ -168,6 +173,7 @@ def required(trained, sweep, cable, cache, tmp_path_factory):
         "predict": (checkpoint, f"input={cable}/images"),
         "export": (checkpoint,),
         "calibrate": (checkpoint, "target=cost=10:1"),
+        "publish": (f"run={trained}", f"output={tmp_path_factory.mktemp('published')}/a", "format=none"),
         "demo": (checkpoint,),
         "compare": (f"runs={sweep}",),
         "check_data": (f"data.root={cable}", "data=folder"),

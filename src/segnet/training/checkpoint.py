@@ -70,7 +70,8 @@ def _stored(path: Path, argument: str) -> dict[str, Any]:
     if path.is_dir():
         return published.read(path, argument)
     if not path.is_file():
-        raise UserError(f"{argument}={path}: no such file; give <run folder>/checkpoints/best.ckpt")
+        others = ", a folder that publish.py wrote or hf://<user>/<name>" if argument == "weights" else ""
+        raise UserError(f"{argument}={path}: no such file; give <run folder>/checkpoints/best.ckpt{others}")
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or hostile file

@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from torch import nn
 from helpers import SMALL, call_main
 from segnet.decisions import OperatingPoint
 from segnet.deployment.predictor import load_model
+from segnet.reports.released import without_paths
 from segnet.training import published
 from segnet.training.checkpoint import load_module, read, start_from, write_calibrated
+from segnet.training.distillation import teacher
 
 TINY = ("model.net.widths=[4,4,8,8,8]", "experiment=quickstart", "data=folder", "~callbacks.forecast")
 
@@ -120,6 +123,21 @@ def test_no_file_names_a_path_of_this_machine(release, run, cable):
     assert "data.root=cable " in (release / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "`train.py data.root=/home/me/tiles weights=[/a/b/c.ckpt,~/d/e]`",
+            "`train.py data.root=tiles weights=[c.ckpt,e]`",
+        ),
+        ("| teacher | `/a/b c/d` |", "| teacher | `b c/d` |"),
+        ("val/iou and 13 images/s, 1 / 2, https://host/a/b, s3://bucket/a/b, ./a/b", None),
+    ],
+)
+def test_absolute_paths_are_cut(text, expected):
+    assert without_paths(text) == (expected or text)
+
+
 def test_published_twice_it_is_the_same(release, publish):
     folder, code, _ = publish("format=none")
     assert code == 0
@@ -151,7 +169,7 @@ def test_training_from_it_starts_from_the_checkpoints_weights(release, run, cabl
     assert all(torch.equal(value, whole[name]) for name, value in module.net.state_dict().items())
 
 
-def test_other_commands_take_it(release, cable, tmp_path, capfd):
+def test_other_commands_take_it(release, run, cable, tmp_path, capfd):
     given = ("trainer=cpu", "trainer.enable_progress_bar=false", f"output_dir={tmp_path}/eval")
     assert call_main("eval", f"ckpt_path={release}", f"data.root={cable}", "own_size=false", *given) == 0
     assert call_main("predict", f"ckpt_path={release}", f"input={cable}/images", f"output_dir={tmp_path}/predict") == 0
@@ -161,6 +179,8 @@ def test_other_commands_take_it(release, cable, tmp_path, capfd):
     point = OperatingPoint((0.25,), (0.25,), (3,), False)
     write_calibrated(release, tmp_path / "calibrated.ckpt", point)
     assert load_module(tmp_path / "calibrated.ckpt").operating_point == point
+    taught = teacher(release, SimpleNamespace(weight=0.5, temperature=2.0), load_module(best(run)))
+    assert (taught.path, taught.module.classes) == (release, ["defect"])
 
 
 def test_an_operating_point_travels_with_it(publish, tmp_path):

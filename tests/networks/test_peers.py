@@ -9,7 +9,7 @@ from torchvision.models.resnet import BasicBlock
 
 from segnet.benchmark.steps import flops
 from segnet.networks.ddrnet import DAPPM, DDRNet
-from segnet.networks.lmffnet import Downsampling, LMFFNet, PartitionAttention, SplitExtractMerge, quarter_means
+from segnet.networks.lmffnet import LMFFNet, PartitionAttention, PooledBeside, SplitExtractMerge, quarter_means
 from segnet.networks.segnet import count_parameters
 
 
@@ -134,16 +134,27 @@ def test_a_bottleneck_reaches_as_far_as_its_dilation(dilation):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("into", "out"), [(5, 8), (8, 4)])
-def test_downsampling_keeps_the_maxima_where_it_widens(into, out):
-    part = drawn(Downsampling(into, out))
+def test_downsampling_keeps_the_maxima():
+    part = drawn(PooledBeside(5, 8))
     part.norm = nn.Identity()
-    x = torch.randn(1, into, 5, 6)
+    x = torch.randn(1, 5, 5, 6)
     found = part(x)
-    assert found.shape == (1, out, 3, 3)
-    if out > into:
-        bottom = F.pad(x, (0, 0, 0, 1), value=-torch.inf)  # of an odd side
-        torch.testing.assert_close(found[:, out - into :], F.max_pool2d(bottom, 2))
+    assert found.shape == (1, 8, 3, 3)
+    bottom = F.pad(x, (0, 0, 0, 1), value=-torch.inf)  # of an odd side
+    torch.testing.assert_close(found[:, 3:], F.max_pool2d(bottom, 2))
+
+
+def test_gradients_in_bfloat16_are_those_in_float32():
+    """On a CPU torch's own, of dilated depthwise filters, are arbitrary, infinite at times."""
+    torch.manual_seed(0)
+    block = SplitExtractMerge(64, 2).to(memory_format=torch.channels_last)
+    x = torch.randn(8, 64, 32, 32).contiguous(memory_format=torch.channels_last)
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = block(x)
+        found.append(torch.autograd.grad((out.float() * x).mean(), block.far[0].weight)[0])
+    assert (found[1] - found[0]).norm() < 0.05 * found[0].norm()
 
 
 @pytest.mark.cuda

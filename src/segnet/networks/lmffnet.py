@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from segnet.settings import Positive
 
-RGB = 3
 DILATIONS = (2, 2, 2), (4, 4, 8, 8, 16, 16, 32, 32)  # of the blocks at a quarter and an eighth of the resolution
 
 
@@ -23,20 +22,19 @@ class LMFFNet(nn.Module):
 
     def __init__(self, num_classes: Positive) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*_conv(RGB, 32, stride=2), *_conv(32, 32), *_conv(32, 32))
-        self.mix0 = _mix(32 + RGB)
-        self.down1, self.mix1 = Downsampling(32 + RGB, 64), _mix(2 * 64 + RGB)
-        self.down2, self.mix2 = Downsampling(2 * 64 + RGB, 128), _mix(2 * 128 + RGB)
-        self.blocks1, self.blocks2 = (
-            nn.Sequential(*(SplitExtractMerge(width, dilation) for dilation in dilations))
-            for width, dilations in zip((64, 128), DILATIONS, strict=True)
-        )
+        self.stem = nn.Sequential(*_conv(3, 32, stride=2), *_conv(32, 32), *_conv(32, 32))
+        # Channels: 35 = 32 + the image's 3, 131 = 2·64 + 3, 259 = 2·128 + 3.
+        self.mix0, self.mix1, self.mix2 = _mix(35), _mix(131), _mix(259)
+        self.down1 = PooledBeside(35, 64)
+        self.down2 = nn.Sequential(*_conv(131, 128, stride=2))
+        self.blocks1 = nn.Sequential(*(SplitExtractMerge(64, dilation) for dilation in DILATIONS[0]))
+        self.blocks2 = nn.Sequential(*(SplitExtractMerge(128, dilation) for dilation in DILATIONS[1]))
         self.attention1, self.attention2 = PartitionAttention(64), PartitionAttention(128)
-        self.fine = nn.Conv2d(2 * 64 + RGB, 16, 1, bias=False)
-        self.coarse = nn.Conv2d(2 * 128 + RGB, 32, 1, bias=False)
-        self.gate = nn.Sequential(*_conv(16 + 32, 16 + 32, groups=16 + 32), nn.Conv2d(48, num_classes, 1, bias=False))
-        self.head = nn.Sequential(*_conv(2 * 128 + RGB, 2 * 128 + RGB, groups=2 * 128 + RGB))
-        self.classifier = nn.Conv2d(2 * 128 + RGB, num_classes, 1, bias=False)
+        self.fine = nn.Conv2d(131, 16, 1, bias=False)
+        self.coarse = nn.Conv2d(259, 32, 1, bias=False)
+        self.gate = nn.Sequential(*_conv(48, 48, groups=48), nn.Conv2d(48, num_classes, 1, bias=False))
+        self.head = nn.Sequential(*_conv(259, 259, groups=259))
+        self.classifier = nn.Conv2d(259, num_classes, 1, bias=False)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -45,11 +43,10 @@ class LMFFNet(nn.Module):
         """(N, 3, H, W) float to (N, num_classes, H, W) logits; H and W of at least 9."""
         half = _halved(x)
         quarter = _halved(half)
-        eighth = _halved(quarter)
         down = self.down1(self.mix0(torch.cat([self.stem(x), half], 1)))
         fine = self.mix1(torch.cat([self.blocks1(down), self.attention1(down), quarter], 1))
         down = self.down2(fine)
-        coarse = self.mix2(torch.cat([self.blocks2(down), self.attention2(down), eighth], 1))
+        coarse = self.mix2(torch.cat([self.blocks2(down), self.attention2(down), _halved(quarter)], 1))
         gate = self.gate(torch.cat([self.fine(fine), _resized(self.coarse(coarse), fine)], 1)).sigmoid()
         return _resized(_resized(self.classifier(self.head(coarse)), fine) * gate, x)
 
@@ -79,11 +76,7 @@ class SplitExtractMerge(nn.Module):
 
 
 class PartitionAttention(nn.Module):
-    """PMCA: a factor for each channel, from its means over the image and over the quarters of the image.
-
-    Args:
-        width: channels.
-    """
+    """PMCA: a factor for each of the channels, from its means over the image and over the quarters of the image."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -107,29 +100,39 @@ def quarter_means(x: Tensor) -> Tensor:
     return torch.stack(means, -1).reshape(*x.shape[:2], 2, 2)
 
 
-class Downsampling(nn.Module):
-    """A convolution of stride 2 beside max pooling.
+class PooledBeside(nn.Module):
+    """Downsampling by a convolution, with the maxima of 2×2 windows beside its channels.
 
     Args:
-        into: channels of the input, which pooling keeps.
+        into: channels of the input and of the maxima.
         out: channels of both together.
     """
 
     def __init__(self, into: int, out: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(into, out - into if out > into else out, 3, 2, 1, bias=False)
+        self.conv = nn.Conv2d(into, out - into, 3, 2, 1, bias=False)
         self.norm = nn.Sequential(*_norm(out))
-        self.pooled = out > into
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, into, H, W) to (N, out, H / 2, W / 2), rounded up."""
-        maps = [self.conv(x), F.max_pool2d(x, 2, ceil_mode=True)] if self.pooled else [self.conv(x)]
-        out: Tensor = self.norm(torch.cat(maps, 1))
+        out: Tensor = self.norm(torch.cat([self.conv(x), F.max_pool2d(x, 2, ceil_mode=True)], 1))
         return out
 
 
+class Dilated(nn.Conv2d):
+    """A dilated depthwise convolution, on a CPU in float32: in bfloat16 its gradient is wrong there (torch 2.14.1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+
 def _conv(into: int, out: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(into, out, 3, stride, dilation, dilation, groups, bias=False), *_norm(out)
+    conv = nn.Conv2d if dilation == 1 else Dilated
+    return conv(into, out, 3, stride, dilation, dilation, groups, bias=False), *_norm(out)
 
 
 def _mix(width: int) -> nn.Sequential:

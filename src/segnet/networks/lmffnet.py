@@ -14,7 +14,7 @@ DILATIONS = (2, 2, 2), (4, 4, 8, 8, 16, 16, 32, 32)  # of the blocks at a quarte
 
 
 class LMFFNet(nn.Module):
-    """LMFFNet-3-8: three and eight bottlenecks; 1,341,166 parameters for one class.
+    """LMFFNet-3-8: three and eight bottlenecks, maps mixed by 1×1 convolutions; 1,341,166 parameters for one class.
 
     Args:
         num_classes: channels of the logits, at least 1.
@@ -30,8 +30,7 @@ class LMFFNet(nn.Module):
         self.blocks1 = nn.Sequential(*(SplitExtractMerge(64, dilation) for dilation in DILATIONS[0]))
         self.blocks2 = nn.Sequential(*(SplitExtractMerge(128, dilation) for dilation in DILATIONS[1]))
         self.attention1, self.attention2 = PartitionAttention(64), PartitionAttention(128)
-        self.fine = nn.Conv2d(131, 16, 1, bias=False)
-        self.coarse = nn.Conv2d(259, 32, 1, bias=False)
+        self.fine, self.coarse = nn.Conv2d(131, 16, 1, bias=False), nn.Conv2d(259, 32, 1, bias=False)
         self.gate = nn.Sequential(*_conv(48, 48, groups=48), nn.Conv2d(48, num_classes, 1, bias=False))
         self.head = nn.Sequential(*_conv(259, 259, groups=259))
         self.classifier = nn.Conv2d(259, num_classes, 1, bias=False)
@@ -136,7 +135,6 @@ def _conv(into: int, out: int, stride: int = 1, dilation: int = 1, groups: int =
 
 
 def _mix(width: int) -> nn.Sequential:
-    """The FFM: maps side by side, mixed by a 1×1 convolution."""
     return nn.Sequential(*_norm(width), nn.Conv2d(width, width, 1, bias=False))
 
 

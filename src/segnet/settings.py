@@ -33,7 +33,9 @@ Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Batches = Annotated[
     Count | Share | None, "a number of batches (an integer of at least 0), a share in [0.0, 1.0] or null"
 ]
-Parts = Literal["ceiling", "training", "loop", "index", "memory", "data", "inference", "program", "runtimes"]
+Parts = Literal[
+    "ceiling", "training", "loop", "index", "memory", "data", "inference", "program", "runtimes", "networks"
+]
 Side = Annotated[int, Ge(32)]  # pixels; four or five poolings leave less of a smaller image
 Tile = Side | None
 LoopData = Annotated[
@@ -150,7 +152,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "parts": Annotated[list[Parts], MinLen(1)] | None, "batch_sizes": Annotated[list[Positive], MinLen(1)] | None,
         "repeats": Positive | None, "workers": Annotated[list[Count], MinLen(1)] | None, "loop": LoopData | None,
         **{f"{device}{key}": kind for device in ("cpu", "cuda") for key, kind in _BENCHMARK.items()},
-        "ckpt_path": PathText | None, "threads": Annotated[list[Positive], MinLen(1)], "runtimes.batch": Positive,
+        "networks": Annotated[list[Text], MinLen(1)], "ckpt_path": PathText | None,
+        "threads": Annotated[list[Positive], MinLen(1)], "runtimes.batch": Positive,
         "runtimes.images": Positive, "runtimes.calibration": Positive, "runtimes.max_drop": BelowOne,
         "runtimes.seconds": Above0,
     },

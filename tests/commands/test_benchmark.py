@@ -13,6 +13,7 @@ from segnet.configuration import instantiate
 from segnet.deployment import device_folder, verification
 from segnet.deployment.form import Form
 from segnet.deployment.formats import FORMATS
+from segnet.networks.ddrnet import DDRNet
 from segnet.networks.segnet import SegNet, SegNetCompact
 from segnet.training.checkpoint import load_module
 
@@ -143,6 +144,27 @@ def test_without_the_data_formats_are_measured_and_a_runtime_that_fails_is_told(
     assert f"{tmp_path}/elsewhere" in err
 
 
+def test_every_network_by_name(run_main, tmp_path):
+    """Multiply-adds of every convolution by its layer's and its output's size."""
+    names = ["segnet", "ddrnet23_slim"]
+    code, err = run_main(
+        "benchmark", tmp_path / "b", *TINY, "device=cpu", "parts=[networks]", f"networks=[{','.join(names)}]"
+    )
+    assert code == 0, err
+    rows = json.loads((tmp_path / "b" / "results.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == names
+    assert {(row["part"].rsplit(", ", 1)[0], row["unit"]) for row in rows} == {("networks, batch 1", "ms")}
+    for net, row in zip((SegNet(1), DDRNet(1)), rows, strict=True):
+        outputs = {}
+        for conv in [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]:
+            conv.register_forward_hook(lambda m, _, out, seen=outputs: seen.update({m: out[0, 0].numel()}))
+        with torch.no_grad():
+            net.eval()(torch.zeros(1, 3, 64, 64))
+        work = sum(pixels * conv.weight.numel() for conv, pixels in outputs.items())
+        parameters = sum(p.numel() for p in net.parameters())
+        assert row["note"] == f"{parameters:,} parameters, {work / 1e9:.2f} G multiply-adds"
+
+
 def test_chosen_parts_and_a_compiled_step(run_main, tmp_path, monkeypatch):
     modes = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode: modes.append(mode))
@@ -163,11 +185,13 @@ def test_chosen_parts_and_a_compiled_step(run_main, tmp_path, monkeypatch):
         ("parts=[speed]", "parts=[speed]: must be a list that is not empty, each ceiling, training, loop"),
         ("parts=[runtimes]", "needs a checkpoint; add ckpt_path=logs/train/<run>/checkpoints/best.ckpt"),
         ("device=tpu", "device=tpu: must be auto, cpu or cuda"),
+        ("parts=[networks] networks=[]", "networks=[]: must be a list that is not empty"),
+        ("parts=[networks] networks=[alexnet]", "alexnet"),
         ("compile=[fast]", "compile=[fast]: must be a list, each default, reduce-overhead or max-autotune"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(run_main, tmp_path, given, said):
-    code, err = run_main("benchmark", tmp_path / "b", given)
+    code, err = run_main("benchmark", tmp_path / "b", *given.split())
     assert code == 1
     assert said in err
 

@@ -28,14 +28,14 @@ def build(name, num_classes=1):
     return instantiate(config.net, _convert_="all")
 
 
-SLOW = ("segnet_vgg16", "deeplabv3plus", "unet")
+STOCK = ("deeplabv3plus", "segformer_b0", "unet")  # theirs want multiples of 32
+SLOW = ("segnet_vgg16", "ddrnet23_slim", *STOCK)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NETWORKS])
 def test_contract(name):
     net = build(name, num_classes=3).to(memory_format=torch.channels_last)
-    stock = name in ("unet", "deeplabv3plus")  # theirs want multiples of 32
-    x = torch.randn(2, 3, *((64, 96) if stock else (45, 67)))
+    x = torch.randn(2, 3, *((64, 96) if name in STOCK else (45, 67)))
     out = net(x)
     assert out.shape == (2, 3, *x.shape[-2:])
     out.square().mean().backward()
@@ -121,7 +121,7 @@ def test_widths_are_the_stages_channels():
     assert {stage[0].out_channels for stage in SegNetBasic(1, width=5).encoder} == {5}
 
 
-@pytest.mark.parametrize("name", ["segnet", "segnet_basic", "segnet_compact"])
+@pytest.mark.parametrize("name", ["segnet", "segnet_basic", "segnet_compact", "ddrnet23_slim", "lmffnet"])
 @pytest.mark.parametrize("size", [(32, 32), (33, 63), (100, 47)])
 def test_any_size_comes_back(name, size):
     net = build(name).eval()

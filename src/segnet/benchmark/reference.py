@@ -15,8 +15,9 @@ from segnet.networks.segnet import UnpoolingNetwork
 class StockNetwork(nn.Module):
     """The same layers and weights with torch's own pooling: int64 indices, one per maximum."""
 
-    def __init__(self, net: UnpoolingNetwork) -> None:
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
+        assert isinstance(net, UnpoolingNetwork)
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:

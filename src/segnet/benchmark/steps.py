@@ -36,7 +36,7 @@ class Variant:
         compile: mode of ``torch.compile``.
     """
 
-    net: Callable[[int], UnpoolingNetwork]
+    net: Callable[[int], nn.Module]
     fast: bool = True
     stock: bool = False
     captured: bool = False
@@ -45,8 +45,9 @@ class Variant:
     def network(self, device: torch.device) -> nn.Module:
         """The network on the device, its weights always the same."""
         torch.manual_seed(0)
-        plain = self.net(1)
-        net: nn.Module = StockNetwork(plain) if self.stock else plain
+        net = self.net(1)
+        if self.stock:
+            net = StockNetwork(net)
         net = net.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
         if self.compile is not None:
             net.compile(mode=self.compile)
@@ -201,11 +202,21 @@ def pool_and_unpool(x: Tensor, stock: bool) -> None:
     torch.autograd.grad(unpooled, x, x.detach())
 
 
-def flops(net: Callable[[int], UnpoolingNetwork], size: int) -> int:
-    """Floating-point operations that an image of side ``size`` takes: its convolutions, forward and backward."""
-    plain = StockNetwork(net(1)).to("meta")  # shapes without values
+def flops(net: Callable[[int], nn.Module], size: int, training: bool = True) -> int:
+    """Floating-point operations of an image of side ``size``: convolutions and matrix products, forward and backward.
+
+    Args:
+        net: makes the network, given the number of classes.
+        size: of the image.
+        training: False counts the forward pass alone, in evaluation mode.
+    """
+    plain = net(1).train(training)
+    if isinstance(plain, UnpoolingNetwork):
+        plain = StockNetwork(plain)
     with FlopCounterMode(display=False) as counter:
-        plain(torch.zeros(1, 3, size, size, device="meta")).sum().backward()
+        out = plain.to("meta")(torch.zeros(1, 3, size, size, device="meta"))  # shapes without values
+        if training:
+            out.sum().backward()
     return int(counter.get_total_flops())
 
 

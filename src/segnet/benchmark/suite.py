@@ -17,15 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from segnet import environment
-from segnet.benchmark import programs, runtimes, steps
+from segnet.benchmark import networks, programs, runtimes, steps
 from segnet.benchmark.recipe import Recipe
 from segnet.benchmark.reference import read_batch
 from segnet.benchmark.steps import short
 from segnet.benchmark.table import Row, Table
-from segnet.errors import UserError
 from segnet.synthetic import cables
-
-PARTS = ("ceiling", "training", "loop", "index", "inference", "memory", "data", "program", "runtimes")
 
 
 class Bench(Table):
@@ -36,8 +33,6 @@ class Bench(Table):
         given = {str(key): value for key, value in cfg.items() if value is not None}
         own = OmegaConf.to_container(cfg[self.device.type])  # what is measured on this device unless told otherwise
         self.cfg = OmegaConf.merge(own, given)
-        if unknown := [part for part in self.cfg.parts if part not in PARTS]:
-            raise UserError(f"parts={unknown}: unknown; choose from {', '.join(PARTS)}")
         self.rows: list[Row] = []
         self.variants = steps.variants(self.device, self.cfg.compile)
         self.dtypes = list(dict.fromkeys((torch.float32, steps.fastest(self.device.type))))
@@ -90,8 +85,6 @@ class Bench(Table):
             median = statistics.median(series)
             ratio = (median / first) ** better
             self.rows.append(Row(part, name, unit, median, min(series), max(series), ratio, notes.get(name, "")))
-
-    # -- parts -------------------------------------------------------------------------------------
 
     def ceiling(self) -> None:
         """Measure matrix products in float32 and in what `precision=auto` takes here, and copies in memory."""
@@ -163,9 +156,9 @@ class Bench(Table):
                     replays = {name: steps.captured(call) for name, call in calls.items()}
                     self._add_millis(f"{part}, CUDA graph", replays)
 
-    def _add_millis(self, part: str, calls: Mapping[str, Callable[[], Any]]) -> None:
+    def _add_millis(self, part: str, calls: Mapping[str, Callable[[], Any]], notes: Mapping[str, str] = {}) -> None:
         seconds = self._rounds(part, calls)
-        self._add(part, "ms", {name: [s * 1e3 for s in series] for name, series in seconds.items()}, -1)
+        self._add(part, "ms", {name: [s * 1e3 for s in series] for name, series in seconds.items()}, -1, notes)
 
     def inference(self) -> None:
         """Measure the latency of batch 1 and the throughput of batch 8, waiting for each result."""
@@ -244,6 +237,12 @@ class Bench(Table):
         self._add("whole program", "s", self._rounds("program", calls), -1)
         epochs = programs.overhead(self.device, self.cfg.image_size, self.cfg.batch_sizes[0])
         self._add("an epoch of 8 steps, default network", "s", self._rounds("overhead", epochs), -1)
+
+    def networks(self) -> None:
+        """Measure the latency of every network, with its parameters and multiply-adds."""
+        calls, notes = networks.side_by_side(self.cfg.networks, self.device, self.cfg.image_size)
+        awaited = {name: self._awaited(call) for name, call in calls.items()}
+        self._add_millis(f"networks, batch 1, {short(self.dtypes[-1])}", awaited, notes)
 
     def runtimes(self) -> None:
         """Measure every format of a checkpoint, by the script that lies beside an exported file."""

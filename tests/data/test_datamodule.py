@@ -448,6 +448,38 @@ def test_camvid(tmp_path, test):
         assert {module.pairs[i].image.parent.name for i in module.indices[split]} == {folder}
 
 
+PUBLIC = {  # image, mask, and those of a test of one's own; the values that its masks hold, and what they mean
+    "neu_seg": ("images/{:06d}.jpg", "annotations/{:06d}.png", {0: 0, 1: 1, 2: 2, 3: 3}),
+    "crack_forest": ("Images/{:03d}.jpg", "Masks/{:03d}_label.PNG", {0: 0, 3: 0, 4: 0, 255: 1}),
+    "drive": ("images/{:02d}_training.png", "1st_manual/{:02d}_manual1.gif", {0: 0, 255: 1}),
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_sets(tmp_path, name):
+    image, mask, meaning = PUBLIC[name]
+    held = image.replace("training", "test")
+    masks = {}
+    for i in range(20):
+        stored = np.random.default_rng(i).choice(np.array([*meaning], np.uint8), (32, 64))
+        put(tmp_path / "m", image.format(i), noise(i, (32, 64, 3)))
+        put(tmp_path / "m", mask.format(i), stored)
+        put(tmp_path / "m/test", held.format(i), noise(i, (32, 64, 3)))
+        put(tmp_path / "m/test", mask.format(i), stored)
+        masks[image.format(i)] = np.vectorize(meaning.get)(stored)
+    given = name, tmp_path / "m", tmp_path, "data.image_size=[32,64]", "data.augment=[]"
+    module = ready(configured(*given))
+    expect(module, masks)
+    sizes = {split: len(found) for split, found in module.indices.items()}
+    assert min(sizes.values()) > 0
+    assert sizes["train"] > 10
+    masks |= {f"test/{held.format(i)}": masks[image.format(i)] for i in range(20)}
+    module = ready(configured(*given, "data.split.test=test/*"))
+    expect(module, masks)
+    assert {module.pairs[i].image.parts[-3] for i in module.indices["test"]} == {"test"}
+    assert len(module.indices["test"]) == 20
+
+
 @pytest.mark.parametrize("kind", ["binary", "classes", "colours", "missing"])
 def test_folder(tmp_path, kind):
     root, masks = tmp_path / "m", {}
@@ -813,11 +845,11 @@ def test_a_mask_with_a_tag_of_its_own_turns_with_its_image(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF_DIR / "augment").glob("*.yaml")))
 def test_a_named_augmentation_replaces_the_experiments_and_runs(tmp_path, name):
-    side = {"crop128": 128, "crop256": 256, "camvid": 384}.get(name, 48)
+    side = {"crop128": 128, "crop256": 256, "patches": 256, "camvid": 384}.get(name, 48)
     module = configured("folder", tmp_path, tmp_path, "experiment=magnetic_tile", f"augment={name}", "data=folder")
     own = OmegaConf.load(CONF_DIR / "augment" / f"{name}.yaml").augment
     assert [type(transform).__name__ for transform in module.augment] == [t["_target_"].rpartition(".")[2] for t in own]
-    image = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8) if side > 48 else noise(0, (48, 48, 3))
+    image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8) if side > 48 else noise(0, (48, 48, 3))
     samples = Samples(lambda _: (image, image[..., 0] // 128), [0], module.augment)
     drawn = [samples[epoch, 0, 0] for epoch in range(8)]
     assert {tuple(sample["image"].shape) for sample in drawn} == {(side, side, 3)}

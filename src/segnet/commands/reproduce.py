@@ -107,8 +107,10 @@ def keep_weights(folder: Path) -> None:
     from segnet.files import atomic_write
     from segnet.runs.resume import LAST
 
-    (folder / LAST).unlink(missing_ok=True)
-    for path in sorted((folder / LAST).parent.glob("*.ckpt")):
+    for path in sorted(folder.rglob("checkpoints/*.ckpt")):  # those of its folds too
+        if path.name == LAST.name:
+            path.unlink()
+            continue
         content = torch.load(path, map_location="cpu", weights_only=True)
         for part in ("optimizer_states", "callbacks", "loops", "lr_schedulers"):
             content.pop(part, None)

@@ -158,7 +158,8 @@ def test_named_options_runs_tests_files_and_targets_exist(page):
 @cache
 def runs() -> set[str]:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        found = [compose("reproduce", [f"list={name}", "camvid=/c", "magnetic_tile=/m"]) for name in options("list")]
+        sets = [f"{name}=/d" for name in ("camvid", "magnetic_tile", "neu_seg", "crack_forest", "drive")]
+        found = [compose("reproduce", [f"list={name}", *sets]) for name in options("list")]
     return {str(name) for cfg in found for name in cfg.runs}
 
 

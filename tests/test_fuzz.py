@@ -138,6 +138,7 @@ COMMANDS = {
     "reproduce": {
         "only": ("5", "[a]", "{a:1}", "null", "no/such/run"), "seeds": ("5", "abc", "[]", "[a]", "[-1]", "null"),
         "minutes": ("abc", "0", "-1", "[1]", "nan", "true"), "extra": ("[a]", "{a:1}", "5"), "list": ("no_such_option", "5"),
+        "jobs": "positive", "keep": "choice", "drive": ("[a]", "{a:1}"),
     },
     "benchmark": {
         "device": "choice", "image_size": ("abc", "16", "-1", "1.5", "[32]"), "images": "positive", "turn": "above 0",

@@ -74,7 +74,7 @@ def test_what_cannot_be_meant_is_refused(arguments, message):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["-m", "seed=1,2"], ["seed=1,2", "--multirun"], ["seed=[1,2]"], ["callbacks=[ema,swa]"], ["~logger"], ["+x=1"], ["seed="],
+        [], ["-m", "seed=1,2"], ["seed=1,2", "--multirun"], ["seed=[1,2]"], ["callbacks=[ema,swa]"], ["~logger"], ["+x=1"], ["seed="],
         ["--cfg", "job", "seed=1"], ["-cn", "eval", "seed=1"], ["seed=range(1,5)", "-m"], ["data.root=${oc.env:HOME}"],
     ],
 )  # fmt: skip

@@ -58,7 +58,7 @@ def check(arguments: Sequence[str]) -> None:
 def _check_flags(arguments: Sequence[str]) -> None:
     """Refuse flags that are unknown, lack a value, or ask for two things at once; the grammar of Hydra's own parser."""
     flags = [word.partition("=")[0] for word in arguments if word.startswith("-")]
-    values = dict(zip(arguments, [*arguments[1:], ""], strict=True))
+    values = dict(zip(arguments, [*arguments[1:], ""], strict=False))
     values |= dict(word.split("=", 1) for word in arguments if word.startswith("--") and "=" in word)
     for flag in flags:
         if flag not in (*SWITCHES, *WITH_A_VALUE, *ALONE):

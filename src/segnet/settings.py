@@ -144,7 +144,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "reproduce": {
         "camvid": PathText, "magnetic_tile": PathText, "only": Text, "seeds": Annotated[list[Seed], MinLen(1)],
-        "minutes": Above0 | None, "extra": str,
+        "neu_seg": PathText, "crack_forest": PathText, "drive": PathText, "minutes": Above0 | None, "extra": str,
+        "jobs": Positive, "keep": Literal["all", "weights"],
     },
     "benchmark": {
         "device": Device, "image_size": Side, "images": Positive, "turn": Above0,

@@ -110,6 +110,8 @@ _FOUND = {"data.mask", "data.split"}  # null in a record whose run was killed be
 _DATA = {"root", "cache_dir", "classes", "defect_free", "match", "kinds", "parts"}
 _FREE = {
     "segnet.data.datamodule.SegmentationDataModule": _DATA,
+    "segnet.data.path_masks.ByPath": {"classes", "pattern"},
+    "segnet.data.splits.ByGroup": {"group", "train", "val", "test"},
     "segnet.data.splits.ByHash": {"group", "salt"},
     "segnet.training.module.SegmentationModule": {"classes"},
 }

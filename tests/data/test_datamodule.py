@@ -1,5 +1,7 @@
 """From files to batches: every layout of conf/data, draws that depend on seed, epoch and index alone, told errors."""
 
+import re
+
 import albumentations as A
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from segnet.data.dataset import EpochSampler, Samples
 from segnet.data.masks import IGNORE_INDEX, Palette, Threshold, Values
 from segnet.data.pairs import Layout
 from segnet.data.splits import SPLITS, ByHash, ByPattern
+from segnet.errors import UserError
 
 HALVES = ByPattern("images/t*", "images/v*", "images/v*")
 
@@ -328,14 +331,25 @@ def test_rare_images_are_drawn_as_often_as_told_and_evenly(tmp_path, share):
     assert len(epoch(module, split="val")[0]["index"]) == 1
 
 
+def test_of_several_classes_all_but_the_first_are_rare(tmp_path):
+    for i in range(12):
+        fill(tmp_path, [f"t{i:02}"], values={0: (0, 1), 1: (0, 2), 2: (0, 255)}.get(i, (0,)))
+    fill(tmp_path, ["v0"])
+    masks = {"mask": Values(3, ignore=[255]), "classes": list("abc"), "num_classes": 3}
+    (batch,) = epoch(ready(make(tmp_path, **masks, positive_share=0.5, batch_size=12)))
+    drawn = np.bincount(batch["index"], minlength=12)
+    assert drawn[:2].sum() == 6
+    assert drawn[:2].tolist() == [3, 3]
+    assert drawn[2:].max() == 1  # one whose pixels are ignored shows nothing
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"positive_share": 1.5}, "positive_share=1.5: must lie between 0 and 1"),
         ({"positive_share": 1.0}, "positive_share=1.0: must lie between 0 and 1"),
         ({"positive_share": 0.0}, "positive_share=0.0: must lie between 0 and 1"),
-        ({"positive_share": 0.5, "classes": list("abc"), "num_classes": 3}, "3 classes: it is for binary tasks"),
-        ({"positive_share": 0.5}, "3 of 3 training images show the class, so there is nothing to balance"),
+        ({"positive_share": 0.5}, r"3 of 3 training images show the class .*, so there is nothing to balance"),
     ],
 )
 def test_shares_that_cannot_be(tmp_path, changes, message):
@@ -431,6 +445,61 @@ def test_magnetic_tile(tmp_path):
     expect(ready(configured("magnetic_tile", tmp_path / "m", tmp_path, "data.image_size=32", "data.augment=[]")), masks)
 
 
+def test_magnetic_tile_kinds(tmp_path):
+    """The class of a mask by the order of the names, whatever the folders above the data are called."""
+    root, masks = tmp_path / "MT_Other/m", {}
+    for kind in ("Free", "Blowhole", "Break", "Crack", "Fray", "Uneven"):
+        for i in range(8):
+            stem = f"MT_{kind}/Imgs/exp{i}_num_{i}"
+            put(root, f"{stem}.jpg", noise(i, (32, 32)))
+            mask = blob(i) * (kind != "Free")
+            put(root, f"{stem}.png", mask)
+            label = {"Blowhole": 1, "Break": 2, "Crack": 3, "Fray": 4, "Uneven": 5}.get(kind, 0)
+            masks[f"{stem}.jpg"] = np.where(mask > 127, label, 0)
+    small = "data.image_size=32", "data.augment=[]"
+    module = ready(configured("magnetic_tile_kinds", root, tmp_path, *small))
+    expect(module, masks)
+    assert module.classes[0] == "background"
+    (root / "MT_Crack").rename(root / "MT_Dent")
+    module = configured("magnetic_tile_kinds", root, tmp_path, *small)
+    with pytest.raises(
+        UserError, match=r"\.png: its path names 'Dent' by .*classes are Blowhole, .*correct the pattern"
+    ):
+        module.prepare_data()
+
+
+def test_photographs_of_a_tile_are_in_one_split(tmp_path):
+    images = [f"MT_Free/Imgs/exp{e}_num_{n + 20 * e}.jpg" for n in range(400, 300_000, 3700) for e in range(1, 7)]
+    split = configured("magnetic_tile_parts", tmp_path, tmp_path).split(tmp_path, images)
+    homes = {int(re.findall(r"\d+", image)[-1]) // 10_000: name for name in SPLITS for image in split[name]}
+    assert [{image for name in SPLITS for image in split[name]}] == [set(images)]
+    for name in SPLITS:
+        assert split[name]
+        assert all(homes[int(re.findall(r"\d+", image)[-1]) // 10_000] == name for image in split[name])
+
+
+@pytest.mark.parametrize("held", ["0001TP", "0006R0", "0016E5"])
+def test_camvid_drives(tmp_path, held):
+    """A whole drive is held out, of both folders, and the test images are no part of it; 0016E5 is no number."""
+    names = {
+        "train": ["0001TP_6", "0006R0_f0", "0016E5_00390"],
+        "val": ["0016E5_07959"],
+        "test": ["Seq05VD_f0", "0001TP_8"],
+    }
+    for folder, stems in names.items():
+        for stem in stems:
+            put(tmp_path / "m", f"{folder}/{stem}.png", noise(0, (32, 64, 3)))
+            put(tmp_path / "m", f"{folder}annot/{stem}.png", np.zeros((32, 64), np.uint8))
+    given = [f"data.split.val={held}"] if held != "0006R0" else []
+    module = configured("camvid_drives", tmp_path / "m", tmp_path, *given, "data.image_size=[32,64]")
+    module.setup("fit")
+    found = {s: sorted(module.pairs[i].image.stem for i in module.indices[s]) for s in SPLITS}
+    pool = [*names["train"], *names["val"]]
+    assert found["val"] == sorted(stem for stem in pool if stem.startswith(held))
+    assert found["train"] == sorted(stem for stem in pool if not stem.startswith(held))
+    assert not found["test"]
+
+
 @pytest.mark.parametrize("test", [False, True])
 def test_camvid(tmp_path, test):
     masks = {}
@@ -446,6 +515,38 @@ def test_camvid(tmp_path, test):
     for split in SPLITS:
         folder = "val" if split == "test" and not test else split
         assert {module.pairs[i].image.parent.name for i in module.indices[split]} == {folder}
+
+
+PUBLIC = {  # image, mask, and those of a test of one's own; the values that its masks hold, and what they mean
+    "neu_seg": ("images/{:06d}.jpg", "annotations/{:06d}.png", {0: 0, 1: 1, 2: 2, 3: 3}),
+    "crack_forest": ("Images/{:03d}.jpg", "Masks/{:03d}_label.PNG", {0: 0, 3: 0, 4: 0, 255: 1}),
+    "drive": ("images/{:02d}_training.png", "1st_manual/{:02d}_manual1.gif", {0: 0, 255: 1}),
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_sets(tmp_path, name):
+    image, mask, meaning = PUBLIC[name]
+    held = image.replace("training", "test")
+    masks = {}
+    for i in range(20):
+        stored = np.random.default_rng(i).choice(np.array([*meaning], np.uint8), (32, 64))
+        put(tmp_path / "m", image.format(i), noise(i, (32, 64, 3)))
+        put(tmp_path / "m", mask.format(i), stored)
+        put(tmp_path / "m/test", held.format(i), noise(i, (32, 64, 3)))
+        put(tmp_path / "m/test", mask.format(i), stored)
+        masks[image.format(i)] = np.vectorize(meaning.get)(stored)
+    given = name, tmp_path / "m", tmp_path, "data.image_size=[32,64]", "data.augment=[]"
+    module = ready(configured(*given))
+    expect(module, masks)
+    sizes = {split: len(found) for split, found in module.indices.items()}
+    assert min(sizes.values()) > 0
+    assert sizes["train"] > 10
+    masks |= {f"test/{held.format(i)}": masks[image.format(i)] for i in range(20)}
+    module = ready(configured(*given, "data.split.test=test/*"))
+    expect(module, masks)
+    assert {module.pairs[i].image.parts[-3] for i in module.indices["test"]} == {"test"}
+    assert len(module.indices["test"]) == 20
 
 
 @pytest.mark.parametrize("kind", ["binary", "classes", "colours", "missing"])
@@ -813,11 +914,11 @@ def test_a_mask_with_a_tag_of_its_own_turns_with_its_image(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF_DIR / "augment").glob("*.yaml")))
 def test_a_named_augmentation_replaces_the_experiments_and_runs(tmp_path, name):
-    side = {"crop128": 128, "crop256": 256, "camvid": 384}.get(name, 48)
+    side = {"crop128": 128, "crop256": 256, "patches": 256, "camvid": 384}.get(name, 48)
     module = configured("folder", tmp_path, tmp_path, "experiment=magnetic_tile", f"augment={name}", "data=folder")
     own = OmegaConf.load(CONF_DIR / "augment" / f"{name}.yaml").augment
     assert [type(transform).__name__ for transform in module.augment] == [t["_target_"].rpartition(".")[2] for t in own]
-    image = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8) if side > 48 else noise(0, (48, 48, 3))
+    image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8) if side > 48 else noise(0, (48, 48, 3))
     samples = Samples(lambda _: (image, image[..., 0] // 128), [0], module.augment)
     drawn = [samples[epoch, 0, 0] for epoch in range(8)]
     assert {tuple(sample["image"].shape) for sample in drawn} == {(side, side, 3)}

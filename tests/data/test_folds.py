@@ -11,7 +11,7 @@ from segnet import trust
 from segnet.data import folds
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.masks import Threshold, Values
-from segnet.data.splits import ByHash, ByPattern
+from segnet.data.splits import ByGroup, ByHash, ByPattern
 from segnet.errors import UserError
 
 
@@ -102,6 +102,24 @@ def test_groups_stay_together_and_every_image_is_validated_once(data, caplog):
     groups = Counter(fold for found in homes.values() for fold in found)
     assert sorted(groups.values()) == [2, 2, 3]
     assert "of 28 images; no test images kept apart" in caplog.text
+
+
+@pytest.mark.parametrize("test", [None, "3"])
+def test_as_many_folds_as_groups_leave_each_out_once(data, test):
+    """The group that ``val`` names is divided like the others; one that ``test`` names stays apart."""
+    masks = {f"{g}_{i}": [255] * (i + g) for g in range(4) for i in range(2 * g + 1)}
+    module = data(masks, ByGroup(r"images/(\d)", val="1", test=test))
+    groups = "0123" if test is None else "012"
+    split = folds.divide(module, len(groups), keep_test=True)
+    images = module.layout.list_images()
+    held = [
+        {
+            image[7]
+            for image in folds.ByFold(len(groups), fold, split.assignment, split.names)(module.root, images)["val"]
+        }
+        for fold in range(len(groups))
+    ]
+    assert sorted(held, key=min) == [{group} for group in groups]
 
 
 def test_test_images_stay_apart_and_those_in_no_split_too(data):

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from segnet.data.splits import SPLITS, All, ByHash, ByList, ByPattern
+from segnet.data.splits import SPLITS, All, ByGroup, ByHash, ByList, ByPattern
 from segnet.errors import UserError
 
 MANY = [f"images/{i:04d}.png" for i in range(2000)]
@@ -28,6 +28,37 @@ def test_pattern(tmp_path):
     images = ["train/a.png", "train/deep/b.png", "val/a.png", "other/a.png"]
     split = ByPattern("train/*", "val/*", "val/*")(tmp_path, images)
     assert split == {"train": ["train/a.png", "train/deep/b.png"], "val": ["val/a.png"], "test": ["val/a.png"]}
+
+
+DRIVES = [f"train/{drive}_{i}.png" for drive in ("a", "b", "c", "7") for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        ({"val": "a"}, {"train": "bc7", "val": "a", "test": ""}),
+        ({"val": ["a", 7], "test": "b"}, {"train": "c", "val": "a7", "test": "b"}),
+        ({"val": "a", "test": "a"}, {"train": "bc7", "val": "a", "test": "a"}),
+        ({"train": ["b"], "val": 7}, {"train": "b", "val": "7", "test": ""}),
+    ],
+)
+def test_whole_groups_are_held_out_by_name(tmp_path, held, expected):
+    split = ByGroup(r"(\w)_\d", **held)(tmp_path, DRIVES)
+    for name in SPLITS:
+        assert split[name] == [image for image in DRIVES if image[6] in expected[name]]
+
+
+def test_a_group_that_is_not_there(tmp_path):
+    with pytest.raises(
+        UserError, match=r"^data\.split\.test=d: no such group; there are 7 \(3 images\), a \(3 images\), b"
+    ):
+        ByGroup(r"(\w)_\d", val="a", test="d")(tmp_path, DRIVES)
+    with pytest.raises(
+        UserError, match=r"^data\.split\.group='x.' does not match 'train/a_0\.png'; correct the pattern$"
+    ):
+        ByGroup("x.", val="a")(tmp_path, DRIVES)
+    with pytest.raises(UserError, match=r"^data\.split\.group='\[': no regular expression"):
+        ByGroup("[", val="a")
 
 
 @pytest.mark.parametrize("left_out", [None, ""])

@@ -152,7 +152,7 @@ def test_symmetries_of_the_square_are_drawn_alike():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_masks_keep_their_values_and_draws_their_seed(name):
-    size = {"crop128": 128, "crop256": 256, "camvid": 256}.get(name, 64)
+    size = {"crop128": 128, "crop256": 256, "patches": 256, "camvid": 256}.get(name, 64)
     image, mask = coordinates(size)
     images, masks = drawn(named(name), image, mask, 12)
     assert set(np.unique(masks)) <= {0, 1, 255}

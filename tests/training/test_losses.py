@@ -43,6 +43,21 @@ def test_multiclass_is_softmax_cross_entropy(weight):
     torch.testing.assert_close(CrossEntropy(3, weight)(logits, target), expected)
 
 
+@pytest.mark.parametrize("num_classes", [1, 4])
+def test_smoothed_labels_spread_a_share_over_the_classes(num_classes):
+    """Against the definition: the cross-entropy of the mixture of the label and the even distribution."""
+    logits, target = sample(num_classes, ignored=True)
+    z = logits.detach().double().numpy()
+    z = (
+        np.concatenate([np.zeros_like(z), z], 1) if num_classes == 1 else z
+    )  # a sigmoid is the softmax of 0 and the logit
+    log = z - np.log(np.exp(z).sum(1, keepdims=True))
+    known = (target != IGNORE_INDEX).numpy()
+    wanted = np.eye(z.shape[1])[np.where(known, target, 0)].transpose(0, 3, 1, 2) * 0.8 + 0.2 / z.shape[1]
+    expected = -(wanted * log).sum(1)[known].mean()
+    assert CrossEntropy(num_classes, label_smoothing=0.2)(logits, target).item() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("num_classes", [1, 3])
 @pytest.mark.parametrize("make", [CrossEntropy, DicePerImage, dice, focal, lovasz])
 def test_ignored_pixels_change_nothing(make, num_classes):

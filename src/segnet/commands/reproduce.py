@@ -1,15 +1,19 @@
 """Train a list of named runs over seeds, as far as the time allows, and tabulate what they reached."""
 
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError
 
 from segnet import overrides as typed
 from segnet.cli import command
@@ -31,26 +35,87 @@ def run(cfg: DictConfig) -> None:
         raise UserError(f"only={cfg.only}: must match one of the runs {', '.join(cfg.runs)}")
     extra = split("extra", cfg.extra)
     jobs = [
-        (f"{name}/{seed}", [*shlex.split(cfg.runs[name]), *extra, f"seed={seed}"])
+        (f"{name}/{seed}", [*shlex.split(_command(cfg, name)), *extra, f"seed={seed}"])
         for seed in cfg.seeds
         for name in names
     ]
     todo = [(name, overrides) for name, overrides in jobs if not finished(folder / name, overrides)]
-    failed = []
-    for i, (name, overrides) in enumerate(todo):
-        print(f"[{i + 1}/{len(todo)}] {name}: train.py {shlex.join(overrides)}", flush=True)
-        code = train(folder / name, overrides, end, cfg.trust, cfg.verbose)
-        if code is None:
-            print(f"time is up, {len(todo) - i} of {len(jobs)} runs are not finished; the same command resumes them")
-            break
-        if code:
-            failed.append(name)
+    codes = _train(cfg, folder, todo, end)
+    failed = [name for name, code in codes.items() if code]
+    if left := sum(code is None for code in codes.values()):
+        print(f"time is up, {left} of {len(jobs)} runs are not finished; the same command resumes them")
     if done := [name for name in names if any((folder / name).glob("*/results.json"))]:
         text = results(folder, done)
         (folder / "results.md").write_text(text, encoding="utf-8")
         print(text)
     if failed:
         raise UserError(f"{len(failed)} of {len(todo)} runs failed for the reasons above: {', '.join(failed)}")
+
+
+def _command(cfg: DictConfig, name: str) -> str:
+    try:
+        return str(cfg.runs[name])
+    except InterpolationToMissingValueError as error:
+        missing = re.search(r"Missing mandatory value: (\w+)", str(error))
+        raise UserError(f"runs.{name}: needs {missing[1] if missing else '???'}=<folder of this data set>") from error
+
+
+def _train(
+    cfg: DictConfig, folder: Path, todo: Sequence[tuple[str, Sequence[str]]], end: float
+) -> dict[str, int | None]:
+    """The exit code of each run, None if time was up; ``cfg.jobs`` at a time, in the order of the list.
+
+    A run whose command names the folder of another, such as that of its teacher, waits for it.
+    """
+    started: dict[str, Future[int | None]] = {}
+
+    def one(i: int, name: str, overrides: Sequence[str]) -> int | None:
+        said = " ".join(overrides).replace("${seed}", name.rpartition("/")[2])
+        for other, _ in todo[:i]:
+            if str(folder / other) in said:
+                started[other].result()
+        if time.monotonic() >= end:
+            return None
+        print(f"[{i + 1}/{len(todo)}] {name}: train.py {shlex.join(overrides)}", flush=True)
+        log = folder / f"{name}.log" if cfg.jobs > 1 else None
+        code = train(folder / name, overrides, end, cfg.trust, cfg.verbose, log)
+        if code and log is not None:
+            print(f"{name}: {_last_line(log)} ({log} has more)", file=sys.stderr, flush=True)
+        if code == 0 and cfg.keep == "weights":
+            keep_weights(folder / name)
+        return code
+
+    with ThreadPoolExecutor(cfg.jobs) as pool:
+        try:
+            for i, (name, overrides) in enumerate(todo):
+                started[name] = pool.submit(one, i, name, overrides)
+            return {name: future.result() for name, future in started.items()}
+        except KeyboardInterrupt:  # the runs got it from the terminal too, and are waited for
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"
+
+
+def keep_weights(folder: Path) -> None:
+    """Of a finished run, leave the checkpoints' weights and configuration: no optimizer's state, no ``last.ckpt``."""
+    import torch
+
+    from segnet.files import atomic_write
+    from segnet.runs.resume import LAST
+
+    for path in sorted(folder.rglob("checkpoints/*.ckpt")):  # those of its folds too
+        if path.name == LAST.name:
+            path.unlink()
+            continue
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        for part in ("optimizer_states", "callbacks", "loops", "lr_schedulers"):
+            content.pop(part, None)
+        with atomic_write(path) as new:
+            torch.save(content, new)
 
 
 def check(cfg: DictConfig) -> None:
@@ -93,8 +158,10 @@ def finished(folder: Path, overrides: Sequence[str]) -> bool:
     return (folder / "results.json").is_file()
 
 
-def train(folder: Path, overrides: Sequence[str], end: float, trusted: bool, verbose: bool = False) -> int | None:
-    """Start or resume a run, until ``end``; its exit code, None if time was up.
+def train(
+    folder: Path, overrides: Sequence[str], end: float, trusted: bool, verbose: bool = False, log: Path | None = None
+) -> int | None:
+    """Start or resume a run, until ``end``; its exit code, None if time was up. What it says goes to ``log``, if any.
 
     A run that is stopped repeats the interrupted epoch when it is resumed and ends with the same weights.
     """
@@ -104,16 +171,16 @@ def train(folder: Path, overrides: Sequence[str], end: float, trusted: bool, ver
     here = Path(sys.argv[0])  # src/reproduce.py beside src/train.py, segnet-reproduce beside segnet-train
     program = here.with_name(here.name.replace("reproduce", "train"))
     start = [sys.executable] if program.suffix == ".py" else []
-    process = subprocess.Popen([*start, str(program), *given])
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if log is None else log.open("a", encoding="utf-8") as out:
+        process = subprocess.Popen([*start, str(program), *given], stdout=out, stderr=out)
     try:
         return process.wait(None if end == float("inf") else max(0, end - time.monotonic()))
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGTERM)
         process.wait()
         return None
-    except KeyboardInterrupt:
-        process.wait()  # it got Ctrl-C from the terminal too
-        raise
 
 
 def results(folder: Path, names: Sequence[str]) -> str:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from segnet.data.folds import ByFold
 from segnet.data.masks import IGNORE_INDEX, Palette, Threshold, Values
+from segnet.data.path_masks import ByPath
 from segnet.data.segmentation_data import SegmentationData
-from segnet.data.splits import ByHash, ByList, ByPattern
+from segnet.data.splits import ByGroup, ByHash, ByList, ByPattern
 
 if TYPE_CHECKING:
     from segnet.data.datamodule import SegmentationDataModule
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 __all__ = [
     "IGNORE_INDEX",
     "ByFold",
+    "ByGroup",
     "ByHash",
     "ByList",
+    "ByPath",
     "ByPattern",
     "Palette",
     "SegmentationData",

@@ -35,7 +35,3 @@ def check(
     check_classes(classes, num_classes, colors)
     if positive_share is not None and not 0 < positive_share < 1:
         raise UserError(f"data.positive_share={positive_share}: must lie between 0 and 1, or be null")
-    if positive_share is not None and num_classes > 1:
-        raise UserError(
-            f"data.positive_share={positive_share} with {num_classes} classes: it is for binary tasks; set it to null"
-        )

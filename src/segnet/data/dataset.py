@@ -105,8 +105,8 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         self.positive, self.share = positive, share
         if positive is not None and (positive.all() or not positive.any()):
             raise UserError(
-                f"data.positive_share={share}: {positive.sum()} of {length} training images show the class, so there "
-                f"is nothing to balance; set it to null"
+                f"data.positive_share={share}: {positive.sum()} of {length} training images show the class (of "
+                f"several, any but the first), so there is nothing to balance; set it to null"
             )
         self.epoch, self._epoch_of_run = 0, epoch
 

@@ -84,8 +84,9 @@ class Decoded:
         return self.size
 
     def shows(self, index: int) -> bool:
-        """Whether the mask of a pair holds the class of a binary task."""
-        return bool((self[index][1] == 1).any())
+        """Whether the mask of a pair shows more than the first class: of a binary task the defect."""
+        mask = self[index][1]
+        return bool(((mask != 0) & (mask != IGNORE_INDEX)).any())
 
     def _decode(self, index: int) -> cache.Pair:
         pair = self.pairs[index]

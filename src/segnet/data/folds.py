@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from segnet import terminal
 from segnet.data import division
 from segnet.data.segmentation_data import SegmentationData
-from segnet.data.splits import ByHash, Split, draw
+from segnet.data.splits import ByGroup, ByHash, Split, draw
 from segnet.errors import UserError
 from segnet.settings import Count, Folds, Text
 
@@ -81,7 +81,8 @@ def divide(data: SegmentationData, folds: int, keep_test: bool) -> ByFold:
     """Divide all images of the data's splits into folds, and print how.
 
     Folds hold as many images, and as many of each class, as can be: a binary task's images with a defect are alike in
-    the size of the defect too. Images of a group (`ByHash`) stay together. The same images are divided the same way.
+    the size of the defect too. Images of a group (`ByHash`, `ByGroup`) stay together. The same images are divided the
+    same way.
 
     Args:
         data: after ``setup``; its masks are read once.
@@ -97,8 +98,8 @@ def divide(data: SegmentationData, folds: int, keep_test: bool) -> ByFold:
     division.require_masks(data.pairs, str(data.layout.masks))
     terminal.info(f"folds={folds}: reading {len(folded)} masks, so that every fold is like the others")
     areas = np.stack([_areas(data.pairs[i].indices(data.mask), data.num_classes) for i in folded])
-    key: Callable[[str], str] = data.split.key if isinstance(data.split, ByHash) else str
-    salt = data.split.salt if isinstance(data.split, ByHash) else ""
+    key: Callable[[str], str] = data.split.key if isinstance(data.split, ByHash | ByGroup) else str
+    salt = data.split.salt if isinstance(data.split, ByHash | ByGroup) else ""
     groups = [key(names[i]) for i in folded]
     _check(groups, areas, data.classes, folds)
     found = assign(groups, labels([names[i] for i in folded], areas, folds, salt), folds, salt)

@@ -67,7 +67,7 @@ def sampler(
         arrays: images and masks.
         indices: of the split, into them.
         plan: draw crops so; where some are to show rare classes, every mask is looked at. None: whole images.
-        share: of whole images that show the class of a binary task; None draws each once.
+        share: of whole images that show more than the first class; None draws each once.
         seed: of the order.
         shuffle: draw it anew in every epoch.
         rank: of this process.

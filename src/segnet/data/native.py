@@ -68,8 +68,8 @@ class Native(Decoded):
         return self._looks[index]
 
     def shows(self, index: int) -> bool:
-        """Whether the mask of a pair holds the class of a binary task."""
-        return bool(self.look(index).counts[1])
+        """Whether the mask of a pair shows more than the first class: of a binary task the defect."""
+        return bool(self.look(index).counts[1:].any())
 
     def absent(self, indices: Sequence[int]) -> list[int]:
         """Classes that no mask of these pairs shows."""

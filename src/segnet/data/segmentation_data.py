@@ -51,8 +51,8 @@ class SegmentationData:
         crop_share: of crops around a pixel of a rare class, see `segnet.data.crops.rare`; the others lie anywhere.
         crops_per_epoch: how many training draws; null goes by area, see `segnet.data.crops.epoch_length`.
         augment: transforms for training (`segnet.data.transforms`), after the resizing or cropping; they may crop.
-        positive_share: of images that show the class in a training epoch, which keeps its length; in 0..1. Null
-            draws every image once. Binary tasks only.
+        positive_share: of images that show the class, of several any but the first, in a training epoch, which keeps
+            its length; in 0..1. Null draws every image once.
         batch_size: images per step and process.
         num_workers: loader processes; ``auto`` is 0 on a CPU (the cache outruns the step) and up to 8 beside a GPU.
         cache_dir: folder of the decoded images, null to decode in every epoch.

@@ -1,17 +1,19 @@
-"""Which image belongs to training, validation and test: by folder, by list file or by a stable hash.
+"""Which image belongs to training, validation and test: by folder, by list file, by group or by a stable hash.
 
 Every split maps the images' paths (relative to the data root, posix) to ``{"train": [...], ...}``.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import ClassVar
 
 from segnet.data import grouping, list_files
 from segnet.errors import UserError
-from segnet.settings import Share, Text
+from segnet.settings import Label, Share, Text
 
 SPLITS = ("train", "val", "test")
 ALL = "all"  # every image, whatever split it belongs to
@@ -153,11 +155,67 @@ class ByHash:
         Raises:
             UserError: the pattern does not match it.
         """
-        if self.group is None:
-            return image
-        if (found := grouping.group(self.group, image)) is None:
-            raise UserError(f"data.split.group={self.group!r} does not match {image!r}; correct the pattern")
-        return found
+        return image if self.group is None else _group(self.group, image)
+
+
+@dataclass(frozen=True)
+class ByGroup:
+    """Whole groups are held out by name, such as a drive, a patient or a batch, and all others train.
+
+    With ``folds`` the groups are divided instead; as many folds as groups leave each out once.
+
+    Args:
+        group: regular expression on the relative path, whose first group (or whole match) names an image's group.
+        train: null is every group that is not held out; or the names of those that train.
+        val: name or names of the groups that validate, or null.
+        test: the same; a group may be in both.
+    """
+
+    group: Text
+    train: Label | Sequence[Label] | None = None
+    val: Label | Sequence[Label] | None = None
+    test: Label | Sequence[Label] | None = None
+    salt: ClassVar[str] = ""  # of folds
+
+    def __post_init__(self) -> None:
+        grouping.check("data.split.group", self.group)
+
+    def __call__(self, root: Path, images: Sequence[str]) -> Split:
+        """Relative image paths by split.
+
+        Raises:
+            UserError: a name is no image's group, or the pattern does not match an image.
+        """
+        keys = [self.key(image) for image in images]
+        known = Counter(keys)
+        named = {name: self._named(name, known) for name in SPLITS}
+        if self.train is None:
+            named["train"] = set(known) - named["val"] - named["test"]
+        return {name: [i for i, key in zip(images, keys, strict=True) if key in named[name]] for name in SPLITS}
+
+    def key(self, image: str) -> str:
+        """The group of an image.
+
+        Raises:
+            UserError: the pattern does not match it.
+        """
+        return _group(self.group, image)
+
+    def _named(self, split: str, known: Counter[str]) -> set[str]:
+        given = getattr(self, split)
+        names = [] if given is None else [given] if isinstance(given, str | int) else given
+        for name in map(str, names):
+            if name not in known:
+                there = ", ".join(f"{group} ({count} images)" for group, count in sorted(known.items())[:20])
+                more = f" and {len(known) - 20} more" * (len(known) > 20)
+                raise UserError(f"data.split.{split}={name}: no such group; there are {there or 'none'}{more}")
+        return set(map(str, names))
+
+
+def _group(pattern: str, image: str) -> str:
+    if (found := grouping.group(pattern, image)) is None:
+        raise UserError(f"data.split.group={pattern!r} does not match {image!r}; correct the pattern")
+    return found
 
 
 def draw(text: str, salt: str = "") -> float:

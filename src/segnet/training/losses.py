@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from segnet.data.masks import IGNORE_INDEX
 from segnet.errors import UserError
-from segnet.settings import Above0, NotNegative, Positive, Share
+from segnet.settings import Above0, BelowOne, NotNegative, Positive, Share
 
 
 class CrossEntropy(nn.Module):
@@ -26,18 +26,22 @@ class CrossEntropy(nn.Module):
         weight: one factor per class, for a binary task the factor of the positive class (``pos_weight``).
             The weighted mean divides by the counted weights with several classes and by the counted pixels
             with one, as torch's two losses do. It is a buffer, so that a checkpoint remembers counted weights.
+        label_smoothing: of each pixel's target, the share that is spread evenly over all classes (of one class: over
+            defect and background; Szegedy et al., CVPR 2016, section 7).
     """
 
     weight: Tensor
 
-    def __init__(self, num_classes: Positive, weight: Sequence[NotNegative] | None = None) -> None:
+    def __init__(
+        self, num_classes: Positive, weight: Sequence[NotNegative] | None = None, label_smoothing: BelowOne = 0.0
+    ) -> None:
         super().__init__()
         values = [1.0] * num_classes if weight is None else list(weight)
         if len(values) != num_classes or min(values) < 0:
             raise UserError(
                 f"weight={values}: needs {num_classes} non-negative factor(s), one per class; see data.classes"
             )
-        self.num_classes = num_classes
+        self.num_classes, self.label_smoothing = num_classes, label_smoothing
         self.register_buffer("weight", torch.tensor(values))
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -51,14 +55,21 @@ class CrossEntropy(nn.Module):
             counted = (target != IGNORE_INDEX).to(logits.dtype)
             total = F.binary_cross_entropy_with_logits(
                 logits[:, 0],
-                (target == 1).to(logits.dtype),
+                (target == 1).to(logits.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2,
                 weight=counted,
                 pos_weight=self.weight,
                 reduction="sum",
             )
             return total / counted.sum().clamp(min=1)
         # Summed outside: on a GPU torch's own sum over pixels has no deterministic kernel.
-        total = F.cross_entropy(logits, target, self.weight, ignore_index=IGNORE_INDEX, reduction="none").sum()
+        total = F.cross_entropy(
+            logits,
+            target,
+            self.weight,
+            ignore_index=IGNORE_INDEX,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+        ).sum()
         known = target.clamp(max=self.num_classes - 1)
         counted = self.weight[known] * (target != IGNORE_INDEX)
         return total / counted.sum().clamp(min=torch.finfo(total.dtype).tiny)

@@ -1,8 +1,7 @@
 """What a file from someone else may have this program build: known classes, with plain values.
 
-A checkpoint and the record of a run name classes and their arguments. Unless ``trust=true`` says that the user made
-these files, a target must be defined in one of the homes below, and its arguments are numbers, lists and texts that
-are no path or address. The few that are paths are named here.
+A checkpoint and a run's record name classes and arguments. Unless ``trust=true`` says that the user made the files, a
+target must be defined in one of the homes below; its arguments are numbers, lists and texts, but for a few no paths.
 """
 
 import inspect

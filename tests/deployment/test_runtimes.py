@@ -4,8 +4,10 @@ import subprocess
 import sys
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from exports import about, module_of, photos, probabilities
 from segnet.deployment import device_folder, exported_model
@@ -130,6 +132,30 @@ def test_openvino_in_int8_says_what_stayed_in_float32(module, tmp_path):
     assert text.count('type="FakeQuantize"') > 20
     assert "> <" not in text
     assert "\n" not in text.partition("<layers>")[2].rstrip()
+
+
+@pytest.mark.parametrize(("name", "package"), [("executorch", "executorch"), ("litert", "litert_torch")])
+def test_int8_of_phones_holds_for_what_one_image_alone_has(name, package, module, tmp_path):
+    """The weights in the file are those of each convolution with its batch norm, rounded to its channel's scale."""
+    pytest.importorskip(package, reason=f"pip install 'segnet-lightning[{name}]'")
+    images = photos(1, (48, 64))
+    black = [np.zeros((48, 64, 3), np.uint8)] * 4  # a mean of ranges would cut off what the only photo has
+    form, path = Form((48, 64), 1), tmp_path / f"model{FORMATS[name].suffix}"
+    calibration = Calibration(module, form, [*black, images[0].permute(1, 2, 0).numpy(), *black], [], 0.003)
+    found = exported_model.quantize(calibration, path, about(module))
+    assert found["float32"] == {}
+    exported = ExportedModel(path, trusted=True)
+    assert exported.form == form
+    assert alike(exported(images), probabilities(module, images)) > 0.95
+    layers = [layer for layer in module.net.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    data, stored = path.read_bytes(), 0
+    for layer, norm in zip(layers, [*layers[1:], None], strict=True):
+        if isinstance(layer, nn.Conv2d):
+            factor = norm.weight / (norm.running_var + norm.eps).sqrt() if norm else torch.ones(layer.out_channels)
+            weights = layer.weight.detach() * factor.detach().view(-1, 1, 1, 1)
+            scale = weights.abs().amax((1, 2, 3), keepdim=True) / 127
+            stored += (weights / scale).round().to(torch.int8).permute(0, 2, 3, 1).numpy().tobytes() in data
+    assert stored >= 24  # of 26; a value in the middle of two may be rounded to either
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

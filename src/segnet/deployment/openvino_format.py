@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from segnet.deployment import onnx_format
-from segnet.deployment.calibration import Array, Calibration, Pair, report
+from segnet.deployment.calibration import Array, Calibration, Pair, convolution, report
 from segnet.deployment.form import Form
 from segnet.deployment.formats import KEY, Run, quiet
 from segnet.errors import UserError
@@ -26,7 +26,9 @@ EXACT += ["Subtract"]
 
 def write(module: SegmentationModule, form: Form, path: Path, metadata: str, opset: int) -> None:
     """Convert the ONNX model."""
-    _save(_converted(module, form, opset), path, metadata, half=True)
+    model = _converted(module, form, opset)
+    _halve(model)
+    _save(model, path, metadata)
 
 
 def _converted(module: SegmentationModule, form: Form, opset: int) -> "Model":
@@ -37,14 +39,29 @@ def _converted(module: SegmentationModule, form: Form, opset: int) -> "Model":
         return openvino.convert_model(Path(folder) / "model.onnx")
 
 
-def _save(model: "Model", path: Path, metadata: str, half: bool) -> None:
+def _save(model: "Model", path: Path, metadata: str) -> None:
     import openvino
 
     _share_constants(model)
     model.set_rt_info(metadata, [KEY])
-    openvino.save_model(model, path, compress_to_fp16=half)
+    openvino.save_model(model, path, compress_to_fp16=False)
     text = path.read_text(encoding="utf-8")
     path.write_text(re.sub(r">\s+<", "><", text), encoding="utf-8")  # a fifth of the file is white space
+
+
+def _halve(model: "Model") -> None:
+    """Store the weights of convolutions in float16.
+
+    The converter's own compression takes all constants, those of resizing too, where it moves decisions; in the other
+    runtimes they are float32.
+    """
+    from openvino import Type, opset13
+
+    for node in model.get_ordered_ops():
+        if "Convolution" in node.get_type_name():
+            weights = node.input_value(1)
+            half = opset13.constant(weights.get_node().data, Type.f16)
+            node.input(1).replace_source_output(opset13.convert(half, "f32").output(0))
 
 
 def _share_constants(model: "Model") -> None:
@@ -101,7 +118,7 @@ def quantize(calibration: Calibration, path: Path, metadata: str, opset: int) ->
             ),
         )
     del quantized.rt_info["nncf"]
-    _save(quantized, path, metadata, half=False)
+    _save(quantized, path, metadata)
     kept = _kept(openvino.Core().read_model(path))
     reason = f"NNCF's accuracy control: in int8 the IoU fell by more than {calibration.max_drop}"
     return report(calibration, "NNCF, least squared error", dict.fromkeys(kept, reason))
@@ -112,9 +129,8 @@ def _kept(model: "Model") -> list[str]:
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
     names = []
     for number, node in enumerate(nodes, start=1):
-        out, into = list(node.input_value(1).get_shape())[:2]
         if _stored(node.input_value(1).get_node()) != "i8":
-            names.append(f"convolution {number} of {len(nodes)} ({into} to {out} channels)")
+            names.append(convolution(number, len(nodes), list(node.input_value(1).get_shape())))
     return names
 
 

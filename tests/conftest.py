@@ -42,6 +42,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def seeded_module() -> None:
+    """Networks that a file's tests share have the same weights whichever tests ran before."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def seeded(seeded_module: None) -> None:
+    """And so has what a test draws itself."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(params=["interpreted", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """Where the Triton kernels run: on the CPU by Triton's interpreter, or on a GPU."""

@@ -175,3 +175,13 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except OSError:  # the other end is closed
         return b""
+
+
+def test_a_warning_is_one_line_without_code():
+    script = (
+        "import warnings; from segnet import terminal; terminal.quieten(); import lightning.pytorch; "
+        "warnings.warn('the cache is damaged'); terminal.warn('and slow')"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT / "src")})
+    assert done.stderr.splitlines() == ["warning: the cache is damaged", "warning: and slow"]

@@ -82,6 +82,15 @@ def quieten(verbose: bool = False) -> None:
         (logger.removeFilter if verbose else logger.addFilter)(_quiet)
     for message in FALSE_ALARMS[: 2 if verbose else None]:
         warnings.filterwarnings("ignore", message)
+    if not verbose:
+        warnings.formatwarning = _one_line  # which Lightning, imported later, asks for warnings that are not its own
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """``warning: <message>``, without the file and the line of code that gave it."""
+    return f"warning: {message}\n"
 
 
 _names: list[str] = []

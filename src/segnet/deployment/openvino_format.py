@@ -60,9 +60,9 @@ def _halve(model: "Model") -> None:
     from openvino import Type, opset13
 
     for node in model.get_ordered_ops():
-        if "Convolution" in node.get_type_name():
-            weights = node.input_value(1)
-            half = opset13.constant(weights.get_node().data, Type.f16)
+        weights = node.input_value(1).get_node() if "Convolution" in node.get_type_name() else None
+        if weights is not None and weights.get_type_name() == "Constant":  # a group's may be reshaped
+            half = opset13.constant(weights.data, Type.f16)
             node.input(1).replace_source_output(opset13.convert(half, "f32").output(0))
 
 
@@ -107,7 +107,7 @@ def quantize(calibration: Calibration, path: Path, metadata: str, opset: int) ->
         return next(calibration.given(image)).numpy()
 
     def validate(compiled: "CompiledModel", pairs: Iterable[Pair]) -> tuple[float, None]:
-        """The IoU alone, by which layers are ranked: by what else NNCF takes, outputs, it ranks the worst layer last."""
+        """The IoU alone, by which layers are ranked then; by outputs NNCF would rank the worst layer last."""
         return calibration.iou(lambda array: compiled(array)[0], pairs), None
 
     with quiet():

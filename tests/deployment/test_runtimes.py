@@ -4,8 +4,10 @@ import subprocess
 import sys
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from exports import about, module_of, photos, probabilities
 from segnet.deployment import device_folder, exported_model
@@ -13,7 +15,7 @@ from segnet.deployment.calibration import Calibration
 from segnet.deployment.exported_model import ExportedModel
 from segnet.deployment.form import Form
 from segnet.deployment.formats import FORMATS
-from segnet.networks.segnet import SegNet
+from segnet.networks.segnet import SegNet, SegNetBasic
 from segnet.settings import COMMANDS
 
 # Sixteen-bit weights change probabilities in the third digit.
@@ -60,7 +62,7 @@ def test_a_file_of_another_size_than_the_networks_equals_it(name, module, tmp_pa
     exported_model.write(module, path, about(module), form)
     images = photos(1, (75, 90))
     found = ExportedModel(path, trusted=True)(images)
-    assert (found - probabilities(module, images)).abs().mean() < 1e-3
+    assert (found - probabilities(module, images)).abs().mean() < 4e-4  # with 16-bit weights of resizing 8e-4
 
 
 def test_a_strangers_file_is_refused(written):
@@ -130,6 +132,53 @@ def test_openvino_in_int8_says_what_stayed_in_float32(module, tmp_path):
     assert text.count('type="FakeQuantize"') > 20
     assert "> <" not in text
     assert "\n" not in text.partition("<layers>")[2].rstrip()
+
+
+def test_openvino_puts_the_layer_back_that_costs_the_iou(tmp_path):
+    """One channel before the classifier is 10,000 times as wide as the others, which int8 cannot tell apart then."""
+    pytest.importorskip("nncf", reason="pip install 'segnet-lightning[openvino]'")
+    torch.manual_seed(0)
+    module = module_of(SegNetBasic(1, width=16))
+    images = photos(4, (48, 64))
+    wide = [layer for layer in module.net.modules() if isinstance(layer, nn.BatchNorm2d)][-1]
+    with torch.no_grad():
+        module.net.classifier.bias.sub_(probabilities(module, images).logit().median())
+        expected = probabilities(module, images)
+        for weights in (wide.weight, wide.bias):
+            weights[0] *= 1e4
+        module.net.classifier.weight[:, 0] /= 1e4
+    assert torch.allclose(probabilities(module, images), expected, atol=1e-5)
+    pairs = list(zip(images.permute(0, 2, 3, 1).numpy(), (expected[:, 0] > 0.5).byte().numpy(), strict=True))
+    calibration = Calibration(module, Form((48, 64), 1), [image for image, _ in pairs], pairs, 0.5)
+    found = exported_model.quantize(calibration, tmp_path / "model.xml", about(module) | {"card": "a  /> b >  c"})
+    assert list(found["float32"]) == ["convolution 9 of 9 (16 to 1 channels)"]
+    exported = ExportedModel(tmp_path / "model.xml", trusted=True)
+    assert exported.metadata["card"] == "a  /> b >  c"
+    assert calibration.iou(lambda array: exported(torch.from_numpy(array))) > 0.5
+
+
+@pytest.mark.parametrize(("name", "package"), [("executorch", "executorch"), ("litert", "litert_torch")])
+def test_int8_of_phones_holds_for_what_one_image_alone_has(name, package, module, tmp_path):
+    """The weights in the file are those of each convolution with its batch norm, rounded to its channel's scale."""
+    pytest.importorskip(package, reason=f"pip install 'segnet-lightning[{name}]'")
+    images = photos(1, (48, 64))
+    black = [np.zeros((48, 64, 3), np.uint8)] * 4  # a mean of ranges would cut off what the only photo has
+    form, path = Form((48, 64), 1), tmp_path / f"model{FORMATS[name].suffix}"
+    calibration = Calibration(module, form, [*black, images[0].permute(1, 2, 0).numpy(), *black], [], 0.003)
+    found = exported_model.quantize(calibration, path, about(module))
+    assert found["float32"] == {}
+    exported = ExportedModel(path, trusted=True)
+    assert exported.form == form
+    assert alike(exported(images), probabilities(module, images)) > 0.95
+    layers = [layer for layer in module.net.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    data, stored = path.read_bytes(), 0
+    for layer, norm in zip(layers, [*layers[1:], None], strict=True):
+        if isinstance(layer, nn.Conv2d):
+            factor = norm.weight / (norm.running_var + norm.eps).sqrt() if norm else torch.ones(layer.out_channels)
+            weights = layer.weight.detach() * factor.detach().view(-1, 1, 1, 1)
+            scale = weights.abs().amax((1, 2, 3), keepdim=True) / 127
+            stored += (weights / scale).round().to(torch.int8).permute(0, 2, 3, 1).numpy().tobytes() in data
+    assert stored >= 24  # of 26; a value in the middle of two may be rounded to either
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

@@ -59,3 +59,8 @@ class Calibration:
 def report(calibration: Calibration, method: str, kept: dict[str, str]) -> dict[str, Any]:
     """For ``verification.json``: how the file was quantised, and which layers stayed in float32 and why."""
     return {"method": method, "images": len(calibration.images), "max_drop": calibration.max_drop, "float32": kept}
+
+
+def convolution(number: int, count: int, weights: Sequence[int]) -> str:
+    """What a report calls the ``number``-th of ``count`` convolutions, of weights with this shape."""
+    return f"convolution {number} of {count} ({weights[1]} to {weights[0]} channels)"

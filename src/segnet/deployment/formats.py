@@ -9,7 +9,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -56,8 +56,8 @@ class Format:
 FORMATS = {
     "onnx": Format(".onnx", "onnx_format", "export", None, quantizes=True),
     "openvino": Format(".xml", "openvino_format", "openvino", quantizes=True, half=True, beside=".bin"),
-    "executorch": Format(".pte", "executorch_format", "executorch", fixed=True),
-    "litert": Format(".tflite", "litert_format", "litert", fixed=True),
+    "executorch": Format(".pte", "executorch_format", "executorch", fixed=True, quantizes=True),
+    "litert": Format(".tflite", "litert_format", "litert", fixed=True, quantizes=True),
     "pt2": Format(".pt2", "pt2_format", "export", "can run any code when it is opened"),
 }
 SUFFIXES = {format_.suffix: format_ for format_ in FORMATS.values()}
@@ -69,7 +69,7 @@ def quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

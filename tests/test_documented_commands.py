@@ -137,7 +137,12 @@ def words(command: str, folder: Path) -> list[str]:
 
 def dataset(command: str) -> str:
     """The folder that holds images, masks and splits as the command says they are."""
-    for said, name in (("split.train=a/", "parts"), ("train.txt", "lists"), ("mask=palette", "palette")):
+    for said, name in (
+        ("split.train=a/", "parts"),
+        ("train.txt", "lists"),
+        ("mask=palette", "palette"),
+        ("by_path", "kinds"),
+    ):
         if said in command:
             return f"my/{name}"
     several = "[background,crack,stain]" in command or "num_classes=3" in command
@@ -173,16 +178,26 @@ def place(shared, cable, cache, trained, sweep, study):
                 file = place / "my" / name / "masks" / f"part_{i % 12}_{i}.png"
                 file.parent.mkdir(exist_ok=True)
                 cv2.imwrite(str(file), stored)
+            kind = ("crack", "stain")[i % 2]
+            put(image, place / "my" / "kinds" / "images" / kind / f"{i}.png")
+            put(mask, place / "my" / "kinds" / "masks" / kind / f"{i}.png")
             part = place / "my" / "parts" / "abc"[i % 3]
             put(image, part / "images" / f"{i}.png")
             put(mask, part / "masks" / f"{i}.png")
-            split = ("train", "val", "test")[i % 3]
-            put(image, place / "path/to/CamVid" / split / image.name)
+            split, drive = ("train", "val", "test")[i % 3], ("0001TP", "0006R0", "0016E5")[i // 3 % 3]
+            put(image, place / "path/to/CamVid" / split / f"{drive}_{i}.png")
             (place / "path/to/CamVid" / f"{split}annot").mkdir(exist_ok=True)
             stripes = np.tile(np.arange(classes.shape[1]) // 5 % 11, (len(classes), 1)).astype(np.uint8)
-            cv2.imwrite(str(place / "path/to/CamVid" / f"{split}annot" / image.name), stripes)
-            put(image, place / f"path/to/magnetic_tile/MT_Crack/Imgs/{i}.jpg")
-            put(mask, place / f"path/to/magnetic_tile/MT_Crack/Imgs/{i}.png")
+            cv2.imwrite(str(place / "path/to/CamVid" / f"{split}annot" / f"{drive}_{i}.png"), stripes)
+            put(image, place / f"path/to/magnetic_tile/MT_Crack/Imgs/exp1_num_{i}0000.jpg")
+            put(mask, place / f"path/to/magnetic_tile/MT_Crack/Imgs/exp1_num_{i}0000.png")
+            put(image, place / f"path/to/neu_seg/images/{i}.jpg")
+            (place / "path/to/neu_seg/annotations").mkdir(exist_ok=True)
+            cv2.imwrite(str(place / f"path/to/neu_seg/annotations/{i}.png"), classes)
+            put(image, place / f"path/to/crack_forest/Images/{i}.jpg")
+            put(mask, place / f"path/to/crack_forest/Masks/{i}_label.PNG")
+            put(image, place / f"path/to/drive/images/{i}_training.png")
+            put(mask, place / f"path/to/drive/1st_manual/{i}_manual1.gif")
             put(image, place / f"path/to/cable/data/{'good' if i % 3 == 0 else 'bent'}/{i}.png")
             put(image, place / f"path/to/mvtec/cable/{'train/good' if i % 3 == 0 else 'test/bent'}/{i}.png")
             if i % 3:
@@ -220,6 +235,8 @@ def test_a_printed_command_runs(command, place, monkeypatch, capfd):
     behind = list(BEHIND.get(name, ()))
     if any(word.startswith("data.crop=") for word in given):  # crops are not resized
         behind[behind.index("data.image_size=32")] = "data.crop=32"
+    if {"experiment=crack_forest", "experiment=drive"} & set(given):  # whose patches are 256×256
+        behind[behind.index("data.image_size=32")] = "data.image_size=256"
     if any(word.startswith("resume=") for word in given):  # with its own configuration
         behind = []
     elif command == WHOLE or "find=batch_size" in given:

@@ -1,7 +1,6 @@
 """One contract for every network, found by listing conf/model, and the golden parameter counts."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -252,30 +251,3 @@ def test_bad_widths(widths):
 def test_bad_width(width):
     with pytest.raises(ValueError, match=f"width={width}: must be a positive number of channels"):
         SegNetBasic(1, width)
-
-
-# torch.onnx's own exporter warns about its inner deprecations.
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["segnet", "segnet_basic", "segnet_compact"])
-def test_exports_to_onnx_with_dynamic_sizes(name, tmp_path: Path):
-    import onnxruntime
-
-    net = build(name).eval()
-    batch, height, width = (torch.export.Dim.DYNAMIC for _ in range(3))
-    file = tmp_path / "net.onnx"
-    torch.onnx.export(
-        net,
-        (torch.randn(2, 3, 64, 96),),
-        file,
-        dynamo=True,
-        dynamic_shapes=({0: batch, 2: height, 3: width},),
-        verbose=False,
-    )
-    session = onnxruntime.InferenceSession(file)
-    for size in ((2, 3, 64, 96), (1, 3, 45, 67)):
-        x = torch.randn(size)
-        with torch.no_grad():
-            expected = net(x).numpy()
-        (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-        np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -137,14 +137,14 @@ def test_what_is_finished_is_not_trained_again_and_another_run_is_refused(reprod
 
 def test_time_that_is_up_stops_a_run_and_the_same_command_resumes_it(reproduce, tmp_path):
     begin, out = time.monotonic(), tmp_path / "out"
-    stopped = reproduce(out, "only=b", "seeds=[0]", "minutes=0.2", epochs=60)
+    stopped = reproduce(out, "only=b", "seeds=[0]", "minutes=0.1", epochs=150)
     assert time.monotonic() - begin < 60
     assert stopped.returncode == 0, stopped.stderr
     assert "time is up, 1 of 1 runs are not finished" in stopped.stdout
     assert not (out / "b" / "0" / "results.json").exists()
-    done = reproduce(out, "only=b", "seeds=[0]", epochs=60)
+    done = reproduce(out, "only=b", "seeds=[0]", epochs=150)
     assert done.returncode == 0, done.stderr
-    assert json.loads((out / "b" / "0" / "results.json").read_text())["epochs"] == 60
+    assert json.loads((out / "b" / "0" / "results.json").read_text())["epochs"] == 150
 
 
 @pytest.mark.parametrize(

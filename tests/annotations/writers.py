@@ -148,7 +148,7 @@ def yolo(source, target, kind):
         lines = ["0 " + " ".join(map(repr, (np.reshape(s, (-1, 2)) / scale).ravel().tolist())) for s in shapes]
         (target / "train" / "labels" / f"{name}.txt").write_text("\n".join(lines))
     names = ["defect"] if kind == "rows" else {0: "defect"}
-    content = {"path": "/home/somebody/datasets/gone", "train": "../train/images", "nc": 1, "names": names}
+    content = {"path": "/datasets/gone", "train": "../train/images", "nc": 1, "names": names}
     (target / "data.yaml").write_text(yaml.safe_dump(content))
 
 

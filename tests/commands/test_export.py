@@ -3,6 +3,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import onnx
@@ -31,6 +32,20 @@ def exported(trained, tmp_path_factory):
         )  # fmt: skip
         assert code == 0
     return folders
+
+
+@pytest.mark.parametrize("kind", ["onnx", "int8", "pt2"])
+def test_no_stack_traces_are_in_the_file(exported, kind):
+    """They name files of the machine that exported it. A pt2 file is a zip archive of plain JSON and tensors."""
+    (file,) = (*exported[kind].glob("model.onnx"), *exported[kind].glob("model.pt2"))
+    parts = [file.read_bytes()]
+    if kind == "pt2":
+        with zipfile.ZipFile(file) as archive:
+            parts = [archive.read(name) for name in archive.namelist()]
+    assert any(b"SegNet" in part for part in parts)  # of the model card: what is looked at can be read
+    for part in parts:
+        assert b"site-packages" not in part
+        assert b"portable.py" not in part
 
 
 @pytest.fixture(scope="module")

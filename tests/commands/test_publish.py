@@ -127,7 +127,7 @@ def test_no_file_names_a_path_of_this_machine(release, run, cable):
     ("text", "expected"),
     [
         (
-            "`train.py data.root=/home/me/tiles weights=[/a/b/c.ckpt,~/d/e]`",
+            "`train.py data.root=/sets/tiles weights=[/a/b/c.ckpt,~/d/e]`",
             "`train.py data.root=tiles weights=[c.ckpt,e]`",
         ),
         ("| teacher | `/a/b c/d` |", "| teacher | `b c/d` |"),

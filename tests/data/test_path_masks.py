@@ -24,7 +24,7 @@ def test_white_is_the_class_that_the_folder_names(label, white):
 
 
 def test_the_last_match_counts_and_a_pattern_may_have_no_group():
-    path = Path("/home/dent/data/crack/stain/7.png")
+    path = Path("/dent/data/crack/stain/7.png")
     assert ByPath(pattern="dent|crack|stain", classes=CLASSES)(WHITE * 1, path).max() == 2
     assert ByPath(pattern="(dent|crack)/", classes=CLASSES)(WHITE * 1, path).max() == 1
 

@@ -20,9 +20,12 @@ def write(module: SegmentationModule, form: Form, path: Path, metadata: str, ops
 
 
 def program(portable: Portable) -> torch.export.ExportedProgram:
-    """What `torch.export` records of it."""
+    """What `torch.export` records of it, without its stack traces, which name paths of this machine."""
     shapes = {"images": portable.form.dynamic()}
-    return torch.export.export(portable, (portable.example,), dynamic_shapes=shapes)
+    recorded = torch.export.export(portable, (portable.example,), dynamic_shapes=shapes)
+    for node in recorded.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return recorded
 
 
 def open_model(path: Path, device: str, trusted: bool, precision: str) -> tuple[Run, str]:

@@ -12,6 +12,7 @@ from scipy.stats import binom
 from torchvision import tv_tensors
 from torchvision.transforms import RandomHorizontalFlip, v2
 
+from helpers import SMALL, call_main
 from segnet import trust
 from segnet.cli import CONF_DIR
 from segnet.configuration import instantiate
@@ -278,3 +279,12 @@ def test_a_wrong_argument_of_torchvision_is_one_line(cable, tmp_path, run_main):
         assert code == 1
         assert message in told
         assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_crop_larger_than_the_images_is_one_line(workers, cable, cache, tmp_path, capfd):
+    given = (*SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "augment=patches", f"data.num_workers={workers}")
+    assert call_main("train", *given, f"output_dir={tmp_path / 'run'}") == 1
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("error: "))
+    assert line.startswith("error: data.augment: Crop size")
+    assert "the images are 32×32 here" in line

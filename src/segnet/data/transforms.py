@@ -66,7 +66,17 @@ class Transforms:
         for step in self.steps:
             if hasattr(step, "set_random_seed"):
                 step.set_random_seed(seed)
-            image, mask = _pair(step(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask)), step)
+            try:
+                out = step(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))
+            except Exception as error:
+                if not of_albumentations(step):
+                    raise
+                height, width = image.shape[:2]
+                raise UserError(
+                    f"data.augment: {error}; the images are {height}×{width} here (data.image_size or data.crop): "
+                    f"give transforms that take them, such as smaller crops"
+                ) from error
+            image, mask = _pair(out, step)
         return image, mask
 
 

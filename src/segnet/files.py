@@ -1,10 +1,12 @@
 """Writing a file so that a kill leaves the old one or the new one, whole; where to write; rows of tables."""
 
+import csv
 import fcntl
+import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,36 @@ def atomic_write(path: Path, shared: bool = False) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a full disk says no name by itself
         raise
+
+
+def write_text(path: Path, text: str, shared: bool = False) -> None:
+    """Write a text whole; see `atomic_write`."""
+    with atomic_write(path, shared) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain containers whole, so that people can read them too."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+@contextmanager
+def csv_file(path: Path, shared: bool = False) -> Iterator[Callable[[Iterable[Any]], None]]:
+    """Yield what writes a row of a table (see `cells`), which is there, whole, at the end of the block."""
+    with (
+        atomic_write(path, shared) as part,
+        part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.writer(file)
+        yield lambda row: writer.writerow(cells(row))
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], shared: bool = False) -> None:
+    """Write a table whole: a column for each name, in the order of their first rows; what a row lacks is empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with csv_file(path, shared) as write:
+        for line in [columns, *([row.get(name, "") for name in columns] for row in rows)]:
+            write(line)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from segnet.errors import UserError, printable
-from segnet.files import atomic_write
+from segnet.files import write_text
 from segnet.object_store import Remote, UnreachableError, fetch, listed
 
 HOME = "segnet-mirror"  # of all mirrors, below data.cache_dir
@@ -152,9 +152,8 @@ def _noted(home: Path) -> Files:
 
 
 def _note(home: Path, url: str, files: Files, whole: bool) -> None:
-    with atomic_write(_beside(home, "json")) as part:
-        content = {"made_by": "segnet", "url": url, "whole": whole, "time": time.time(), "files": files}
-        part.write_text(json.dumps(content), encoding="utf-8")
+    content = {"made_by": "segnet", "url": url, "whole": whole, "time": time.time(), "files": files}
+    write_text(_beside(home, "json"), json.dumps(content))
 
 
 def _present(home: Path) -> list[str]:

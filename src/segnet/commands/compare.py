@@ -10,6 +10,7 @@ def run(cfg: DictConfig) -> None:
     """Write and print the comparison of ``runs``."""
     from pathlib import Path
 
+    from segnet.files import write_csv
     from segnet.runs import comparison, paired, tables
     from segnet.visualization.figures import curves
 
@@ -26,7 +27,7 @@ def run(cfg: DictConfig) -> None:
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     rows = comparison.table(runs)
-    tables.write_csv(folder / "runs.csv", rows)
+    write_csv(folder / "runs.csv", rows)
     parts = ["## Runs", tables.markdown(rows)]
     if seeds := comparison.over_seeds(runs):
         parts += ["## Over seeds, mean ± standard deviation", tables.markdown(seeds)]

@@ -1,6 +1,5 @@
 """An Optuna study over the training configuration: search space, trials, pruning, and what it leaves behind."""
 
-import csv
 import gc
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from segnet.commands import storage, train
 from segnet.errors import UserError, explain
-from segnet.files import cells
+from segnet.files import csv_file
 from segnet.old_names import update_targets
 from segnet.overrides import CONF_DIR
 from segnet.runs import record
@@ -153,12 +152,10 @@ def report(study: optuna.Study, folder: Path, given: Sequence[str], source: str 
     """
     trials = study.get_trials(deepcopy=False)
     keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
-    with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(cells(["number", "state", "value", *keys]))
+    with csv_file(folder / "trials.csv") as write:
+        write(["number", "state", "value", *keys])
         for trial in trials:
-            found = [trial.params.get(key, "") for key in keys]
-            writer.writerow(cells([trial.number, trial.state.name, trial.value, *found]))
+            write([trial.number, trial.state.name, trial.value, *(trial.params.get(key, "") for key in keys)])
     states = [trial.state for trial in trials]
     print(
         f"{states.count(TrialState.COMPLETE)} trials completed, {states.count(TrialState.PRUNED)} pruned, "

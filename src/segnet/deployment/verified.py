@@ -10,7 +10,7 @@ from segnet.deployment import verification_page
 from segnet.deployment.exported_model import ExportedModel
 from segnet.deployment.formats import SUFFIXES
 from segnet.errors import printable
-from segnet.files import atomic_write
+from segnet.files import write_json, write_text
 
 RECORD = "verification.json"
 PAGE = "verification.md"
@@ -24,11 +24,9 @@ def record(path: Path, found: dict[str, Any], folder: Path, verified: bool = Tru
     Of a verified file for people, too: verification.md.
     """
     content = {KEY: verified, "file": path.name, "sha256": digest(path), **found}
-    with atomic_write(folder / RECORD) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / RECORD, content)
     if verified:
-        with atomic_write(folder / PAGE) as part:
-            part.write_text(verification_page.text(path.name, found), encoding="utf-8")
+        write_text(folder / PAGE, verification_page.text(path.name, found))
 
 
 def digest(path: Path) -> str:

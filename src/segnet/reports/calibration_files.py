@@ -1,8 +1,6 @@
 """What a calibration leaves behind: the operating point, a checkpoint that carries it, curves, contact sheets."""
 
-import csv
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +15,7 @@ from segnet.decisions.curves import Row
 from segnet.decisions.moved import POINTS
 from segnet.decisions.operating_point import at_temperature
 from segnet.environment import commit, surroundings
-from segnet.files import atomic_write, cells
+from segnet.files import csv_file, write_json
 from segnet.reports.calibration import Calibration, Judged, confirmed
 from segnet.reports.subsets import Source
 from segnet.reports.wrong_verdicts import write_sheet
@@ -38,7 +36,7 @@ def write(found: Calibration, cfg: DictConfig, source: Source) -> OperatingPoint
     folder, path = Path(cfg.output_dir), Path(str(cfg.ckpt_path))
     point = replace(found.point, record=record(found, path))
     stored = point.stored()
-    _json(folder / "operating_point.json", stored)
+    write_json(folder / "operating_point.json", stored)
     results = {
         "metrics": {k: v for one in found.splits for k, v in _named(one, one.after).items()},
         "before": {k: v for one in found.splits for k, v in _named(one, one.before).items()},
@@ -51,7 +49,7 @@ def write(found: Calibration, cfg: DictConfig, source: Source) -> OperatingPoint
     write_curves(folder / "curves.csv", found, source.module.classes)
     decision_figure(*_curves(found)).savefig(folder / "curves.png", dpi=120)
     write_sheets(folder, found.splits[-1], point, source, cfg.worst)
-    _json(folder / "results.json", results)
+    write_json(folder / "results.json", results)
     return point
 
 
@@ -105,11 +103,6 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _json(path: Path, content: Any) -> None:
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
 def write_curves(path: Path, found: Calibration, classes: Sequence[str]) -> None:
     """A row a threshold of the split that it was chosen on: counts and rates, those of images with their intervals."""
     defective, good = found.splits[0].subset.counts
@@ -117,16 +110,15 @@ def write_curves(path: Path, found: Calibration, classes: Sequence[str]) -> None
     for name in ("escape", "overkill"):
         header += [f"{name}s", f"{name}_rate", f"{name}_rate_low", f"{name}_rate_high"]
     header += ["defects_found", "objects_shown", "objects_true"]
-    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(cells(header))
+    with csv_file(path) as write_row:
+        write_row(header)
         for row in found.rows:
             both = [(row.escapes, defective), (row.overkills, good)]
             shown = [
                 [f"{value:.6f}" for value in (h / n, *rates.exact_interval(h, n))] if n else [""] * 3 for h, n in both
             ]
             values = [*(f"{value:.9g}" for value in row.thresholds), row.escapes, *shown[0], row.overkills, *shown[1]]
-            writer.writerow(values + ["" if n is None else n for n in row[3:]])
+            write_row(values + ["" if n is None else n for n in row[3:]])
 
 
 def _curves(

@@ -1,7 +1,6 @@
 """What a cross-validation leaves behind: results.json, tables, and the card of its ensemble."""
 
 import csv
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from omegaconf import DictConfig
 
 from segnet.command_line import command_line, override
 from segnet.data.datamodule import SegmentationDataModule
-from segnet.files import atomic_write
+from segnet.files import write_csv, write_json
 from segnet.networks.segnet import count_parameters
 from segnet.recipe import record as recipe
 from segnet.reports import tested
@@ -69,8 +68,7 @@ def write(
         write_table(folder / "images.csv", judged, module.classes, confusions=True)
     _write_epochs(folder, len(folds))
     (folder / "README.md").write_text(card(results, module, data, str(folder)), encoding="utf-8")
-    with atomic_write(folder / "results.json") as part:  # last: it says that the run is finished
-        part.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "results.json", results)  # last: it says that the run is finished
     metrics = results["metrics"]
     best = f"mean ± standard deviation of the best epochs of {len(folds)} folds (chosen by these figures: optimistic)"
     for name in ("val/iou", "val/loss"):
@@ -140,10 +138,7 @@ def _write_epochs(folder: Path, count: int) -> None:
         values = {key: [float(row[key]) for row in found if row.get(key)] for key in columns}
         known = {key: [value for value in own if not math.isnan(value)] for key, own in values.items()}
         rows.append({key: np.mean(own) if own else "" for key, own in known.items()} | {"epoch": epoch})
-    with atomic_write(folder / "metrics.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(folder / "metrics.csv", rows)
 
 
 def card(results: Results, module: SegmentationModule, data: SegmentationDataModule, folder: str) -> str:

@@ -1,6 +1,5 @@
 """Objects and images of a split, decided as ``predict.py`` decides them: the pass over it, and its figures in words."""
 
-import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from segnet.decisions.operating_point import VERDICTS
 from segnet.deployment.pipeline import ahead, threads
 from segnet.deployment.predictor import Prediction
 from segnet.deployment.writer import READ_AHEAD, THREADS
-from segnet.files import atomic_write, cells
+from segnet.files import csv_file
 from segnet.reports.tested import BATCH, Confusions, confusion, predicted
 from segnet.training.module import SegmentationModule
 
@@ -170,11 +169,14 @@ def _table(path: Path | None, kinds: bool) -> Iterator[Callable[[list[str], Rows
     if path is None:
         yield lambda file, rows: None
         return
-    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        writer = csv.writer(stream)
-        head = ["file", *(["kind"] if kinds else []), "object", "found", "found_iou50", "covered", *COLUMNS]
-        writer.writerow(head)
-        yield lambda file, rows: writer.writerows(cells([*file, *row]) for row in rows)
+    with csv_file(path) as write:
+        write(["file", *(["kind"] if kinds else []), "object", "found", "found_iou50", "covered", *COLUMNS])
+
+        def write_all(file: list[str], rows: Rows) -> None:
+            for row in rows:
+                write([*file, *row])
+
+        yield write_all
 
 
 def known(metrics: dict[str, float]) -> dict[str, float | None]:

@@ -1,7 +1,5 @@
 """What the evaluation of a split leaves behind: results.json, a row an image, plots, the worst images and a grid."""
 
-import csv
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from omegaconf import DictConfig
 
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.environment import surroundings
-from segnet.files import atomic_write, cells
+from segnet.files import csv_file, write_json
 from segnet.networks.segnet import count_parameters
 from segnet.reports import decisions, intervals, tested
 from segnet.reports.decided import MOST, Decided, decide, known
@@ -55,8 +53,7 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
         "overrides": recorded(folder),
         **surroundings(device, str(trainer.precision)),
     }
-    with atomic_write(folder / "results.json") as part:
-        part.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "results.json", results)
     write_images(folder / "images.csv", module, data, cfg.split, own)
     confusion_figure(confusion, module.classes).savefig(folder / "confusion.png", dpi=120)
     reliability_figure(calibration(histogram), error, module.classes).savefig(folder / "reliability.png", dpi=120)
@@ -143,15 +140,14 @@ def write_images(
     header = ["file", "iou"] + [f"{i}>{j}" for i in range(size) for j in range(size)]
     columns = own.columns() if own else {}
     header += ["iou_own_size", *columns] if own else []
-    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(cells(header))
+    with csv_file(path) as write_row:
+        write_row(header)
         for row, ((index, iou), (_, confusion)) in enumerate(
             zip(image_ious(module), module.image_counts.found, strict=True)
         ):
             last = [] if own is None else [_cell(image_iou(torch.from_numpy(own.confusions[row]), module.classes))]
             last += [column[row] for column in columns.values()]
-            writer.writerow(cells([files[index], _cell(iou), *confusion.flatten().tolist(), *last]))
+            write_row([files[index], _cell(iou), *confusion.flatten().tolist(), *last])
 
 
 def _cell(iou: float) -> str:

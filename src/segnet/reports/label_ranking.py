@@ -1,6 +1,5 @@
 """Masks that are probably wrong, the worst first: every image judged, exchanged masks found, a table and images."""
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from segnet.data.masks import IGNORE_INDEX
 from segnet.data.segmentation_data import SegmentationData
 from segnet.deployment.pipeline import READ_AHEAD, THREADS, ahead, threads
 from segnet.errors import UserError
-from segnet.files import atomic_write, cells
+from segnet.files import csv_file
 from segnet.reports.held_out import OutOfFold
 from segnet.reports.label_errors import ALIKE, Judgement, judge
 from segnet.reports.looks import peak_bytes
@@ -195,15 +194,11 @@ def write(folder: Path, data: SegmentationData, predictions: OutOfFold, ranking:
     It shows image, mask, prediction and their disagreement.
     """
     names = [data.pairs[one.index].image.relative_to(data.root).as_posix() for one in ranking.suspects]
-    with (
-        atomic_write(folder / "label_errors.csv") as part,
-        part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["rank", "image", "mask", "kind", "score", "detail"])
+    with csv_file(folder / "label_errors.csv") as write_row:
+        write_row(["rank", "image", "mask", "kind", "score", "detail"])
         for place, (name, one) in enumerate(zip(names, ranking.suspects, strict=True), 1):
             mask = str(data.pairs[one.index].mask or "").removeprefix(f"{data.root}/")
-            writer.writerow(cells([place, name, mask, one.kind, f"{one.score:.4f}", one.detail]))
+            write_row([place, name, mask, one.kind, f"{one.score:.4f}", one.detail])
     shown = ranking.suspects[:count]
     images = folder / IMAGES
     images.mkdir()

@@ -1,6 +1,5 @@
 """What each image is taken for by the network of a cross-validation that has not seen it: masks and a table."""
 
-import csv
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from segnet.data.masks import Encoding
 from segnet.data.pairs import Pair
 from segnet.deployment.measures import grey
 from segnet.errors import UserError
-from segnet.files import atomic_write, cells
+from segnet.files import csv_file
 from segnet.reports import tested
 from segnet.reports.evaluation import image_iou
 from segnet.training.module import SegmentationModule
@@ -84,10 +83,9 @@ def write_table(path: Path, judged: Sequence[Judged], classes: Sequence[str], co
     """A row an image in the order of names: fold, IoU; with ``confusions`` what `segnet.runs.comparison` reads."""
     size = max(len(classes), 2)
     pairs = [f"{i}>{j}" for i in range(size) for j in range(size)]
-    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "iou", *pairs] if confusions else ["image", "fold", "iou"])
+    with csv_file(path) as write:
+        write(["file", "iou", *pairs] if confusions else ["image", "fold", "iou"])
         for image, fold, confusion in sorted(judged, key=lambda one: one.image):
             iou = image_iou(torch.from_numpy(confusion), classes)
             told = "" if np.isnan(iou) else f"{iou:.6f}"
-            writer.writerow(cells([image, told, *confusion.ravel().tolist()] if confusions else [image, fold, told]))
+            write([image, told, *confusion.ravel().tolist()] if confusions else [image, fold, told])

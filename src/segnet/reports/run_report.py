@@ -15,7 +15,7 @@ from segnet import terminal
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.folds import ByFold
 from segnet.environment import surroundings
-from segnet.files import atomic_write
+from segnet.files import write_json
 from segnet.networks.segnet import count_parameters
 from segnet.recipe import record as recipe
 from segnet.reports import decisions, intervals, tested
@@ -73,8 +73,7 @@ class RunReport(Callback):
                     f"resume: machine or code have changed, so results may differ in their last bits "
                     f"({'; '.join(changed)})"
                 )
-        with atomic_write(file) as part:
-            part.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+        write_json(file, now)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report."""
@@ -101,8 +100,7 @@ class RunReport(Callback):
             save(self.folder / "photo" / f"{i}.png", drawn)
         write_images(self.folder / "images.csv", pl_module, data, "test", own.get("test"))
         (self.folder / "README.md").write_text(card(results, pl_module, data, len(panels)), encoding="utf-8")
-        with atomic_write(self.folder / "results.json") as part:  # last: it says that the run is finished
-            part.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_json(self.folder / "results.json", results)  # last: it says that the run is finished
         final = {f"final/{name}": results["metrics"].get(name) for name in (*FINAL, self.cfg.monitor)}
         known = {name: value for name, value in final.items() if value is not None}
         recording.finish(trainer, parameters(self.cfg), known, self.folder)

@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from segnet.errors import UserError, explain
-from segnet.files import atomic_write
+from segnet.files import atomic_write, write_csv, write_json, write_text
 from segnet.runs.record import recorded
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ class Leaderboard(Callback):  # type: ignore[misc]
             error = _failure(job_return)
             note = {"error": explain(error) or f"{type(error).__name__}: {error}"}
             folder = sweep / config.hydra.sweep.subdir
-            with atomic_write(folder / FAILURE) as part:
-                part.write_text(json.dumps(note) + "\n", encoding="utf-8")
+            write_json(folder / FAILURE, note)
         write(sweep)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -105,10 +104,8 @@ def write(sweep: Path) -> None:
         error = json.loads(file.read_text(encoding="utf-8"))["error"]
         rows.append({"job": file.parent.name, "error": f"{error} [{given}]"})
     # Jobs may end at the same time.
-    with atomic_write(sweep / "leaderboard.csv", shared=True) as part:
-        tables.write_csv(part, rows)
-    with atomic_write(sweep / "leaderboard.md", shared=True) as part:
-        part.write_text(tables.markdown(rows) + "\n", encoding="utf-8")
+    write_csv(sweep / "leaderboard.csv", rows, shared=True)
+    write_text(sweep / "leaderboard.md", tables.markdown(rows) + "\n", shared=True)
     if runs:
         with atomic_write(sweep / "leaderboard.png", shared=True) as part:
             _figure(runs).savefig(part, format="png", dpi=110)

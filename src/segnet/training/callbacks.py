@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from segnet.data.dataset import Batch
 from segnet.errors import UserError
-from segnet.files import atomic_write
+from segnet.files import write_csv
 from segnet.settings import NotNegative, PathText, Positive
 from segnet.training import progress, recording
 from segnet.training.dashboard import is_due
@@ -90,14 +90,7 @@ class EpochTable(Callback):
             tqdm.write(progress.line(trainer, metrics, chooses, row["images_per_second"], self._durations))
             sys.stdout.flush()
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._write()
-
-    def _write(self) -> None:
-        columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        with atomic_write(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
+            write_csv(self.path, self.rows)
 
 
 class ReestimateBatchNorm(Callback):

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, open_dict
 
 from segnet import terminal
 from segnet.errors import UserError
-from segnet.files import atomic_write, locked
+from segnet.files import csv_file, locked, write_text
 from segnet.settings import Count, PathText, Text
 
 IDS = "loggers.json"  # in a run folder: what the run is called in each store that gives it a name
@@ -74,13 +74,8 @@ class CSVLogger(Logger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Write them."""
-        with atomic_write(self.folder / "hparams.yaml") as part:
-            part.write_text(
-                yaml.safe_dump(
-                    params if isinstance(params, dict) else vars(params), allow_unicode=True, sort_keys=False
-                ),
-                encoding="utf-8",
-            )
+        values = params if isinstance(params, dict) else vars(params)
+        write_text(self.folder / "hparams.yaml", yaml.safe_dump(values, allow_unicode=True, sort_keys=False))
 
     @rank_zero_only
     def save(self) -> None:
@@ -88,10 +83,10 @@ class CSVLogger(Logger):
         if not self.rows:
             return
         columns = ["step", *sorted({name for row in self.rows for name in row} - {"step"})]
-        with atomic_write(self.folder / "metrics.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        with csv_file(self.folder / "metrics.csv") as write:
+            write(columns)
+            for row in self.rows:
+                write(row.get(name, "") for name in columns)
 
     def finalize(self, status: str) -> None:
         """Write what is left."""

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from segnet import trust
 from segnet.errors import UserError
-from segnet.files import atomic_write
+from segnet.files import atomic_write, write_json, write_text
 
 WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "SHA256SUMS"
 NEEDED = [WEIGHTS, CONFIG, SUMS]  # to load it
@@ -33,16 +33,14 @@ def write(folder: Path, state: Mapping[str, torch.Tensor], about: Mapping[str, A
     apart = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
     with atomic_write(folder / WEIGHTS) as part:
         part.write_bytes(safetensors.torch.save(apart, {"format": "pt"}))
-    with atomic_write(folder / CONFIG) as part:
-        part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG, about)
 
 
 def seal(folder: Path) -> None:
     """Write ``SHA256SUMS`` of every file below the folder, for `read` and for ``sha256sum -c``."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS)
     lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
-    with atomic_write(folder / SUMS) as part:
-        part.write_text("".join(lines), encoding="utf-8")
+    write_text(folder / SUMS, "".join(lines))
 
 
 def is_published(path: Path) -> bool:

@@ -4,7 +4,6 @@ Figures that are numbers go to all of them by Lightning's ``log``. A logger of a
 does not know gets these alone, which is told once.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from segnet import terminal
-from segnet.files import atomic_write
+from segnet.files import write_json
 from segnet.training.loggers import IDS
 from segnet.training.records import KINDS, Counts, Start, records
 from segnet.visualization.figures import drawn
@@ -32,8 +31,7 @@ def begin(trainer: Trainer, start: Start, folder: Path) -> None:
         terminal.info(f"{', '.join(others)}: gets figures that are numbers, and no images, files or configuration")
     named = {name: record.begin(start) for name, record in records(trainer).items()}
     if named := {name: known for name, known in named.items() if known is not None}:
-        with atomic_write(folder / IDS) as part:
-            part.write_text(json.dumps(named) + "\n", encoding="utf-8")
+        write_json(folder / IDS, named)
 
 
 def finish(trainer: Trainer, parameters: Mapping[str, Any], metrics: Mapping[str, float], folder: Path) -> None:

@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 from numpy.typing import NDArray
 
-from segnet.files import atomic_write
+from segnet.files import write_text
 from segnet.training.loggers import CSVLogger, mlflow_name
 from segnet.training.metrics import rates
 from segnet.visualization.figures import drawn, precision_recall_figure
@@ -193,8 +193,7 @@ class _Files(Record):
     """A table, and images beside it; the other files are in the run folder already."""
 
     def begin(self, start: Start) -> str | None:
-        with atomic_write(self.logger.folder / "configuration.yaml") as part:
-            part.write_text(start.text, encoding="utf-8")
+        write_text(self.logger.folder / "configuration.yaml", start.text)
         self.logger.log_hyperparams(start.parameters)
         return None
 

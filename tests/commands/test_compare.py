@@ -9,7 +9,7 @@ import pytest
 from matplotlib import image as reader
 
 from helpers import write_run
-from segnet.runs import tables
+from segnet import tables
 from segnet.runs.comparison import Run, bootstrap, find, iou, over_seeds, paired_bootstraps, short, table
 from segnet.visualization.figures import curves
 

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import nn
 
 from segnet.data.images import read_rgb
-from segnet.deployment.predictor import Prediction, Predictor
+from segnet.deployment.prediction import Prediction
+from segnet.deployment.predictor import Predictor
 from segnet.training.checkpoint import load_module
 
 

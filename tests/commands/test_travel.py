@@ -19,8 +19,8 @@ from scipy import ndimage
 from helpers import call_main
 from segnet.data.images import read_rgb
 from segnet.decisions import OperatingPoint
-from segnet.deployment import results, writer
-from segnet.deployment.predictor import Prediction
+from segnet.deployment import inputs, results, writer
+from segnet.deployment.prediction import Prediction
 from segnet.training.checkpoint import load_module, write_calibrated
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools'
@@ -254,7 +254,7 @@ def random_images(tmp_path):
 @pytest.mark.parametrize("segmentation", ["rle", "polygon"])
 def test_objects_json_is_read_back_to_the_very_same_masks(segmentation, random_images, tmp_path, capfd):
     out = tmp_path / "out"
-    defective = writer.write(Levels(), writer.find(f"{random_images}/*/*"), settings(out, segmentation=segmentation))
+    defective = writer.write(Levels(), inputs.find(f"{random_images}/*/*"), settings(out, segmentation=segmentation))
     assert defective == 6
     code = call_main(
         "import_labels", f"input={out}/objects.json", f"images={random_images}", f"output={tmp_path}/set",
@@ -311,7 +311,7 @@ def test_an_interruption_leaves_a_valid_json_of_the_images_in_the_table(error, r
 
     out = tmp_path / "out"
     with pytest.raises(error):
-        writer.write(Stopped(), writer.find(f"{random_images}/*/*"), settings(out))
+        writer.write(Stopped(), inputs.find(f"{random_images}/*/*"), settings(out))
     coco = json.loads((out / "objects.json").read_text())
     names = [os.path.relpath(row["file"], random_images) for row in table(out)]
     assert [entry["file_name"] for entry in coco["images"]] == names

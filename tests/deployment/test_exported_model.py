@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segnet.deployment import exported_model
+from segnet.deployment import formats
 from segnet.deployment.exported_model import ExportedModel
 from segnet.deployment.portable import resize_by_products
 
@@ -25,7 +25,7 @@ def file(tmp_path):
     example = torch.zeros(2, 3, 40, 50, dtype=torch.uint8)
     exported = torch.export.export(Half(), (example,), dynamic_shapes={"images": dims})
     about = {"classes": ["defect"], "colors": None, "image_size": [40, 50]}
-    torch.export.save(exported, tmp_path / "a.pt2", extra_files={exported_model.KEY: json.dumps(about)})
+    torch.export.save(exported, tmp_path / "a.pt2", extra_files={formats.KEY: json.dumps(about)})
     return tmp_path / "a.pt2"
 
 
@@ -53,7 +53,7 @@ def test_an_onnx_file_whose_input_has_its_old_name(tmp_path):
     graph = helper.make_graph([node], "old", [given], [result])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     about = {"classes": ["a", "b", "c"], "colors": None, "image_size": [40, 50]}
-    helper.set_model_props(model, {exported_model.KEY: json.dumps(about)})
+    helper.set_model_props(model, {formats.KEY: json.dumps(about)})
     save(model, tmp_path / "a.onnx")
     images = torch.randint(0, 256, (1, 3, 33, 70), dtype=torch.uint8)
     torch.testing.assert_close(ExportedModel(tmp_path / "a.onnx")(images), images.float())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import AttributeProto, TensorProto, helper, numpy_helper, save
 
-from segnet.deployment import exported_model, onnx_model
+from segnet.deployment import formats, onnx_model
 from segnet.deployment.exported_model import ExportedModel
 
 SIDES = ("n", 3, "h", "w")
@@ -32,7 +32,7 @@ def written(
     result = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, sides[1])
     graph = helper.make_graph(list(nodes), "g", [given], [result], list(weights))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, {exported_model.KEY: json.dumps(about)})
+    helper.set_model_props(model, {formats.KEY: json.dumps(about)})
     change(model)
     save(model, path)
     return path

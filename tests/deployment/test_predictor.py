@@ -14,7 +14,8 @@ from segnet.data.images import resize_exact
 from segnet.deployment import predictor as predictor_module
 from segnet.deployment.exported_model import ExportedModel
 from segnet.deployment.measures import areas, grey
-from segnet.deployment.predictor import Prediction, Predictor, load_model
+from segnet.deployment.prediction import Prediction
+from segnet.deployment.predictor import Predictor, load_model
 from segnet.environment import autocast
 from segnet.networks.segnet import SegNet
 from segnet.training.losses import CrossEntropy

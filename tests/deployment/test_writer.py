@@ -14,9 +14,9 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from segnet.deployment import video, writer
+from segnet.deployment import inputs, video, writer
 from segnet.deployment.pipeline import ahead
-from segnet.deployment.predictor import Prediction
+from segnet.deployment.prediction import Prediction
 from segnet.visualization.overlays import overlay, palette
 
 
@@ -94,7 +94,7 @@ def test_rows_and_batches_come_in_the_order_of_the_files(folder, tmp_path, monke
     monkeypatch.setattr(writer, "save", slow)
     monkeypatch.setattr(writer, "THREADS", 4)
     stub = Stub()
-    writer.write(stub, writer.find(str(folder)), settings(tmp_path))
+    writer.write(stub, inputs.find(str(folder)), settings(tmp_path))
     assert stub.batches == [[10 * i for i in range(start, min(start + 3, 20))] for start in range(0, 20, 3)]
     found = rows(tmp_path)
     assert list(found[0]) == [
@@ -117,7 +117,7 @@ def test_unreadable_files_and_videos_among_images(folder, tmp_path):
     film(folder / "09b.mp4", LEVELS)
     stub = Stub()
     with pytest.raises(ValueError, match=r"3 of 22 files could not be read: \S*04.png: .*; \S*07b.mp4: .*; \S*13.png"):
-        writer.write(stub, writer.find(str(folder)), settings(tmp_path))
+        writer.write(stub, inputs.find(str(folder)), settings(tmp_path))
     # Batches are of three files, as many as can be read; a video stands first in its own: 08, 09 and 09b.
     names = [row["file"].rpartition("/")[2].partition(".")[0] for row in rows(tmp_path)]
     assert " ".join(names) == "00 01 02 03 05 06 07 09b 08 09 10 11 12 14 15 16 17 18 19"
@@ -166,7 +166,7 @@ def test_memory_does_not_grow_with_the_files(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "save", save)
     monkeypatch.setattr(writer, "read_rgb", read)
     stub = Stub()
-    run = threading.Thread(target=writer.write, args=(stub, writer.find(str(folder)), settings(tmp_path)))
+    run = threading.Thread(target=writer.write, args=(stub, inputs.find(str(folder)), settings(tmp_path)))
     run.start()
     seen = None
     while (len(reads), len(stub.batches)) != seen:
@@ -208,7 +208,7 @@ def test_an_interruption_leaves_whole_files_and_the_rows_before_it(folder, tmp_p
 
     threads = threading.active_count()
     with pytest.raises(error):
-        writer.write(Stub(call), writer.find(str(folder)), settings(tmp_path))
+        writer.write(Stub(call), inputs.find(str(folder)), settings(tmp_path))
     assert threading.active_count() == threads
     assert [row["file"][-6:-4] for row in rows(tmp_path)] == [f"{i:02}" for i in range(12)]
     for path in (tmp_path / "out").glob("*.png"):
@@ -221,12 +221,12 @@ def test_a_result_that_cannot_be_written_is_an_error(folder, tmp_path, monkeypat
 
     monkeypatch.setattr(writer, "save", save)
     with pytest.raises(OSError, match="could not be written"):
-        writer.write(Stub(), writer.find(str(folder)), settings(tmp_path))
+        writer.write(Stub(), inputs.find(str(folder)), settings(tmp_path))
 
 
 def test_the_networks_threads_are_left_as_they_were(folder, tmp_path):
     before = torch.get_num_threads()
-    writer.write(Stub(), writer.find(str(folder)), settings(tmp_path))
+    writer.write(Stub(), inputs.find(str(folder)), settings(tmp_path))
     later = ThreadPoolExecutor(1)
     assert [torch.get_num_threads(), later.submit(torch.get_num_threads).result()] == [before, before]
     later.shutdown()
@@ -255,11 +255,11 @@ def test_files_that_would_become_one_are_told_before_anything_is_written(tmp_pat
             film(tmp_path / "in" / name, LEVELS[:2])
     cfg = settings(tmp_path, **more)
     if shared is None:
-        writer.write(Stub(), writer.find(str(tmp_path / "in")), cfg)
+        writer.write(Stub(), inputs.find(str(tmp_path / "in")), cfg)
         assert len(rows(tmp_path)) == 2
         return
     with pytest.raises(ValueError, match=f"would both become {shared}; rename one, or predict them separately"):
-        writer.write(Stub(), writer.find(str(tmp_path / "in")), cfg)
+        writer.write(Stub(), inputs.find(str(tmp_path / "in")), cfg)
     assert not (tmp_path / "out").exists()
 
 
@@ -272,7 +272,7 @@ def test_files_that_are_none_are_a_line_each_and_the_others_are_predicted(folder
     (folder / "07b.png").symlink_to("/dev/zero")
     (folder / "07c.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n")
     with pytest.raises(ValueError, match=r"6 of 26 files could not be read"):
-        writer.write(Stub(), writer.find(str(folder)), settings(tmp_path))
+        writer.write(Stub(), inputs.find(str(folder)), settings(tmp_path))
     assert len(rows(tmp_path)) == 20
     told = capsys.readouterr().err
     for name, reason in [
@@ -289,9 +289,9 @@ def test_what_a_folder_holds_besides_is_counted(folder, caplog):
     (folder / "more").mkdir()
     (folder / "more" / "x.png").write_bytes(b"x")
     with caplog.at_level("INFO"):
-        assert len(writer.find(str(folder))) == 20
-        assert len(writer.find(f"{folder}/*")) == 20
-        assert len(writer.find(f"{folder}/*.png")) == 20
+        assert len(inputs.find(str(folder))) == 20
+        assert len(inputs.find(f"{folder}/*")) == 20
+        assert len(inputs.find(f"{folder}/*.png")) == 20
     others = "passed over 1 .csv file (list.csv), 1 .txt file (notes.txt), 1 hidden file (._00.png)"
     assert [record.message for record in caplog.records] == [
         f"input={folder}: {others}, 1 sub-folder (more): input='{folder}/**/*' takes theirs too",
@@ -299,21 +299,21 @@ def test_what_a_folder_holds_besides_is_counted(folder, caplog):
         f"input={folder}/*.png: passed over 1 hidden file (._00.png)",
     ]
     with pytest.raises(ValueError, match=r"no image or video there \(passed over 1 \.txt file"):
-        writer.find(f"{folder}/*.txt")
+        inputs.find(f"{folder}/*.txt")
 
 
 def test_several_pages_are_told(folder, tmp_path):
     pages = [Image.fromarray(np.full((8, 9, 3), value, np.uint8)) for value in (1, 2)]
     pages[0].save(folder / "04b.tif", save_all=True, append_images=pages[1:])
     with pytest.raises(ValueError, match=r"1 of 21 files could not be read: \S*04b\.tif: holds 2 pages or frames"):
-        writer.write(Stub(), writer.find(str(folder)), settings(tmp_path))
+        writer.write(Stub(), inputs.find(str(folder)), settings(tmp_path))
     assert len(rows(tmp_path)) == 20
 
 
 def test_large_images_are_predicted_one_by_one(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "TOGETHER", 8 * 9 * 2)  # two of these
     stub = Stub()
-    writer.write(stub, writer.find(str(folder)), settings(tmp_path))
+    writer.write(stub, inputs.find(str(folder)), settings(tmp_path))
     sizes = [len(batch) for batch in stub.batches]
     assert sizes == [2, 1] * 6 + [2]
     assert [i for batch in stub.batches for i in batch] == [10 * i for i in range(20)]
@@ -337,7 +337,7 @@ def test_a_large_image_is_read_when_its_turn_comes(folder, tmp_path, monkeypatch
 
     monkeypatch.setattr(writer, "_save", saved)
     monkeypatch.setattr(writer, "read_rgb", read)
-    writer.write(Stub(), writer.find(str(folder)), settings(tmp_path, batch_size=1))
+    writer.write(Stub(), inputs.find(str(folder)), settings(tmp_path, batch_size=1))
     assert events == ["read", "saved"] * 20
 
 
@@ -346,7 +346,7 @@ def test_names_that_spreadsheets_would_run_are_text(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save("=cmd().png")
     stub = Stub()
     stub.model = SimpleNamespace(classes=["crack"], colors=None)
-    writer.write(stub, writer.find("=cmd().png"), settings(tmp_path))
+    writer.write(stub, inputs.find("=cmd().png"), settings(tmp_path))
     assert [row["file"] for row in rows(tmp_path)] == ["'=cmd().png"]
 
 

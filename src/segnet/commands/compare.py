@@ -10,12 +10,11 @@ def run(cfg: DictConfig) -> None:
     """Write and print the comparison of ``runs``."""
     from pathlib import Path
 
+    from segnet import tables
     from segnet.files import write_csv
-    from segnet.runs import comparison, paired, tables
+    from segnet.runs import comparison, paired
     from segnet.visualization.figures import curves
 
-    if type(cfg.resamples) is not int or cfg.resamples < 100:
-        raise UserError(f"resamples={cfg.resamples}: must be an integer of at least 100")
     runs = comparison.find([cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs))
     reference = runs[0]
     if cfg.baseline is not None:

@@ -22,7 +22,7 @@ def run(cfg: DictConfig) -> None:
 
     from segnet import environment
     from segnet.decisions.given import chosen, told
-    from segnet.deployment import verified, writer
+    from segnet.deployment import inputs, verified, writer
     from segnet.deployment.live import predict_live
     from segnet.deployment.predictor import Predictor, load_model
     from segnet.deployment.sources import is_live
@@ -39,7 +39,7 @@ def run(cfg: DictConfig) -> None:
     elif cfg.watch:
         predict = partial(predict_watched, cfg=cfg)
     else:
-        files = writer.find(given)
+        files = inputs.find(given)
         if Path(cfg.output_dir).resolve() in {file.resolve().parent for file in files}:
             raise UserError(f"output_dir={cfg.output_dir}: holds the images of input={given}; choose another folder")
         predict = partial(writer.write, files=files, cfg=cfg)

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError
 
 from segnet import overrides as typed
@@ -120,10 +120,6 @@ def keep_weights(folder: Path) -> None:
 
 def check(cfg: DictConfig) -> None:
     """Refuse what would fail later."""
-    if cfg.minutes is not None and not cfg.minutes > 0:
-        raise UserError(f"minutes={cfg.minutes}: must be positive, or null for no limit")
-    if not isinstance(cfg.seeds, ListConfig) or not cfg.seeds or any(type(seed) is not int for seed in cfg.seeds):
-        raise UserError(f"seeds={cfg.seeds}: must be a list of integers, such as [0,1,2]")
     for group in ("runs", "shared"):
         parts = OmegaConf.to_container(cfg)[group]  # type: ignore[call-overload, index]  # data sets may be missing
         if not isinstance(parts, dict):
@@ -185,9 +181,10 @@ def train(
 
 def results(folder: Path, names: Sequence[str]) -> str:
     """A table: one row a name, means over its finished seeds with their standard deviation."""
-    from segnet.runs import comparison, tables
+    from segnet.runs import comparison
+    from segnet.tables import Row, markdown, spread
 
-    rows: list[tables.Row] = []
+    rows: list[Row] = []
     for name in names:
         runs = comparison.find([str(folder / name)])
         first = runs[0].results
@@ -197,14 +194,14 @@ def results(folder: Path, names: Sequence[str]) -> str:
                 "parameters": first["parameters"],
                 "epochs": first["epochs"],
                 "seeds": len(runs),
-                "validation IoU": comparison.mean_and_deviation([run.metric("val/iou") for run in runs]),
-                "test IoU": comparison.mean_and_deviation([run.metric("test/iou") for run in runs]),
-                "seconds": comparison.mean_and_deviation([run.results["seconds"] for run in runs], ".0f"),
+                "validation IoU": spread([run.metric("val/iou") for run in runs], "seeds"),
+                "test IoU": spread([run.metric("test/iou") for run in runs], "seeds"),
+                "seconds": spread([run.results["seconds"] for run in runs], "seeds", ".0f"),
                 "hardware": first["hardware"],
                 "precision": first["precision"],
             }
         )
-    return tables.markdown(rows) + "\n"
+    return markdown(rows) + "\n"
 
 
 main = command("reproduce")(run)

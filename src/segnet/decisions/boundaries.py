@@ -10,7 +10,6 @@ from segnet.decisions.regions import box
 
 WIDTH = 0.02  # of boundary IoU: share of the image's diagonal
 TOLERANCE = 2.0  # of boundary F: pixels
-COUNTS = 6
 Mask = NDArray[np.bool_]
 
 

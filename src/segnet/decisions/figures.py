@@ -35,6 +35,15 @@ class Figure(NamedTuple):
 Figures = dict[str, Figure]
 
 
+def flat(figures: Figures) -> dict[str, float]:
+    """As numbers: ``escape_rate``, with ``escape_rate_low`` and ``escape_rate_high`` beside it."""
+    return {
+        f"{name}{end}": value
+        for name, figure in figures.items()
+        for end, value in zip(("", "_low", "_high"), figure[:3], strict=True)
+    }
+
+
 class Unit(NamedTuple):
     """What a decision is made on: an image, or a part of several (``data.parts``), defective if one of them is."""
 
@@ -145,16 +154,16 @@ def _objects(tally: Tally) -> Figures:
 
 def _recall(images: Sequence[Judged], rule: int, chosen: Callable[[Judged], NDArray[np.bool_]]) -> Figure:
     picked = [one.found[chosen(one), rule] for one in images]
-    return _rate([int(part.sum()) for part in picked], [len(part) for part in picked])
+    return object_rate([int(part.sum()) for part in picked], [len(part) for part in picked])
 
 
 def _precision(images: Sequence[Judged], rule: int, kinds: slice) -> Figure:
     picked = [one.predicted[kinds] for one in images]
-    return _rate([int(part[:, 1 + rule].sum()) for part in picked], [int(part[:, 0].sum()) for part in picked])
+    return object_rate([int(part[:, 1 + rule].sum()) for part in picked], [int(part[:, 0].sum()) for part in picked])
 
 
-def _rate(hits: Sequence[int], counts: Sequence[int]) -> Figure:
-    """Of objects, which belong to images."""
+def object_rate(hits: Sequence[int], counts: Sequence[int]) -> Figure:
+    """A rate of objects, from those of each image."""
     total = sum(counts)
     value = sum(hits) / total if total else math.nan
     return Figure(value, *rates.clustered_interval(hits, counts), sum(hits), total)
@@ -233,6 +242,9 @@ def _units(units: Sequence[Unit], kinds: Sequence[str]) -> Figures:
 
 def _share(units: Sequence[Unit], called: bool) -> Figure:
     """Of units, those that are called so."""
-    hits = sum(unit.called is called for unit in units)
-    value = hits / len(units) if units else math.nan
-    return Figure(value, *rates.exact_interval(hits, len(units)), hits, len(units))
+    return unit_rate(sum(unit.called is called for unit in units), len(units))
+
+
+def unit_rate(hits: int, count: int) -> Figure:
+    """A rate of images or parts."""
+    return Figure(hits / count if count else math.nan, *rates.exact_interval(hits, count), hits, count)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segnet.decisions.regions import Regions, shared
+from segnet.decisions.regions import Regions, regions, shared
 
 OVERLAP = 0.1
 IOU = 0.5
@@ -29,11 +29,11 @@ class Same(NamedTuple):
     predicted: NDArray[np.bool_]
 
 
-def same(truth: Regions, predicted: Regions, overlap: float = OVERLAP, iou: float = IOU) -> tuple[Same, Same]:
+def same(truth: Regions, predicted: Regions) -> tuple[Same, Same]:
     """What has a counterpart by the rule, and by the stricter one; memory grows with objects, not with their pairs."""
     i, j, pixels = shared(truth, predicted)
     first, second = truth.areas[i], predicted.areas[j]
-    rules = pixels >= overlap * np.minimum(first, second), pixels >= iou * (first + second - pixels)
+    rules = pixels >= OVERLAP * np.minimum(first, second), pixels >= IOU * (first + second - pixels)
     found = []
     for rule in rules:
         one = Same(np.zeros(len(truth), np.bool_), np.zeros(len(predicted), np.bool_))
@@ -42,8 +42,18 @@ def same(truth: Regions, predicted: Regions, overlap: float = OVERLAP, iou: floa
     return found[0], found[1]
 
 
-def pairs(truth: Regions, predicted: Regions, overlap: float = OVERLAP) -> NDArray[np.int64]:
+def counted(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """int64 (2, 2): of two masks (H, W) of class indices the objects of each, and those which the other has too."""
+    found = np.zeros((2, 2), np.int64)
+    for kind in range(1, int(max(truth.max(), predicted.max())) + 1):
+        one, other = regions(truth == kind), regions(predicted == kind)
+        rule, _ = same(one, other)
+        found += [[len(one), rule.truth.sum()], [len(other), rule.predicted.sum()]]
+    return found
+
+
+def pairs(truth: Regions, predicted: Regions) -> NDArray[np.int64]:
     """The pairs that are the same, int64 (p, 2): index in the truth, index in the prediction."""
     i, j, pixels = shared(truth, predicted)
-    kept = pixels >= overlap * np.minimum(truth.areas[i], predicted.areas[j])
+    kept = pixels >= OVERLAP * np.minimum(truth.areas[i], predicted.areas[j])
     return np.stack([i[kept], j[kept]], 1)

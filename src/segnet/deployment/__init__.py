@@ -14,5 +14,5 @@ __all__ = ["ExportedModel", "Prediction", "Predictor"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "exported_model" if name == "ExportedModel" else "predictor"
+    module = "exported_model" if name == "ExportedModel" else name.lower()
     return getattr(import_module(f"segnet.deployment.{module}"), name)

@@ -16,7 +16,6 @@ from segnet.data.masks import check_classes
 from segnet.decisions import OperatingPoint
 from segnet.deployment.calibration import Calibration
 from segnet.deployment.form import Form
-from segnet.deployment.formats import KEY as KEY
 from segnet.deployment.formats import SUFFIXES
 from segnet.errors import UserError
 from segnet.settings import CropScale

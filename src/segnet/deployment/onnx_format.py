@@ -18,7 +18,6 @@ from segnet.training.module import SegmentationModule
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-OPSETS = (17, 23)  # the oldest that torch's exporter can be converted to, and the newest
 NATIVE = 18  # of torch's exporter
 # Operators of a file of one size, all of them in each of these lists; tests compare them with what is written:
 # ONNX Runtime (docs/OperatorKernels.md), OpenVINO (Supported Operations, ONNX), TensorRT (onnx-tensorrt,

@@ -14,7 +14,7 @@ from torch import Tensor
 from segnet.data.images import resize_exact
 from segnet.deployment.exported_model import ExportedModel
 from segnet.deployment.formats import SUFFIXES
-from segnet.deployment.prediction import Prediction as Prediction
+from segnet.deployment.prediction import Prediction
 from segnet.environment import autocast
 from segnet.errors import UserError
 from segnet.networks.replay import Replay

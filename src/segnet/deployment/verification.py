@@ -15,12 +15,13 @@ from torch import Tensor
 from segnet import environment
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.images import resize_pair
-from segnet.decisions import OperatingPoint, regions
-from segnet.decisions.matching import same
+from segnet.decisions import OperatingPoint
+from segnet.decisions.matching import counted
 from segnet.deployment.exported_model import POINT, ExportedModel
 from segnet.deployment.prediction import Prediction
 from segnet.errors import UserError
 from segnet.networks.segnet import SMALLEST
+from segnet.tables import figure
 from segnet.training.metrics import Counts, scores
 from segnet.training.module import SegmentationModule
 
@@ -92,9 +93,9 @@ def compare(
             equal += int((decided[0] == decided[1]).sum())
             pixels += decided[0].size
             alike += decided[0].any() == decided[1].any()
-            matched += _matched(*decided)
+            matched += counted(*decided)
             for name, probabilities in both.items():
-                counts[name].update(*counts[name].count(_logits(probabilities), torch.tensor(mask)[None]))
+                counts[name].update(*counts[name].count_probabilities(probabilities[0], torch.tensor(mask)))
         iou = {name: scores(*c.compute(), module.classes)["iou"].item() for name, c in counts.items()}
         rows.append(
             {
@@ -161,7 +162,7 @@ def summary(found: dict[str, Any]) -> str:
     lines = [
         f"{row['size'][0]}×{row['size'][1]}: greatest difference {row['difference']:.2e}, "
         f"equal decisions {row['decisions']:.6f}, equal verdicts {row['verdicts']:.4f}, "
-        f"IoU {_shown(row['iou_checkpoint'])} and {_shown(row['iou_exported'])}"
+        f"IoU {figure(row['iou_checkpoint'])} and {figure(row['iou_exported'])}"
         for row in found["sizes"]
     ]
     times = (
@@ -171,28 +172,10 @@ def summary(found: dict[str, Any]) -> str:
     return "\n".join([*lines, f"{found['bytes'] / 1e6:.3f} MB; one image: {times}"])
 
 
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
 def _decided(probabilities: Tensor, point: OperatingPoint | None) -> NDArray[np.uint8]:
     if point is not None:
         probabilities = torch.from_numpy(point.calibrated(probabilities.numpy()))
     return Prediction(probabilities, point=point).mask()
-
-
-def _matched(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """int64 (2, 2): of the first mask of class indices and of the second their objects, and those the other has too."""
-    found = np.zeros((2, 2), np.int64)
-    for kind in range(1, int(max(first.max(), second.max())) + 1):
-        one, other = regions(first == kind), regions(second == kind)
-        rule, _ = same(one, other)
-        found += [[len(one), rule.truth.sum()], [len(other), rule.predicted.sum()]]
-    return found
-
-
-def _logits(probabilities: Tensor) -> Tensor:
-    return probabilities.logit() if probabilities.shape[1] == 1 else probabilities.log()
 
 
 def _latency(call: Callable[[], object], rounds: int = 7) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segnet.deployment.exported_model import POINT
+from segnet.tables import figure
 
 # Of each figure what it is, its place among the columns, and whether more is better.
 FIGURES = {
@@ -46,7 +47,7 @@ def text(name: str, found: Mapping[str, Any]) -> str:
     for row in found["sizes"]:
         cells = [f"{row['difference']:.2e}", f"{row['decisions']:.6f}", f"{row['verdicts']:.4f}"]
         cells += [f"{row['objects']:.4f}", str(row["objects_checkpoint"])]
-        cells += ["–" if (v := row[f"iou_{side}"]) is None else f"{v:.4f}" for side in ("checkpoint", "exported")]
+        cells += [figure(row[f"iou_{side}"]) for side in ("checkpoint", "exported")]
         lines.append(f"| {row['size'][0]}×{row['size'][1]} | {' | '.join(cells)} |")
     times = [f"{found[f'milliseconds_{side}']:.1f} ms" for side in ("checkpoint", "exported")]
     versions = ", ".join(f"{package} {version}" for package, version in found["versions"].items())

@@ -16,11 +16,8 @@ from segnet import environment
 from segnet.data.decoding import header
 from segnet.data.images import read_rgb
 from segnet.deployment.inputs import check_outputs
-from segnet.deployment.inputs import find as find
 from segnet.deployment.measures import areas, grey
-from segnet.deployment.pipeline import READ_AHEAD as READ_AHEAD
-from segnet.deployment.pipeline import ROOM, Task, ahead, threads
-from segnet.deployment.pipeline import THREADS as THREADS
+from segnet.deployment.pipeline import READ_AHEAD, ROOM, THREADS, Task, ahead, threads
 from segnet.deployment.prediction import Prediction
 from segnet.deployment.predictor import Predictor
 from segnet.deployment.results import Result, Results, file_names, of_image

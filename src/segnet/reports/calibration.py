@@ -17,9 +17,10 @@ from segnet.decisions.operating_point import at_temperature
 from segnet.decisions.tables import Sample, tables
 from segnet.decisions.targets import Target
 from segnet.decisions.temperature import LEAST, Pixels
-from segnet.deployment.predictor import Prediction
+from segnet.deployment.prediction import Prediction
 from segnet.reports.outcomes import RATES, Outcomes
 from segnet.reports.subsets import Kept, Source, Subset
+from segnet.tables import figure
 
 LEVEL = 1 / 510  # half a grey level of the confidences that a run with folds stores
 Figures = dict[str, float]
@@ -195,10 +196,8 @@ def verdict(found: Calibration) -> list[str]:
 
 def shown(figures: Figures, name: str) -> str:
     """Such as ``0.0390 [0.0081, 0.1097]``; – where it is undefined."""
-    if math.isnan(figures[name]):
-        return "–"
-    if f"{name}_low" not in figures:
-        return f"{figures[name]:.4f}"
+    if math.isnan(figures[name]) or f"{name}_low" not in figures:
+        return figure(figures[name])
     return f"{figures[name]:.4f} [{figures[f'{name}_low']:.4f}, {figures[f'{name}_high']:.4f}]"
 
 

@@ -1,7 +1,6 @@
 """What a calibration leaves behind: the operating point, a checkpoint that carries it, curves, contact sheets."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from segnet.decisions.operating_point import at_temperature
 from segnet.environment import commit, surroundings
 from segnet.files import csv_file, write_json
 from segnet.reports.calibration import Calibration, Judged, confirmed
+from segnet.reports.decided import known
 from segnet.reports.subsets import Source
 from segnet.reports.wrong_verdicts import write_sheet
 from segnet.runs.record import recorded
@@ -66,9 +66,9 @@ def record(found: Calibration, checkpoint: Path) -> dict[str, Any]:
         },
         "rates": {k: v for one in found.splits for k, v in _named(one, one.after).items()},
         "curve": _curve(found),
-        "calibration_error_own_size_before": {
-            one.subset.name: _known(one.before["calibration_error_own_size"]) for one in found.splits
-        },
+        "calibration_error_own_size_before": known(
+            {one.subset.name: one.before["calibration_error_own_size"] for one in found.splits}
+        ),
         "checkpoint": checkpoint.name,
         "sha256": hashlib.sha256(weights(checkpoint).read_bytes()).hexdigest(),
         "commit": commit(),
@@ -86,7 +86,7 @@ def _curve(found: Calibration) -> dict[str, Any] | None:
     defective, good = found.splits[0].subset.counts
 
     def rate(hits: int, count: int) -> list[float | None]:
-        return [_known(v) for v in (hits / count, *rates.exact_interval(hits, count))] if count else [None] * 3
+        return [hits / count, *rates.exact_interval(hits, count)] if count else [None] * 3
 
     return {
         "threshold": [rows[i].thresholds[0] for i in kept],
@@ -96,11 +96,7 @@ def _curve(found: Calibration) -> dict[str, Any] | None:
 
 
 def _named(one: Judged, figures: dict[str, float]) -> dict[str, float | None]:
-    return {f"{one.subset.name}/{name}": _known(value) for name, value in figures.items()}
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return known({f"{one.subset.name}/{name}": value for name, value in figures.items()})
 
 
 def write_curves(path: Path, found: Calibration, classes: Sequence[str]) -> None:

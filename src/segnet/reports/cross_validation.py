@@ -23,6 +23,7 @@ from segnet.reports.evaluation import write_images
 from segnet.reports.model_card import recipe_section, teacher_row
 from segnet.reports.out_of_fold import FOLDER, Judged, write_table
 from segnet.runs.record import recorded
+from segnet.tables import figure, spread
 from segnet.training.metrics import scores
 from segnet.training.module import SegmentationModule
 
@@ -80,7 +81,7 @@ def write(
     }
     for name, note in notes.items():
         if name in metrics:
-            print(f"{name:19s} {_shown(metrics[name]):15s}  {note}")
+            print(f"{name:19s} {figure(metrics[name]):15s}  {note}")
     print(f"ensemble   {folder / 'checkpoints' / 'best.ckpt'}\nmodel card {folder / 'README.md'}")
     found_value: float | None = metrics.get(cfg.monitor)
     return found_value
@@ -154,14 +155,14 @@ def card(results: Results, module: SegmentationModule, data: SegmentationDataMod
     rows = [
         [
             f["fold"], f["images"]["train"], f["images"]["val"], f"{(f['best_epoch'] or 0) + 1} of {f['epochs']}",
-            _shown(f["metrics"].get("val/loss")), _shown(f["metrics"].get("val/iou")),
+            figure(f["metrics"].get("val/loss")), figure(f["metrics"].get("val/iou")),
         ]
         for f in folds
     ]  # fmt: skip
     kinds = ["iou", "dice", "precision", "recall", "accuracy", "class_accuracy", *(f"iou/{c}" for c in module.classes)]
     figures = [
         [name, _spread(results, f"val/{name}")]
-        + [_shown(metrics.get(key)) for key in (f"{FOLDER}/{name}", f"test/{name}", f"test/{_own_size(name)}")]
+        + [figure(metrics.get(key)) for key in (f"{FOLDER}/{name}", f"test/{name}", f"test/{_own_size(name)}")]
         for name in kinds
     ]
     test = f"{images['test']} images kept apart" if images["test"] else "none kept apart"
@@ -234,11 +235,5 @@ def _rows(rows: Sequence[Sequence[Any]]) -> str:
 
 def _spread(results: Results, name: str) -> str:
     """Mean ± standard deviation of a figure over the folds in which it is defined."""
-    mean, deviation = results["metrics"].get(name), results["deviations"].get(name)
-    count = results["defined_in"].get(name, 0)
-    told = "" if count == len(results["folds"]) or mean is None else f" ({count} of {len(results['folds'])} folds)"
-    return _shown(mean) + ("" if deviation is None else f" ± {deviation:.4f}") + told
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    values = [fold["metrics"].get(name) for fold in results["folds"]]
+    return spread([math.nan if value is None else value for value in values], "folds")

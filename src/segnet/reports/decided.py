@@ -16,12 +16,11 @@ from segnet.data import grouping
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.masks import IGNORE_INDEX
 from segnet.decisions import boundaries, matching, objects
-from segnet.decisions.figures import Figures, Tally
+from segnet.decisions.figures import Figures, Tally, flat
 from segnet.decisions.objects import Curves, Judged, Objects
 from segnet.decisions.operating_point import VERDICTS
-from segnet.deployment.pipeline import ahead, threads
-from segnet.deployment.predictor import Prediction
-from segnet.deployment.writer import READ_AHEAD, THREADS
+from segnet.deployment.pipeline import READ_AHEAD, THREADS, ahead, threads
+from segnet.deployment.prediction import Prediction
 from segnet.files import csv_file
 from segnet.reports.tested import BATCH, Confusions, confusion, predicted
 from segnet.training.module import SegmentationModule
@@ -51,11 +50,7 @@ class Decided:
 
     def metrics(self, split: str) -> dict[str, float]:
         """As in results.json: ``test/escape_rate``, with ``_low`` and ``_high`` beside it; nan where undefined."""
-        found: dict[str, float] = {}
-        for name, figure in self.figures.items():
-            values = {"": figure.value, "_low": figure.low, "_high": figure.high}
-            found |= {f"{split}/{name}{end}": value for end, value in values.items()}
-        return found
+        return {f"{split}/{name}": value for name, value in flat(self.figures).items()}
 
     def columns(self) -> dict[str, list[Any]]:
         """What images.csv says of each image beside its confusion matrix."""

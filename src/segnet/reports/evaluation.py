@@ -18,6 +18,7 @@ from segnet.reports import decisions, intervals, tested
 from segnet.reports.decided import MOST, Decided, decide, known
 from segnet.reports.wrong_verdicts import write_worst
 from segnet.runs.record import recorded
+from segnet.tables import figure
 from segnet.training.metrics import calibration, calibration_error, scores
 from segnet.training.module import SegmentationModule
 from segnet.training.panels import draw_panel
@@ -81,7 +82,7 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
             told = intervals.note(limits.get(name), results["images"])
             notes[name] = f"{notes[name]}; 95 % interval over images {told}"
     for name, value in shown.items():
-        print(f"{name:32s} {'–' if value is None else f'{value:.4f}':6s}  {notes.get(name, '')}".rstrip())
+        print(f"{name:32s} {figure(value):6s}  {notes.get(name, '')}".rstrip())
     if f"{cfg.split}/false_alarm_images" in metrics:
         print("no pixel shows a defect, so there is no IoU; the false alarms say how good this is")
         counted = sum(int(matrix.sum()) for _, matrix in module.image_counts.found)

@@ -8,6 +8,7 @@ from segnet.command_line import command_line
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.reports.decisions import section
 from segnet.reports.intervals import lines as lines_of
+from segnet.tables import figure
 from segnet.training.module import SegmentationModule
 
 PHOTOS = 4
@@ -38,8 +39,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
     metrics = results["metrics"]
 
     def value(name: str) -> str:
-        found = metrics.get(name)
-        return "–" if found is None else f"{found:.4f}"
+        return figure(metrics.get(name))
 
     names = ["loss", "iou", "dice", "precision", "recall", "accuracy", "class_accuracy", "average_precision"]
     names += ["false_alarm_images", "false_alarm_pixels", "false_alarm_area"]

@@ -19,11 +19,12 @@ from segnet.files import write_json
 from segnet.networks.segnet import count_parameters
 from segnet.recipe import record as recipe
 from segnet.reports import decisions, intervals, tested
-from segnet.reports.decided import Decided, decide
+from segnet.reports.decided import Decided, decide, known
 from segnet.reports.evaluation import sizes, write_images
 from segnet.reports.model_card import PHOTOS, card
 from segnet.reports.parameters import parameters
 from segnet.runs.record import recorded
+from segnet.tables import figure
 from segnet.training import recording
 from segnet.training.callbacks import EpochTable
 from segnet.training.distillation import Teacher
@@ -102,12 +103,11 @@ class RunReport(Callback):
         (self.folder / "README.md").write_text(card(results, pl_module, data, len(panels)), encoding="utf-8")
         write_json(self.folder / "results.json", results)  # last: it says that the run is finished
         final = {f"final/{name}": results["metrics"].get(name) for name in (*FINAL, self.cfg.monitor)}
-        known = {name: value for name, value in final.items() if value is not None}
-        recording.finish(trainer, parameters(self.cfg), known, self.folder)
+        defined = {name: value for name, value in final.items() if value is not None}
+        recording.finish(trainer, parameters(self.cfg), defined, self.folder)
         notes = {f"{stage}/{name}": note for name, note in sizes(pl_module, data).items() for stage in ("val", "test")}
         for name in ("val/iou", "test/iou", "test/iou_own_size", "test/loss"):
-            value = results["metrics"].get(name)
-            print(f"{name:17s} {'–' if value is None else f'{value:.4f}':6s}  {notes.get(name, '')}".rstrip())
+            print(f"{name:17s} {figure(results['metrics'].get(name)):6s}  {notes.get(name, '')}".rstrip())
         for line in intervals.lines(results):
             print(f"95 % interval of the IoU over images: {line}")
         for split, found in own.items():
@@ -156,7 +156,7 @@ def collect(
     timed = seconds[1:] or seconds  # the first epoch warms up
     rates = sorted(float(row["images_per_second"]) for row in rows[1:] or rows)
     return {
-        "metrics": {k: None if math.isnan(v) else v for k, v in sorted(metrics.items())},
+        "metrics": known(dict(sorted(metrics.items()))),
         "intervals": intervals.of_validation(trainer, module, data) | intervals.found("test", module, matrices),
         "decisions": {split: part.described for split, part in own.items()},
         "monitor": cfg.monitor,
@@ -189,8 +189,8 @@ def epoch_rows(trainer: Trainer) -> list[dict[str, str]]:
 
 def best_row(rows: list[dict[str, str]], monitor: str, mode: str) -> dict[str, str]:
     """That of the best epoch; the last where no epoch has a value, and an empty one of no rows."""
-    known = [row for row in rows if row.get(monitor) and not math.isnan(float(row[monitor]))]
-    if not known:
+    defined = [row for row in rows if row.get(monitor) and not math.isnan(float(row[monitor]))]
+    if not defined:
         return rows[-1] if rows else {}
     choose = max if mode == "max" else min
-    return choose(known, key=lambda row: float(row[monitor]))
+    return choose(defined, key=lambda row: float(row[monitor]))

@@ -14,9 +14,10 @@ from segnet.data.cache import Pair as Arrays
 from segnet.data.decoding import header
 from segnet.data.masks import IGNORE_INDEX, Encoding
 from segnet.data.pairs import Pair
-from segnet.deployment.pipeline import ahead, threads
-from segnet.deployment.predictor import Prediction, Predictor
-from segnet.deployment.writer import READ_AHEAD, THREADS, TOGETHER
+from segnet.deployment.pipeline import READ_AHEAD, THREADS, ahead, threads
+from segnet.deployment.prediction import Prediction
+from segnet.deployment.predictor import Predictor
+from segnet.deployment.writer import TOGETHER
 from segnet.training.metrics import scores
 from segnet.training.module import SegmentationModule
 

@@ -4,6 +4,7 @@ import csv
 import glob
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from omegaconf import OmegaConf
 from segnet.errors import UserError
 from segnet.old_names import update_targets
 from segnet.runs.record import configuration
-from segnet.runs.tables import Row
+from segnet.tables import Row, spread
 
 DECISIONS = ("test/escape_rate", "test/overkill_rate", "test/object_recall")
 
@@ -99,9 +100,10 @@ def find(given: Sequence[str]) -> list[Run]:
                 f"runs={part}: no finished training run there; give the folder of a run or sweep, with results.json"
             )
         folders |= {folder for folder in here if here.isdisjoint(folder.parents)}  # not the folds of one
-    shared = Path(*_common([folder.parent.parts for folder in folders]))
+    shared = os.path.commonpath([folder.parent for folder in folders])
     runs = [Run(folder, folder.relative_to(shared).as_posix()) for folder in sorted(folders)]
-    return sorted(runs, key=lambda run: -_or(run.sign * run.metric(run.monitor), -math.inf))
+    values = {run.folder: run.sign * run.metric(run.monitor) for run in runs}
+    return sorted(runs, key=lambda run: (math.isnan(values[run.folder]), -values[run.folder]))
 
 
 def table(runs: Sequence[Run]) -> list[Row]:
@@ -130,7 +132,7 @@ def over_seeds(runs: Sequence[Run]) -> list[Row]:
         row: Row = dict(zip(keys, values, strict=True)) | {"seeds": len(group)}
         decisions = [name for name in DECISIONS if known(runs, name)]
         for name in dict.fromkeys((group[0].monitor, "test/iou", "test/loss", *decisions)):
-            row[name] = mean_and_deviation([run.metric(name) for run in group])
+            row[name] = spread([run.metric(name) for run in group], "seeds")
         rows.append(row)
     return rows
 
@@ -147,12 +149,6 @@ def by_seed(runs: Sequence[Run]) -> tuple[list[str], dict[tuple[str, ...], list[
 def known(runs: Sequence[Run], name: str) -> bool:
     """Whether any of the runs has the metric."""
     return any(not math.isnan(run.metric(name)) for run in runs)
-
-
-def mean_and_deviation(values: Sequence[float], form: str = ".4f") -> str:
-    """Mean ± standard deviation of a sample; a single value as it is."""
-    mean = f"{np.mean(values):{form}}"
-    return f"{mean} ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else mean
 
 
 def paired_bootstraps(runs: Sequence[Run], resamples: int, seed: int) -> list[Row]:
@@ -234,13 +230,3 @@ def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
     if isinstance(value, dict) and value:
         return [pair for k, v in value.items() for pair in _flat(v, f"{key}.{k}" if key else str(k))]
     return [(key, str(value))]
-
-
-def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    least, greatest = min(paths), max(paths)
-    same = next((i for i, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b), len(least))
-    return least[:same]
-
-
-def _or(value: float, otherwise: float) -> float:
-    return otherwise if math.isnan(value) else value

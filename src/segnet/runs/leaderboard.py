@@ -90,7 +90,8 @@ def claim_gpu() -> None:
 
 def write(sweep: Path) -> None:
     """Write leaderboard.md, .csv and .png of the jobs that have ended; the best first, failures last."""
-    from segnet.runs import comparison, tables
+    from segnet import tables
+    from segnet.runs import comparison
 
     done = [job.parent for job in sweep.glob("*/results.json") if (job.parent / "metrics.csv").is_file()]
     runs = comparison.find([str(folder) for folder in done]) if done else []

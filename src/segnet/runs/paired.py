@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from segnet.decisions.rates import paired_interval
 from segnet.runs.comparison import Run, by_seed
-from segnet.runs.tables import Row
+from segnet.tables import Row
 
 RATES = {"escapes": "defective", "overkills": "good"}  # and of which images or parts they are
 Errors = dict[str, NDArray[np.bool_]]  # by rate, whether each of its images, in the order of their names, is one

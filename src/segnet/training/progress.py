@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ProgressBar, Timer
 from tqdm import tqdm
 
 from segnet.settings import Count
+from segnet.tables import figure
 
 
 class Progress(ProgressBar):
@@ -63,37 +64,18 @@ class Progress(ProgressBar):
         """Begin with the batches of the test."""
         self._open("test", trainer.num_test_batches)
 
-    def _update(self) -> None:
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        """Count a batch."""
         if self._bar is not None:
             self._bar.update()
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Count a batch."""
-        self._update()
+    on_validation_batch_end = on_test_batch_end = on_train_batch_end
 
-    def on_validation_batch_end(self, *_: Any) -> None:
-        """Count a batch."""
-        self._update()
-
-    def on_test_batch_end(self, *_: Any) -> None:
-        """Count a batch."""
-        self._update()
-
-    def on_validation_end(self, *_: Any) -> None:
-        """Make room for lines."""
+    def on_train_epoch_end(self, *_: Any, **__: Any) -> None:
+        """Make room for lines: the epoch's, the report, or why it has failed."""
         self._close()
 
-    def on_train_epoch_end(self, *_: Any) -> None:
-        """Make room for the epoch's line."""
-        self._close()
-
-    def on_test_end(self, *_: Any) -> None:
-        """Make room for the report."""
-        self._close()
-
-    def on_exception(self, *_: Any) -> None:
-        """Make room for the reason."""
-        self._close()
+    on_validation_end = on_test_end = on_exception = on_train_epoch_end
 
 
 def of_epochs(trainer: Trainer) -> str:
@@ -118,9 +100,7 @@ def line(
     """
     names = ["train/loss", *(("val/loss", "val/iou") if "val/loss" in figures else ("train/iou",))]
     names += [monitor] if monitor in figures and monitor not in names else []
-    shown = [
-        f"{name} {'–' if math.isnan(figures[name]) else f'{figures[name]:.4f}'}" for name in names if name in figures
-    ]
+    shown = [f"{name} {figure(figures[name])}" for name in names if name in figures]
     left = _left(trainer, durations)
     ends = [f"{rate:.{0 if rate >= 10 else 1}f} images/s", *([f"{duration(left)} left"] if left else [])]
     return "  ".join([of_epochs(trainer), *shown, *ends])

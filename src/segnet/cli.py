@@ -24,8 +24,8 @@ from segnet.files import check_output
 from segnet.object_store import is_url
 from segnet.old_names import update_targets
 from segnet.overrides import CONF_DIR
-from segnet.settings import COMMANDS, SHARED
-from segnet.terminal import named, quieten
+from segnet.settings import COMMANDS, SETS, SHARED, is_path
+from segnet.terminal import is_first, named, quieten
 
 Body = Callable[[DictConfig], float | None]
 
@@ -53,13 +53,13 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
                     cfg.data.root = str(mirror.update(root, *bounds))
                     if "prepare" in cfg.data:
                         cfg.data.prepare = None  # nothing is ever made there
-                for key in ("data.root", "camvid", "magnetic_tile"):
+                for key in ("data.root", *SETS):
                     if isinstance(root := OmegaConf.select(cfg, key), str):
                         check_output(cfg.output_dir, key, root)
                 update_targets(cfg)  # an experiment of the user's may be older than this version
                 return body(cfg)
             except Exception as error:
-                if hydra_cfg.mode == RunMode.RUN and os.environ.get("LOCAL_RANK", "0") == "0":
+                if hydra_cfg.mode == RunMode.RUN and is_first():
                     _remove_unfinished(Path(cfg.output_dir))
                 if hydra_cfg.mode == RunMode.RUN:
                     _fail(error, name)  # here, before Hydra adds lines of its own
@@ -101,26 +101,11 @@ def _fail(error: Exception, name: str) -> None:
 
 def check_settings(cfg: DictConfig, name: str) -> None:
     """Refuse a value that is not of the type that `segnet.settings` declares, and expand ``~`` in paths."""
-    for key in (
-        "ckpt_path",
-        "operating_point",
-        "input",
-        "output",
-        "images",
-        "run",
-        "runs",
-        "resume",
-        "verify",
-        "weights",
-        "teacher",
-        "camvid",
-        "magnetic_tile",
-        "data.root",
-        "data.cache_dir",
-    ):
+    declared = {**SHARED, **COMMANDS[name]}
+    for key in ("data.root", "data.cache_dir", *(key for key, kind in declared.items() if is_path(kind))):
         if "~" in str(given := OmegaConf.select(cfg, key)):
             OmegaConf.update(cfg, key, expand_home(given))
-    for key, annotation in {**SHARED, **COMMANDS[name]}.items():
+    for key, annotation in declared.items():
         if key.partition(".")[0] not in cfg:
             continue
         try:
@@ -144,11 +129,11 @@ OmegaConf.register_new_resolver("expand_home", expand_home, replace=True)
 
 def check_keys(cfg: DictConfig, name: str) -> None:
     """Refuse a top-level key that no configuration file has: Hydra accepts ``+typo=1`` silently."""
-    known = _keys("base") | _keys(name)
+    described = help_text.keys(name)
+    known = {key.name.partition(".")[0] for key in described}
     if unknown := sorted({str(key) for key in cfg} - known):
         valid = sorted(known & {str(key) for key in cfg})
         raise UserError(f"unknown key(s) {', '.join(unknown)}; known are {', '.join(valid)}")
-    described = help_text.keys(name)
     for section in (key.name for key in described if key.default is None and "." not in key.name):
         known = {key.name for key in described if key.name.rpartition(".")[0] == section}
         given = cfg.get(section)
@@ -156,19 +141,6 @@ def check_keys(cfg: DictConfig, name: str) -> None:
             unknown := sorted({f"{section}.{entry}" for entry in map(str, given)} - known)
         ):
             raise UserError(f"unknown key(s) {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-
-
-def _keys(name: str) -> set[str]:
-    """Top-level keys of conf/<name>.yaml and of the files that it builds on."""
-    raw = OmegaConf.load(CONF_DIR / f"{name}.yaml")
-    assert isinstance(raw, DictConfig)
-    keys = {str(key) for key in raw}
-    for entry in raw.get("defaults", []):
-        if isinstance(entry, DictConfig):
-            keys |= {str(k).removeprefix("optional ").removeprefix("override ").lstrip("/") for k in entry}
-        elif entry != "_self_":
-            keys |= _keys(str(entry))
-    return keys
 
 
 def check_entries(cfg: DictConfig, group: str) -> None:

@@ -40,6 +40,11 @@ def fastest_precision(accelerator: str) -> Literal["bf16-mixed", "16-mixed", "32
     return "bf16-mixed" if {"avx512_bf16", "amx_bf16"} & set(_cpu("flags").split()) else "32-true"
 
 
+def precision_of(wanted: str, accelerator: str) -> str:
+    """Lightning's name of a precision: what is ``wanted``, or the fastest where that is ``auto``."""
+    return fastest_precision(accelerator) if wanted == "auto" else wanted
+
+
 def arithmetic(precision: str) -> torch.dtype:
     """The type that convolutions compute in under this precision of Lightning's."""
     return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision, torch.float32)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from segnet.overrides import CONF_DIR
+from segnet.overrides import CONF_DIR, options
 
 FLAGS = {
     "-m": "sweeps over values separated by commas, such as seed=0,1,2",
@@ -64,11 +64,6 @@ def keys(command: str) -> list[Key]:
     nested = [key for group in sorted(groups) for key in _nested(group, found[group].default)]
     found = {name: key for name, key in found.items() if key.group or name not in groups}
     return [*found.values(), *(key for key in nested if key.name not in found)]
-
-
-def options(group: str) -> list[str]:
-    """The files of a group."""
-    return sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
 
 
 def _nested(group: str, option: str | None) -> Iterator[Key]:

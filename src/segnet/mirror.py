@@ -8,7 +8,6 @@ and checkpoints, names the mirror.
 
 import fcntl
 import json
-import os
 import re
 import shutil
 import sys
@@ -19,9 +18,10 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from segnet.errors import UserError, printable
+from segnet.errors import UserError
 from segnet.files import write_text
 from segnet.object_store import Remote, UnreachableError, fetch, listed
+from segnet.terminal import tell
 
 HOME = "segnet-mirror"  # of all mirrors, below data.cache_dir
 CACHE, GB = "data/cache", 20.0  # where no data.cache_dir and no data.cache_gb is given
@@ -76,7 +76,7 @@ def update(url: str, cache_dir: str | Path | None = None, limit_gb: float | None
         fetched, deleted = _bring(url, home, remote)
     others = [name for name in _present(home) if name not in remote]
     told = f"{len(remote)} files ({size / 1e6:.4g} MB) in {home}, {fetched} fetched, {deleted} deleted"
-    _tell(f"data.root={url}: {told}{f'; {len(others)} not from there (such as {others[0]})' if others else ''}")
+    tell(f"data.root={url}: {told}{f'; {len(others)} not from there (such as {others[0]})' if others else ''}")
     return home
 
 
@@ -167,7 +167,7 @@ def _offline(url: str, home: Path, error: Exception) -> Path:
         noted = json.loads(_beside(home, "json").read_text(encoding="utf-8"))
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(noted["time"]))
         if noted["whole"]:
-            _tell(f"data.root={url}: cannot be read ({error}); used is its mirror {home} of {when}")
+            tell(f"data.root={url}: cannot be read ({error}); used is its mirror {home} of {when}")
             return home
     raise UserError(
         f"data.root={url}: cannot be read ({error}), and {home} is no whole mirror of it; check the address, the "
@@ -183,8 +183,3 @@ def _locked(home: Path) -> Iterator[None]:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _tell(text: str) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(printable(text), file=sys.stderr)

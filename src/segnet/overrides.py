@@ -45,9 +45,9 @@ def check(arguments: Sequence[str]) -> None:
             raise UserError(f"{argument}: must be true, false, or the name of a logger or a list of them")
         if key in ("hydra.sweeper", "hydra.launcher") and not isinstance(found.value(), dict):
             raise UserError(f"{argument}: must be a mapping; to choose one write {key.replace('.', '/')}={value}")
-        options = [] if found.is_sweep_override() or argument.startswith("~") else _options(key)
-        if options and not _is_choice(found.value()):
-            raise UserError(f"{argument}: must be one of {', '.join(options)}; to leave the group out write ~{key}")
+        choices = [] if found.is_sweep_override() or argument.startswith("~") else options(key.lstrip("+"))
+        if choices and not _is_choice(found.value()):
+            raise UserError(f"{argument}: must be one of {', '.join(choices)}; to leave the group out write ~{key}")
         if found.is_sweep_override() and not sweep and not key.startswith("hydra."):
             raise UserError(
                 f"{argument}: a comma separates the values of a sweep; for a sweep add -m, for one value write "
@@ -73,10 +73,9 @@ def _check_flags(arguments: Sequence[str]) -> None:
         raise UserError("--resolve: resolves what --cfg prints; write --cfg job --resolve")
 
 
-def _options(key: str) -> list[str]:
-    """The options of a group of configuration files; none where ``key`` is not a group."""
-    folder = CONF_DIR / key.lstrip("+")
-    return sorted(file.stem for file in folder.glob("*.yaml")) if key and folder.is_dir() else []
+def options(group: str) -> list[str]:
+    """The files of a group of the configuration; none where there is no such group."""
+    return sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
 
 
 def _is_choice(value: Any) -> bool:

@@ -4,7 +4,7 @@ Everything else is declared where it is taken, in the constructor's annotations;
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Interval, Len, MinLen
 from pydantic import Field
@@ -90,6 +90,7 @@ _EXPORT: dict[str, Any] = {
     "layout": Literal["nchw", "nhwc"], "input": Literal["uint8", "float32"] | None,
     **{f"{group}.{key}": kind for group in TOLERANCES for key, kind in _TOLERANCE.items()},
 }  # fmt: skip
+SETS = ("camvid", "magnetic_tile", "neu_seg", "crack_forest", "drive")  # folders of data that reproduce.py is given
 # Of each command beside `SHARED`, which all share; groups that make objects are not among them.
 COMMANDS: dict[str, dict[str, Any]] = {
     "train": {**_TRAIN, "resume": PathText | None, "find": Find, "folds": Folds | None, "resume_changed_data": bool},
@@ -143,9 +144,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "worst": Count, "write": bool, "overwrite": bool,
     },
     "reproduce": {
-        "camvid": PathText, "magnetic_tile": PathText, "only": Text, "seeds": Annotated[list[Seed], MinLen(1)],
-        "neu_seg": PathText, "crack_forest": PathText, "drive": PathText, "minutes": Above0 | None, "extra": str,
-        "jobs": Positive, "keep": Literal["all", "weights"],
+        **dict.fromkeys(SETS, PathText), "only": Text, "seeds": Annotated[list[Seed], MinLen(1)],
+        "minutes": Above0 | None, "extra": str, "jobs": Positive, "keep": Literal["all", "weights"],
     },
     "benchmark": {
         "device": Device, "image_size": Side, "images": Positive, "turn": Above0,
@@ -160,7 +160,6 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 SHARED: dict[str, Any] = {"output_dir": PathText, "seed": Seed, "trust": bool, "verbose": bool}
-
 _CALLBACKS: dict[str, Any] = {
     "monitor": Text | None, "mode": Mode, "patience": Count, "min_delta": float, "refresh_rate": Count,
     "filename": Text | None, "dirpath": PathText, "save_top_k": Annotated[int, Ge(-1)],
@@ -229,6 +228,11 @@ LIBRARIES: dict[str, dict[str, Any]] = {
         "in_channels": Annotated[Literal[3], "3, as images are RGB"], "encoder_weights": Text | None,
     },
 }  # fmt: skip
+
+
+def is_path(annotation: Any) -> bool:
+    """Whether a declared type is that of a path, of a list of paths, or of either one among others."""
+    return annotation == PathText or any(map(is_path, get_args(annotation)))
 
 
 def declared(target: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from tqdm import tqdm
+
+from segnet.errors import printable
 
 # Warnings that no user could act on.
 FALSE_ALARMS = (
@@ -59,6 +62,17 @@ class AboveTheBar(logging.Handler):
 _lines = logging.getLogger("segnet")
 _lines.setLevel(logging.INFO)
 _lines.addHandler(AboveTheBar())
+
+
+def is_first() -> bool:
+    """Whether this process is the first of those that a launcher starts side by side, before they form a group."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def tell(*lines: str) -> None:
+    """Print lines on stderr, from the first process; before Lightning is imported, which `info` does."""
+    for line in lines if is_first() else ():
+        print(printable(line), file=sys.stderr)
 
 
 def info(text: str) -> None:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -13,10 +12,10 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from segnet.errors import UserError, printable
-from segnet.files import atomic_write
+from segnet.errors import UserError
 from segnet.overrides import name_of
-from segnet.runs.record import CONFIG, OVERRIDES
+from segnet.runs import record
+from segnet.terminal import is_first, tell
 
 if TYPE_CHECKING:
     from segnet.data.datamodule import SegmentationDataModule
@@ -57,13 +56,10 @@ def complete(cfg: DictConfig, start: float) -> DictConfig:
     given = list(hydra.overrides.task)
     recipe = decide(cfg, given, start)
     settled = _composed([*recipe.overrides, *_others(given), *hydra.overrides.hydra], cfg)
-    folder = Path(cfg.output_dir)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        _tell(recipe)
-        recipe.write(folder)
-        for name, content in ((CONFIG, settled), (OVERRIDES, [*recipe.overrides, *_others(given)])):
-            with atomic_write(folder / name) as part:
-                OmegaConf.save(OmegaConf.create(content), part)
+    tell(*recipe.lines())
+    if is_first():
+        recipe.write(Path(cfg.output_dir))
+        record.write(settled, [*recipe.overrides, *_others(given)], Path(cfg.output_dir))
     return settled
 
 
@@ -145,13 +141,8 @@ def expand(cfg: DictConfig, given: Sequence[str], varied: Collection[str]) -> li
     if not cfg.get("auto"):
         return list(given)
     recipe = decide(cfg, given, time.monotonic())
-    _tell(recipe)
+    tell(*recipe.lines())
     return [*(o for o in recipe.overrides if name_of(o) not in varied), *_others(given)]
-
-
-def _tell(recipe: "Recipe") -> None:
-    for line in recipe.lines():
-        print(printable(line), file=sys.stderr)
 
 
 def named_in(cfg: DictConfig, given: Sequence[str]) -> dict[str, Any]:

@@ -21,8 +21,7 @@ def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDat
     # trainer.deterministic would have new tensors filled before their kernels fill them, to find faults: 5 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     seed_everything(cfg.seed, workers=True, verbose=False)
-    if cfg.trainer.precision == "auto":
-        cfg.trainer.precision = environment.fastest_precision(cfg.trainer.accelerator)
+    cfg.trainer.precision = environment.precision_of(cfg.trainer.precision, cfg.trainer.accelerator)
     settle_size(cfg.data)
     data = instantiate(cfg.data, "data")
     module = instantiate(cfg.model, "model")

@@ -1,7 +1,5 @@
 """What a command line leaves open and the data decide: settled once, before anything is built, and recorded."""
 
-import os
-import sys
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -10,10 +8,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segnet.commands import auto, widths
-from segnet.errors import UserError, printable
-from segnet.files import atomic_write
+from segnet.errors import UserError
 from segnet.mirror import is_mirror
 from segnet.runs import record
+from segnet.terminal import is_first, tell
 
 
 def complete(cfg: DictConfig) -> DictConfig:
@@ -58,20 +56,17 @@ def settle_data(cfg: DictConfig, asking: bool = True, decide: bool = False) -> b
         for key in after:
             if key not in before or after[key] != before[key]:
                 cfg.data[key] = after[key]
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        for line in lines:
-            print(printable(line), file=sys.stderr)
+    tell(*lines)
     return True
 
 
 def write_record(cfg: DictConfig, *keys: str) -> None:
     """Make these parts of the record in a run's folder what they are in the configuration."""
     path = Path(str(cfg.output_dir)) / record.CONFIG
-    if not path.is_file() or os.environ.get("LOCAL_RANK", "0") != "0":
+    if not path.is_file() or not is_first():
         return
     kept = record.configuration(path.parents[1])
     with open_dict(kept):
         for key in keys:
             kept[key] = OmegaConf.to_container(cfg, resolve=False)[key]  # type: ignore[call-overload, index]
-    with atomic_write(path) as part:
-        OmegaConf.save(kept, part)
+    record.save(path, kept)

@@ -3,7 +3,7 @@
 import gc
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -87,14 +87,14 @@ def _check(cfg: DictConfig) -> None:
 
 def _divide(cfg: DictConfig) -> None:
     """Put the folds in place of the split, in the run's record too; a resumed run has them there."""
-    from segnet.configuration import instantiate
+    from segnet.configuration import instantiate, plain
     from segnet.data import folds
     from segnet.data.splits import ByHash
     from segnet.reports import out_of_fold
 
     if cfg.data.split._target_ == BY_FOLD:
         return
-    data: SegmentationDataModule = instantiate(_plain(cfg, "data") | {"cache_dir": None}, "data")
+    data: SegmentationDataModule = instantiate(plain(cfg.data) | {"cache_dir": None}, "data")
     data.prepare_data()
     data.setup()
     keys = [override.lstrip("+").partition("=")[0] for override in record.recorded(Path(cfg.output_dir))]
@@ -106,12 +106,6 @@ def _divide(cfg: DictConfig) -> None:
         cfg.data.split = {"_target_": BY_FOLD, **vars(found)}
     if not cfg.trainer.fast_dev_run:
         choices.write_record(cfg, "data")
-
-
-def _plain(cfg: DictConfig, group: str) -> dict[str, Any]:
-    """A group of the configuration as plain containers."""
-    found: dict[str, Any] = OmegaConf.to_container(cfg[group], resolve=True)  # type: ignore[assignment]
-    return found
 
 
 def _folder(cfg: DictConfig, number: int) -> Path:
@@ -139,7 +133,7 @@ def _report(cfg: DictConfig) -> float | None:
     from dataclasses import replace
 
     from segnet import environment
-    from segnet.configuration import instantiate
+    from segnet.configuration import instantiate, plain
     from segnet.data.folds import ByFold
     from segnet.reports import cross_validation, out_of_fold
     from segnet.training.checkpoint import ensemble, load_module
@@ -152,11 +146,10 @@ def _report(cfg: DictConfig) -> float | None:
     best = home / resume.LAST.with_name("best.ckpt")
     best.parent.mkdir(exist_ok=True)
     AtomicCheckpoints().save_checkpoint({"config": module.config, "state_dict": module.state_dict()}, best)
-    data: SegmentationDataModule = instantiate(_plain(cfg, "data") | {"cache_dir": None}, "data")
+    data: SegmentationDataModule = instantiate(plain(cfg.data) | {"cache_dir": None}, "data")
     data.setup()
-    settings = _plain(cfg, "trainer") | {"callbacks": [], "logger": False, "enable_checkpointing": False}
-    if settings["precision"] == "auto":
-        settings["precision"] = environment.fastest_precision(settings["accelerator"])
+    settings = plain(cfg.trainer) | {"callbacks": [], "logger": False, "enable_checkpointing": False}
+    settings["precision"] = environment.precision_of(settings["precision"], settings["accelerator"])
     trainer = instantiate(settings, "trainer")
     pairs = {pair.image.relative_to(data.root).as_posix(): pair for pair in data.pairs}
     judged: list[out_of_fold.Judged] = []

@@ -25,26 +25,9 @@ def run(cfg: DictConfig) -> None:
     """Serve the page until it is interrupted."""
     from tempfile import TemporaryDirectory
 
-    import torch
+    from segnet.deployment.predictor import of_command
 
-    from segnet import environment
-    from segnet.decisions import given
-    from segnet.deployment import verified
-    from segnet.deployment.predictor import Predictor, load_model
-
-    if type(cfg.port) is not int or not 0 < cfg.port < 65536:
-        raise UserError(f"port={cfg.port}: must lie in 1..65535")
-    environment.keep_freed_memory()
-    device = environment.device_of(cfg.device)
-    precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision
-    torch.manual_seed(cfg.seed)
-    model = load_model(str(cfg.ckpt_path), device, cfg.trust, precision)
-    verified.tell(model)
-    model.operating_point = given.chosen(cfg.operating_point, model.operating_point, model.classes)
-    predictor = Predictor(
-        model, precision, cfg.tile, cfg.overlap,
-        mc_samples=cfg.mc_samples, batch_size=cfg.batch_size,
-    )  # fmt: skip
+    predictor = of_command(cfg)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the folder is removed
     with TemporaryDirectory(prefix="segnet-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # of what is uploaded and shown

@@ -16,21 +16,18 @@ def run(cfg: DictConfig) -> None:
     from functools import partial
     from pathlib import Path
 
-    import torch
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from segnet import environment
-    from segnet.decisions.given import chosen, told
-    from segnet.deployment import inputs, verified, writer
+    from segnet.decisions.given import told
+    from segnet.deployment import inputs, writer
     from segnet.deployment.live import predict_live
-    from segnet.deployment.predictor import Predictor, load_model
+    from segnet.deployment.predictor import of_command
     from segnet.deployment.sources import is_live
     from segnet.deployment.watched import predict_watched
 
     if cfg.exit_code == "verdict" and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise UserError("exit_code=verdict: -m runs several predictions, and has one exit code; leave one of them out")
-    environment.keep_freed_memory()
     given = str(cfg.input)
     if cfg.watch and not Path(given).is_dir():
         raise UserError(f"watch=true with input={given}: is no folder; give one, or leave watch=true out")
@@ -45,23 +42,8 @@ def run(cfg: DictConfig) -> None:
         predict = partial(writer.write, files=files, cfg=cfg)
     if Path(given).is_dir():
         check_output(cfg.output_dir, "input", cfg.input)
-    device = environment.device_of(cfg.device)
-    torch.manual_seed(cfg.seed)  # of the Monte-Carlo samples
-    precision = environment.fastest_precision(device) if cfg.precision == "auto" else cfg.precision
-    model = load_model(str(cfg.ckpt_path), device, cfg.trust, precision)
-    verified.tell(model)
-    model.operating_point = chosen(cfg.operating_point, model.operating_point, model.classes)
-    print(told(model.operating_point, model.classes))
-    predictor = Predictor(
-        model,
-        precision,
-        cfg.tile,
-        cfg.overlap,
-        cfg.flips,
-        list(cfg.scales),
-        cfg.mc_samples,
-        cfg.batch_size,
-    )
+    predictor = of_command(cfg)
+    print(told(predictor.point, predictor.model.classes))
     if predict(predictor) and cfg.exit_code == "verdict":
         sys.exit(DEFECTIVE)
 

@@ -22,6 +22,7 @@ def run(cfg: DictConfig) -> None:
     from segnet.decisions import given
     from segnet.deployment import verification
     from segnet.files import check_output, ending_on_sigterm
+    from segnet.networks.ensemble import Ensemble
     from segnet.reports import released
     from segnet.training import published
     from segnet.training.checkpoint import load_module
@@ -44,7 +45,7 @@ def run(cfg: DictConfig) -> None:
     with ending_on_sigterm(), TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         draft = Path(scratch) / "release"
         draft.mkdir()
-        told = released.write(source, draft, root, cfg.photos)
+        told = released.write(source, draft, root, cfg.photos, isinstance(module.net, Ensemble))
         about = verification.metadata(module, draft)
         del about["card"]  # README.md
         config = {**module.config, "data": {**module.config["data"], "root": Path(root).name}}

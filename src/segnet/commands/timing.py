@@ -40,9 +40,7 @@ def measure(cfg: DictConfig, data: SegmentationDataModule, plan: Plan) -> Speed:
     settle_size(cfg.data)
     torch.manual_seed(0)
     device = device_of(cfg)
-    precision = str(cfg.trainer.precision)
-    if precision == "auto":
-        precision = environment.fastest_precision(str(cfg.trainer.accelerator))
+    precision = environment.precision_of(str(cfg.trainer.precision), str(cfg.trainer.accelerator))
     train = data.indices["train"]
     batch, (height, width) = plan.batch, plan.crop or plan.size
     pairs = [data.pairs[train[i * len(train) // 2]] for i in range(min(2, len(train)))]

@@ -27,8 +27,6 @@ def run(cfg: DictConfig) -> float:
     resumed = cfg.resume
     if resumed is not None:
         cfg, overrides = resume.saved_study(cfg)
-    if type(cfg.trials) is not int or cfg.trials < 1:
-        raise UserError(f"trials={cfg.trials}: must be an integer of at least 1")
     if passwords.has(str(OmegaConf.to_container(cfg, resolve=False).get("storage"))):  # type: ignore[union-attr]
         raise UserError(
             f"storage={passwords.masked(str(cfg.storage))}: a file says its password, which the record would repeat; "

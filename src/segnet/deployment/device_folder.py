@@ -15,6 +15,7 @@ from segnet.data.images import resize_pair
 from segnet.deployment import runtimes
 from segnet.deployment.form import Form
 from segnet.deployment.formats import SUFFIXES
+from segnet.deployment.prediction import Prediction
 from segnet.training.module import SegmentationModule
 
 SCRIPT, ABOUT, SAMPLES = "measure.py", "measure.json", "samples.npz"
@@ -81,7 +82,6 @@ def of_pairs(
         image, mask = resize_pair(*pair, size)
         with torch.no_grad():
             p = module.probabilities(module(torch.tensor(image).permute(2, 0, 1)[None]))[0]
-        decided = p[0] > 0.5 if len(p) == 1 else p.argmax(0)
-        for name, array in (("images", image), ("masks", mask), ("decided", decided.byte().numpy())):
+        for name, array in (("images", image), ("masks", mask), ("decided", Prediction(p).mask())):
             found[name].append(array)
     return {name: np.stack(arrays) for name, arrays in found.items()} if found["images"] else None

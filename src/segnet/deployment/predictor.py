@@ -9,13 +9,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 from torch import Tensor
 
+from segnet import environment
 from segnet.data.images import resize_exact
+from segnet.decisions import given
+from segnet.deployment import verified
 from segnet.deployment.exported_model import ExportedModel
 from segnet.deployment.formats import SUFFIXES
 from segnet.deployment.prediction import Prediction
-from segnet.environment import autocast
 from segnet.errors import UserError
 from segnet.networks.replay import Replay
 from segnet.networks.segnet import SMALLEST, enable_mc_dropout
@@ -77,8 +80,8 @@ class Predictor:
                 f"model=bayesian_segnet (or model.net.dropout=0.5)"
             )
         self.model, self.overlap, self.point = model, overlap, model.operating_point
-        given = model.image_size if model.on_crops else None
-        self.window: Size | None = given if tile is None else (tile, tile)
+        trained = model.image_size if model.on_crops else None
+        self.window: Size | None = trained if tile is None else (tile, tile)
         self.flips = FLIPS if flips else FLIPS[:1]
         self.scales, self.mc_samples, self.batch_size = tuple(scales), mc_samples, batch_size
         self.precision = precision
@@ -112,8 +115,8 @@ class Predictor:
         whole = [i for i, t in enumerate(tensors) if self.window is None or (window and max(t.shape[-2:]) <= window)]
         for start in range(0, len(whole), self.batch_size):
             part = whole[start : start + self.batch_size]
-            given = self._given([tensors[i] for i in part])
-            for i, moments in zip(part, self._moments(given, self.model.image_size), strict=True):
+            there = self._given([tensors[i] for i in part])
+            for i, moments in zip(part, self._moments(there, self.model.image_size), strict=True):
                 found[i] = self._prediction(moments)
         return [
             self._prediction(self._slid(*self._given([t]))) if f is None else f
@@ -176,7 +179,7 @@ class Predictor:
         device = self.model.device
         height, width = (max(SMALLEST, round(side * scale)) for side in size)
         batch = torch.cat([resize_exact(t.to(device), (height, width)) for t in tensors])
-        with autocast(device.type, self.precision):
+        with environment.autocast(device.type, self.precision):
             (logits,) = self._logits(batch.contiguous(memory_format=torch.channels_last))
         out = []
         for single, tensor in zip(torch.split(logits, 1), tensors, strict=True):
@@ -202,6 +205,25 @@ class Predictor:
 
         found = slide(image, self.window, run, self._channels, self.overlap, self.batch_size)[:, : size[0], : size[1]]
         return found if size == own else F.interpolate(found[None], own, mode="bilinear")[0]
+
+
+def of_command(cfg: DictConfig) -> Predictor:
+    """The predictor of ``predict.py`` or ``demo.py``, seeded for Monte-Carlo samples; tells that a file is unverified.
+
+    Raises:
+        UserError: there is no such device, model or operating point, or a setting does not fit the model.
+    """
+    environment.keep_freed_memory()
+    device = environment.device_of(cfg.device)
+    precision = environment.precision_of(cfg.precision, device)
+    torch.manual_seed(cfg.seed)
+    model = load_model(str(cfg.ckpt_path), device, cfg.trust, precision)
+    verified.tell(model)
+    model.operating_point = given.chosen(cfg.operating_point, model.operating_point, model.classes)
+    views = {key: cfg[key] for key in ("flips", "scales") if key in cfg}
+    return Predictor(
+        model, precision, cfg.tile, cfg.overlap, mc_samples=cfg.mc_samples, batch_size=cfg.batch_size, **views
+    )
 
 
 def load_model(

@@ -1,6 +1,5 @@
 """What a calibration leaves behind: the operating point, a checkpoint that carries it, curves, contact sheets."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from segnet.reports.subsets import Source
 from segnet.reports.wrong_verdicts import write_sheet
 from segnet.runs.record import recorded
 from segnet.training.checkpoint import write_calibrated
-from segnet.training.published import weights
+from segnet.training.published import sha256, weights
 from segnet.visualization.figures import decision_figure
 
 
@@ -70,7 +69,7 @@ def record(found: Calibration, checkpoint: Path) -> dict[str, Any]:
             {one.subset.name: one.before["calibration_error_own_size"] for one in found.splits}
         ),
         "checkpoint": checkpoint.name,
-        "sha256": hashlib.sha256(weights(checkpoint).read_bytes()).hexdigest(),
+        "sha256": sha256(weights(checkpoint)),
         "commit": commit(),
     }
 

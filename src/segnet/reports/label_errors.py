@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnet.data.masks import IGNORE_INDEX
+from segnet.decisions.regions import Regions, regions
 
 FAINT = 0.1  # evidence below which an object is not told
 KEPT = 4  # objects of an image and kind that may be its worst
@@ -117,15 +118,14 @@ def _lone(out: Judgement, group: str, objects: Bools, other: Bools, sure: Floats
     reach = max(1, round(REACH * float(np.hypot(*objects.shape))))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     lone = objects & ~cv2.dilate(other.astype(np.uint8), disc).astype(np.bool_)
-    count, labels, stats = _components(objects)
-    area, share, evidence = _shares(labels, count, stats, lone, sure)
+    found = regions(objects)
+    share, evidence = _shares(found, lone, sure)
     if group == "spurious":
-        out.area = float(np.median(area)) if len(area) else 0.0
+        out.area = float(np.median(found.areas)) if len(found) else 0.0
     else:  # the network's doubtful objects say nothing
-        sum_of = np.bincount(labels.ravel(), weights=sure.ravel(), minlength=count)[1:]
-        share = share[sum_of >= 0.5 * area]
+        share = share[found.mean(sure) >= 0.5]
     out.groups[group] = len(share), int((share < 0.5).sum())
-    return list(_strongest(labels, stats, area, evidence))
+    return list(_strongest(found, evidence))
 
 
 def _confused(
@@ -137,11 +137,11 @@ def _confused(
         if not objects.any():
             continue
         other = objects & (predicted != index) & (predicted >= first)
-        count, labels, stats = _components(objects)
-        area, share, evidence = _shares(labels, count, stats, other, sure)
+        found = regions(objects)
+        share, evidence = _shares(found, other, sure)
         group = f"swapped {index}"
         out.groups[group] = len(share), int((share < 0.5).sum())
-        for one in _strongest(labels, stats, area, evidence):
+        for one in _strongest(found, evidence):
             height, width = one.shape.shape
             box = predicted[one.y : one.y + height, one.x : one.x + width][one.shape]
             taken = int(np.bincount(box[(box != index) & (box >= first)], minlength=len(classes)).argmax())
@@ -149,32 +149,18 @@ def _confused(
             yield Suspicion("swapped", one.evidence, told, group, one.area)
 
 
-def _components(objects: Bools) -> tuple[int, NDArray[np.int32], NDArray[np.int32]]:
-    """How many labels there are, 0 included, the label (H, W) of each pixel, and OpenCV's figures of each label."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(objects.astype(np.uint8), connectivity=8)
-    return count, np.asarray(labels, np.int32), np.asarray(stats, np.int32)
+def _shares(objects: Regions, where: Bools, sure: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of each object the share of it that is ``where``, and that squared times the certainty there."""
+    share, certain = objects.mean(where.astype(np.float32)), objects.mean(np.where(where, sure, 0))
+    return share, share * certain
 
 
-def _shares(
-    labels: NDArray[np.int32], count: int, stats: NDArray[np.int32], where: Bools, sure: Floats
-) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
-    """Of each object its area, the share of it that is ``where``, and that squared times the certainty there."""
-    area = stats[1:, cv2.CC_STAT_AREA]
-    there = labels[where]
-    pixels = np.bincount(there, minlength=count)[1:]
-    certain = np.bincount(there, weights=sure[where], minlength=count)[1:] / np.maximum(pixels, 1)
-    share = pixels / np.maximum(area, 1)
-    return area, share, share**2 * certain
-
-
-def _strongest(
-    labels: NDArray[np.int32], stats: NDArray[np.int32], area: NDArray[np.int32], evidence: NDArray[np.float64]
-) -> Iterator[_Object]:
-    for place in np.argsort(-evidence * area, kind="stable")[:KEPT].tolist():
+def _strongest(objects: Regions, evidence: NDArray[np.float64]) -> Iterator[_Object]:
+    for place in np.argsort(-evidence * objects.areas, kind="stable")[:KEPT].tolist():
         if evidence[place] >= FAINT:
-            x, y, width, height = stats[place + 1, :4].tolist()
-            shape = labels[y : y + height, x : x + width] == place + 1
-            yield _Object(float(evidence[place]), int(area[place]), shape, x, y)
+            x, y, width, height = objects.boxes[place].tolist()
+            shape = objects.labels[y : y + height, x : x + width] == place + 1
+            yield _Object(float(evidence[place]), int(objects.areas[place]), shape, x, y)
 
 
 def _moved(truth: Mask, predicted: Mask, known: Bools, first: int, certain: float) -> Suspicion | None:

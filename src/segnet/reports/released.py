@@ -12,7 +12,7 @@ _OUTPUTS = re.compile(r"^## Outputs\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _PATH = re.compile(r"(?<![\w./:~])[~/][^\s'\"`|,;()\[\]]*/([^\s'\"`|,;()\[\]/]+)")  # absolute
 
 
-def write(run: Path, folder: Path, root: str, photos: bool) -> list[str]:
+def write(run: Path, folder: Path, root: str, photos: bool, ensemble: bool) -> list[str]:
     """Write README.md and the images that it shows; what is to be told about them.
 
     Args:
@@ -20,6 +20,7 @@ def write(run: Path, folder: Path, root: str, photos: bool) -> list[str]:
         folder: to publish.
         root: of the data. It and other absolute paths are cut to their last part.
         photos: with the outputs, which show images of the data.
+        ensemble: the weights are those of several networks, from which no training can start.
     """
     text = (run / "README.md").read_text(encoding="utf-8")
     text = text if photos else _OUTPUTS.sub("", text)
@@ -38,7 +39,8 @@ def write(run: Path, folder: Path, root: str, photos: bool) -> list[str]:
 
     text = _IMAGE.sub(image, text)
     text = without_paths(text.replace(root, Path(root).name))
-    (folder / "README.md").write_text(f"{FRONT}{text.rstrip()}\n\n{FILES}", encoding="utf-8")
+    files = FILES.format(key="teacher" if ensemble else "weights")
+    (folder / "README.md").write_text(f"{FRONT}{text.rstrip()}\n\n{files}", encoding="utf-8")
     told = [f"README.md shows {shown} images of the data; photos=false leaves them out"] if shown else []
     return told + [f"README.md without images that the run no longer has: {', '.join(gone)}"] * bool(gone)
 
@@ -60,7 +62,7 @@ A folder with a `verification.md` holds an exported model. With segnet-lightning
 checkpoint:
 
 ```
-python src/train.py data=folder data.root=/my/images weights=<this folder>
+python src/train.py data=folder data.root=/my/images {{key}}=<this folder>
 python src/predict.py ckpt_path=<this folder> input=/my/images
 ```
 

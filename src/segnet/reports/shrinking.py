@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from segnet.data.masks import IGNORE_INDEX
 from segnet.data.segmentation_data import SegmentationData
+from segnet.decisions import regions
 from segnet.networks.window import Size
 
 LARGER = 2.0  # times the network's input, from which on images count as much larger
@@ -21,13 +22,11 @@ def width(mask: NDArray[np.bool_]) -> float | None:
 
     An object is as wide as twice the greatest distance of its pixels to the next pixel outside, less one.
     """
-    found, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    if found < 2:
+    objects = regions(mask)
+    if not len(objects):
         return None
     inside = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    greatest = np.zeros(found, np.float32)
-    np.maximum.at(greatest, parts[mask].astype(np.int64), inside[mask])
-    return max(1.0, 2 * float(greatest[1:].min()) - 1)
+    return max(1.0, 2 * float(objects.greatest(np.asarray(inside, np.float32)).min()) - 1)
 
 
 def warning(sizes: Sequence[Size], widths: Sequence[float], input_size: Size) -> str | None:

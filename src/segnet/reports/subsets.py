@@ -17,6 +17,7 @@ from segnet.decisions.operating_point import at_temperature
 from segnet.decisions.sweeps import Verdicts
 from segnet.decisions.tables import Sample
 from segnet.errors import UserError
+from segnet.files import cells
 from segnet.reports import held_out, tested
 from segnet.reports.out_of_fold import FOLDER
 from segnet.training.module import SegmentationModule
@@ -84,13 +85,15 @@ def of_folds(data: SegmentationDataModule, run: Path, classes: Sequence[str]) ->
         raise UserError(f"{begin}: of several classes only the decided one's probability is kept; write split=val")
     with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         names = [row["image"] for row in csv.DictReader(file)]
-    files = {pair.image.relative_to(data.root).as_posix(): pair for pair in data.pairs}
+    pairs = {pair.image.relative_to(data.root).as_posix(): pair for pair in data.pairs}
+    written = dict(zip(cells(pairs), pairs, strict=True))  # a name such as -1.png has an apostrophe in the table
+    names = [written.get(name, name) for name in names]
     stored = held_out.OutOfFold(run / FOLDER)
-    if missing := [name for name in names if name not in files or not stored.has(name)]:
+    if missing := [name for name in names if name not in pairs or not stored.has(name)]:
         raise UserError(
             f"{begin}: {len(missing)} of {len(names)} images are not there as in the run, such as {missing[0]}"
         )
-    return _made(data, FOLDER, names, [files[name] for name in names])
+    return _made(data, FOLDER, names, [pairs[name] for name in names])
 
 
 def _made(data: SegmentationDataModule, name: str, files: list[str], pairs: list[Pair]) -> Subset:

@@ -67,9 +67,14 @@ def configuration(folder: Path) -> DictConfig:
 
 def write(config: DictConfig, overrides: Sequence[str], folder: Path) -> None:
     """What Hydra leaves in a run folder, so that one which another command makes is compared and resumed like any."""
-    for path, content in ((CONFIG, config), (OVERRIDES, OmegaConf.create(list(overrides)))):
-        with atomic_write(folder / path) as part:
-            OmegaConf.save(content, part)
+    save(folder / CONFIG, config)
+    save(folder / OVERRIDES, OmegaConf.create(list(overrides)))
+
+
+def save(path: Path, content: Container) -> None:
+    """A file of the record, whole."""
+    with atomic_write(path) as part:
+        OmegaConf.save(content, part)
 
 
 def check(config: DictConfig, source: str) -> None:

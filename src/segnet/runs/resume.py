@@ -16,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segnet import trust
 from segnet.errors import UserError
-from segnet.files import atomic_write
 from segnet.object_store import is_url
 from segnet.old_names import update_targets
 from segnet.passwords import masked
@@ -108,8 +107,7 @@ def _grow(config: DictConfig, epochs: int, folder: Path) -> None:
                 f"start a new run"
             )
     config.trainer.max_epochs = epochs
-    with atomic_write(folder / CONFIG) as part:
-        OmegaConf.save(config, part)
+    record.save(folder / CONFIG, config)
 
 
 def saved_study(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
@@ -142,8 +140,7 @@ def saved_study(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
         if not any(word.lstrip("+").startswith("data.root=") for word in own):
             raise UserError(f"{source}: its record names data.root={root}; repeat it")
         config.data.root = cfg.data.root  # its mirror
-    with atomic_write(folder / OVERRIDES) as part:
-        OmegaConf.save(OmegaConf.create(overrides), part)
+    record.save(folder / OVERRIDES, OmegaConf.create(overrides))
     return config, overrides
 
 

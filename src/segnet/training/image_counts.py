@@ -1,7 +1,7 @@
 """Confusion matrices of single images, by which a test ranks them and runs are compared in pairs."""
 
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +10,7 @@ from torch import Tensor
 from segnet.training.metrics import Counts
 
 Batch = dict[str, Tensor]
+T = TypeVar("T")
 
 
 class ImageCounts(Callback):
@@ -49,7 +50,13 @@ class ImageCounts(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the processes' shares, in order."""
-        if trainer.world_size > 1:
-            parts: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, self.found)
-            self.found = sorted(chain(*parts), key=lambda image: image[0])
+        self.found = gathered(trainer, self.found)
+
+
+def gathered(trainer: Trainer, found: list[tuple[int, T]]) -> list[tuple[int, T]]:
+    """What all processes have found, each of its own images, in the order of these: their index comes first."""
+    if trainer.world_size == 1:
+        return found
+    parts: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(parts, found)
+    return sorted(chain(*parts), key=lambda image: image[0])

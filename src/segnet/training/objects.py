@@ -9,11 +9,9 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
@@ -24,6 +22,7 @@ from segnet.decisions.matching import pairs
 from segnet.decisions.operating_point import defect_maps
 from segnet.errors import UserError
 from segnet.settings import Text
+from segnet.training.image_counts import gathered
 from segnet.training.segmenter import Segmenter
 
 Batch = dict[str, Tensor]
@@ -178,10 +177,7 @@ class ObjectMetrics(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring the processes' shares together, and log."""
-        if trainer.world_size > 1:
-            parts: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, self.images)
-            self.images = sorted(chain(*parts), key=lambda image: image[0])
+        self.images = gathered(trainer, self.images)
         values = {name: figure(name, self._seen()) for name in self.metrics}
         pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)  # equal in all processes
 

@@ -39,7 +39,7 @@ def write(folder: Path, state: Mapping[str, torch.Tensor], about: Mapping[str, A
 def seal(folder: Path) -> None:
     """Write ``SHA256SUMS`` of every file below the folder, for `read` and for ``sha256sum -c``."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS)
-    lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     write_text(folder / SUMS, "".join(lines))
 
 
@@ -81,7 +81,7 @@ def read(folder: Path, argument: str) -> dict[str, Any]:
             found[name] = file.read_bytes()
             digest = hashlib.sha256(found[name]).hexdigest()
         else:
-            digest = _digest(file)
+            digest = sha256(file)
         if digest != listed:
             raise UserError(
                 f"{source}: {name} is not the file that was published (its SHA-256 is {digest[:12]}…, {SUMS} has "
@@ -114,6 +114,7 @@ def _listed(folder: Path, source: str) -> dict[str, str]:
     return listed
 
 
-def _digest(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

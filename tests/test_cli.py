@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from helpers import ROOT
+from segnet.cli import check_settings
 
 
 @pytest.fixture
@@ -195,3 +197,21 @@ def test_the_faces_hold_what_they_name():
     for package in (segnet, visualization):
         with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
             _ = package.nothing
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        ("train", "teacher"),
+        ("predict", "input"),
+        ("export", "verify"),
+        ("check_data", "labels"),
+        ("import_labels", "masks"),
+        ("compare", "runs"),
+        *(("reproduce", key) for key in ("camvid", "magnetic_tile", "neu_seg", "crack_forest", "drive")),
+    ],
+)
+def test_a_tilde_is_the_users_folder_wherever_a_path_is_taken(command, key):
+    cfg = OmegaConf.create({key: "~/x"})
+    check_settings(cfg, command)
+    assert cfg[key] == str(Path.home() / "x")

@@ -100,3 +100,12 @@ def test_an_export_deletes_no_file_of_the_users(run_main, trained, tmp_path):
     assert content(tmp_path) == {
         (tmp_path / name).relative_to(tmp_path): b"mine" for name in ("draft.onnx", "plain.onnx")
     }
+
+
+@pytest.mark.parametrize("key", ["camvid", "magnetic_tile", "neu_seg", "crack_forest", "drive"])
+def test_nor_into_a_data_set_of_a_list(run_main, tmp_path, key):
+    (tmp_path / "data").mkdir()
+    code, err = run_main("reproduce", tmp_path / "data" / "logs", f"{key}={tmp_path / 'data'}")
+    assert code == 1
+    assert f"is {key}={tmp_path / 'data'}, or lies in it" in err
+    assert not any((tmp_path / "data").iterdir())

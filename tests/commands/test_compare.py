@@ -166,3 +166,21 @@ def test_bad_input(run_main, sweep, tmp_path, overrides, message):
     assert code == 1
     assert message in err
     assert not (tmp_path / "o").exists()
+
+
+def test_means_leave_out_what_is_undefined_and_say_so():
+    assert tables.spread([0.5, 0.7], "seeds") == "0.6000 ± 0.1414"
+    assert tables.spread([0.5, float("nan"), 0.7], "seeds") == "0.6000 ± 0.1414 (2 of 3 seeds)"
+    assert tables.spread([12.6], "seeds", ".0f") == "13"
+    assert tables.spread([float("nan")] * 2, "seeds") == "–"
+
+
+def test_runs_without_a_test_have_a_dash_over_seeds(run_main, tmp_path):
+    for seed in (0, 1):
+        images = {"images/0.png": (60, 10, 10, 20)}
+        write_run(tmp_path / "sweep" / str(seed), {"val/iou": 0.5, "test/iou": None}, images, seed=seed)
+    code, err = run_main("compare", tmp_path / "c", f"runs={tmp_path / 'sweep'}", "resamples=100")
+    assert code == 0, err
+    text = (tmp_path / "c" / "comparison.md").read_text()
+    assert "| 2 | 0.5000 ± 0.0000 | – | – |" in text
+    assert "nan" not in text

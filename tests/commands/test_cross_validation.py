@@ -259,3 +259,16 @@ def test_the_ensemble_starts_no_other_network(validated, given, tmp_path, capfd)
     err = capfd.readouterr().err
     assert "belongs to another network" in err
     assert f"teacher={validated}/checkpoints/best.ckpt" in err
+
+
+def test_the_ensemble_is_published(validated, tmp_path, capfd):
+    folder = tmp_path / "release"
+    given = (f"run={validated}", f"output={folder}", "format=none", f"output_dir={tmp_path / 'log'}")
+    assert call_main("publish", *given) == 0, capfd.readouterr().err
+    module = load_module(folder)
+    assert isinstance(module.net, Ensemble)
+    expected = load_module(validated / "checkpoints" / "best.ckpt").state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in module.state_dict().items())
+    page = (folder / "README.md").read_text()
+    assert "data.root=/my/images teacher=<this folder>" in page  # from an ensemble no training can start
+    assert "weights=<this folder>" not in page

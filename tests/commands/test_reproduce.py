@@ -10,8 +10,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from helpers import ROOT, SMALL
+from helpers import ROOT, SMALL, write_run
 from segnet.cli import CONF_DIR
+from segnet.commands.reproduce import results
 from segnet.training.checkpoint import load_module
 
 SETS = "camvid", "magnetic_tile", "neu_seg", "crack_forest", "drive"
@@ -174,3 +175,13 @@ def test_every_run_of_a_list_composes(name):
             if not seen.issuperset(overrides):
                 compose("train", overrides)
                 seen.update(overrides)
+
+
+def test_a_run_without_a_test_has_a_dash(tmp_path):
+    for seed in (0, 1):
+        write_run(
+            tmp_path / "a" / str(seed), {"val/iou": 0.5 + seed / 4}, {"images/0.png": (60, 10, 10, 20)}, seed=seed
+        )
+        file = tmp_path / "a" / str(seed) / "results.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"hardware": "cpu", "precision": "32-true"}))
+    assert "| 0.6250 ± 0.1768 | – | 6 ± 0 |" in results(tmp_path, ["a"])

@@ -9,21 +9,9 @@ from itertools import islice
 SWITCHES = ("-m", "--multirun", "--resolve")
 VERBOSE = ("-v", "--verbose")  # this package's: verbose=true
 WITH_A_VALUE = (
-    "-c",
-    "--cfg",
-    "-p",
-    "--package",
-    "-cd",
-    "--config-dir",
-    "-cn",
-    "--config-name",
-    "-cp",
-    "--config-path",
-    "-i",
-    "--info",
-    "--experimental-rerun",
-)
-
+    "-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "-cn", "--config-name", "-cp", "--config-path",
+    "-i", "--info", "--experimental-rerun",
+)  # fmt: skip
 ALONE = ("-h", "--help", "--hydra-help", "--version", "-r", "--run", "-sc", "--shell-completion")
 # What Hydra is to do instead of one run, one of these at a time; and what --cfg can print.
 MODES = ("-m", "--multirun", "-c", "--cfg", "-i", "--info", "-r", "--run", "-sc", "--shell-completion")

@@ -54,14 +54,8 @@ def _save(model: "ModelProto", path: Path, metadata: str) -> None:
     # By default that of the exporter's library, which runtimes of its day alone can read.
     model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
     # The exporter's notes: stack traces with paths of this machine, 4 % of an int8 file.
-    for part in (
-        model,
-        model.graph,
-        *model.graph.node,
-        *model.graph.value_info,
-        *model.graph.input,
-        *model.graph.output,
-    ):
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
         del part.metadata_props[:]
     onnx.helper.set_model_props(model, {KEY: metadata})
     onnx.save(model, path)

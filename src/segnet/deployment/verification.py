@@ -76,7 +76,7 @@ def compare(
     """
     chosen = list(pairs(data, "val", count))
     module = module.cpu().eval()
-    rows = []
+    rows: list[dict[str, Any]] = []
     one = exported.form.size if not exported.form.outside else None
     for size in [one] if one else sizes(*module.image_size):
         counts = {"checkpoint": Counts(len(module.classes)), "exported": Counts(len(module.classes))}
@@ -114,12 +114,10 @@ def compare(
     known = [(row["iou_checkpoint"], row["iou_exported"]) for row in rows if None not in row.values()]
     batch = torch.tensor(chosen[0][0]).permute(2, 0, 1)[None]
     return {
-        "difference": max(row["difference"] for row in rows),  # type: ignore[type-var]
-        "decisions": min(row["decisions"] for row in rows),  # type: ignore[type-var]
-        "verdicts": min(row["verdicts"] for row in rows),  # type: ignore[type-var]
-        "objects": min(row["objects"] for row in rows),  # type: ignore[type-var]
+        "difference": max(row["difference"] for row in rows),
+        **{name: min(row[name] for row in rows) for name in ("decisions", "verdicts", "objects")},
         POINT: exported.operating_point.stored() if exported.operating_point else None,
-        "iou": max((abs(a - b) for a, b in known), default=0.0),  # type: ignore[operator]
+        "iou": max((abs(a - b) for a, b in known), default=0.0),
         "sizes": rows,
         "images": len(chosen),
         "bytes": exported.bytes,

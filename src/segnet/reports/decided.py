@@ -1,8 +1,8 @@
 """Objects and images of a split, decided as ``predict.py`` decides them: the pass over it, and its figures in words."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -92,7 +92,9 @@ def decide(
     pairs = [data.pairs[index] for index in indices]
     tally, confusions, left_out = Tally(module.classes, data.kinds, data.parts), Confusions(), 0
     look = partial(_look, classes=max(len(module.classes), 2), defects=tally.defects, width=width, tolerance=tolerance)
-    with _table(table, data.kinds is not None) as write, threads(THREADS) as pool:
+    with nullcontext(_nowhere) if table is None else csv_file(table) as write, threads(THREADS) as pool:
+        kind = [] if data.kinds is None else ["kind"]
+        write(["file", *kind, "object", "found", "found_iou50", "covered", *COLUMNS])
         found = predicted(module, device, pairs, data.mask)
         tasks = ((64 * mask.size, partial(look, mask, prediction)) for mask, prediction in found)
         for pair, (matrix, judged, curves, rows, dropped) in zip(
@@ -102,7 +104,9 @@ def decide(
             confusions.append(matrix)
             tally.add(file, judged, curves)
             left_out += dropped
-            write([file, *([grouping.kind_of(data.kinds, file)] if data.kinds is not None else [])], rows)
+            begin = [file] if data.kinds is None else [file, grouping.kind_of(data.kinds, file)]
+            for row in rows:
+                write([*begin, *row])
     described = tally.described() | {
         "overlap": matching.OVERLAP, "iou": matching.IOU, "boundary_width": width, "boundary_tolerance": tolerance,
         "operating_point": None if module.operating_point is None else module.operating_point.stored(),
@@ -158,20 +162,8 @@ def _rows(what: str, name: str, given: Objects, chosen: Sequence[int]) -> Rows:
     return rows
 
 
-@contextmanager
-def _table(path: Path | None, kinds: bool) -> Iterator[Callable[[list[str], Rows], None]]:
-    """Something that writes the rows of an image."""
-    if path is None:
-        yield lambda file, rows: None
-        return
-    with csv_file(path) as write:
-        write(["file", *(["kind"] if kinds else []), "object", "found", "found_iou50", "covered", *COLUMNS])
-
-        def write_all(file: list[str], rows: Rows) -> None:
-            for row in rows:
-                write([*file, *row])
-
-        yield write_all
+def _nowhere(row: Iterable[Any]) -> None:
+    """Where rows go that nobody wants."""
 
 
 def known(metrics: dict[str, float]) -> dict[str, float | None]:

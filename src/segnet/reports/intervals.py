@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 
@@ -12,6 +11,7 @@ from segnet.data.datamodule import SegmentationDataModule
 from segnet.reports.tested import Confusions, confusion
 from segnet.runs.comparison import interval
 from segnet.training.module import SegmentationModule
+from segnet.training.panels import answer
 
 FEW = 5  # images, below which a figure says little, and its interval too
 Intervals = dict[str, list[float]]
@@ -41,10 +41,8 @@ def of_validation(trainer: Trainer, module: SegmentationModule, data: Segmentati
     was_training, matrices = module.training, []
     module.eval()
     for index in data.indices["val"]:
-        image, mask = data.load(index)
-        tensor = torch.tensor(image).permute(2, 0, 1)[None].to(module.device)
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            matrices.append(confusion(mask, module.decided(tensor).byte().cpu().numpy(), size))
+        _, mask, guess = answer(module, data, index)
+        matrices.append(confusion(mask, guess, size))
     module.train(was_training)
     return _some({"val/iou": matrices})
 

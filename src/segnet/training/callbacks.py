@@ -13,7 +13,6 @@ from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
 from segnet.data.dataset import Batch
-from segnet.errors import UserError
 from segnet.files import write_csv
 from segnet.settings import NotNegative, PathText, Positive
 from segnet.training import progress, recording
@@ -187,11 +186,6 @@ class Panels(Callback):
     """
 
     def __init__(self, every_n_epochs: Positive = 5, images: Positive = 4) -> None:
-        if every_n_epochs < 1 or images < 1:
-            raise UserError(
-                f"panels: every_n_epochs={every_n_epochs}, images={images}: both must be at least 1; "
-                f"~callbacks.panels switches them off"
-            )
         self.every_n_epochs, self.images = every_n_epochs, images
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,41 +76,8 @@ def compare(
     """
     chosen = list(pairs(data, "val", count))
     module = module.cpu().eval()
-    rows: list[dict[str, Any]] = []
     one = exported.form.size if not exported.form.outside else None
-    for size in [one] if one else sizes(*module.image_size):
-        counts = {"checkpoint": Counts(len(module.classes)), "exported": Counts(len(module.classes))}
-        greatest, equal, pixels, alike = 0.0, 0, 0, 0
-        matched = np.zeros((2, 2), np.int64)  # of the checkpoint and the exported model: objects, those the other has
-        for pair in chosen:
-            image, mask = resize_pair(*pair, size)
-            batch = torch.tensor(image).permute(2, 0, 1)[None]
-            with torch.no_grad():
-                both = {"checkpoint": module.probabilities(module(batch)), "exported": exported(batch)}
-            points = (module.operating_point, exported.operating_point)
-            decided = [_decided(p[0], point) for p, point in zip(both.values(), points, strict=True)]
-            greatest = max(greatest, (both["checkpoint"] - both["exported"]).abs().max().item())
-            equal += int((decided[0] == decided[1]).sum())
-            pixels += decided[0].size
-            alike += decided[0].any() == decided[1].any()
-            matched += counted(*decided)
-            for name, probabilities in both.items():
-                counts[name].update(*counts[name].count_probabilities(probabilities[0], torch.tensor(mask)))
-        iou = {name: scores(*c.compute(), module.classes)["iou"].item() for name, c in counts.items()}
-        rows.append(
-            {
-                "size": list(size),
-                "difference": greatest,
-                "decisions": equal / pixels,
-                "verdicts": alike / len(chosen),
-                "objects": float(
-                    np.min(matched[:, 1] / np.maximum(matched[:, 0], 1), where=matched[:, 0] > 0, initial=1)
-                ),
-                "objects_checkpoint": int(matched[0, 0]),
-                "objects_exported": int(matched[1, 0]),
-                **{f"iou_{name}": None if np.isnan(value) else value for name, value in iou.items()},
-            }
-        )
+    rows = [_compared(module, exported, chosen, size) for size in ([one] if one else sizes(*module.image_size))]
     known = [(row["iou_checkpoint"], row["iou_exported"]) for row in rows if None not in row.values()]
     batch = torch.tensor(chosen[0][0]).permute(2, 0, 1)[None]
     return {
@@ -126,6 +93,40 @@ def compare(
         "hardware": environment.hardware(torch.device("cpu")),
         "versions": environment.versions(),
         "commit": environment.commit(),
+    }
+
+
+def _compared(
+    module: SegmentationModule, exported: ExportedModel, chosen: Sequence[Pair], size: tuple[int, int]
+) -> dict[str, Any]:
+    """The figures at one size."""
+    counts = {"checkpoint": Counts(len(module.classes)), "exported": Counts(len(module.classes))}
+    points = (module.operating_point, exported.operating_point)
+    greatest, equal, pixels, alike = 0.0, 0, 0, 0
+    matched = np.zeros((2, 2), np.int64)  # of the checkpoint and the exported model: objects, those the other has
+    for pair in chosen:
+        image, mask = resize_pair(*pair, size)
+        batch = torch.tensor(image).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            both = {"checkpoint": module.probabilities(module(batch))[0], "exported": exported(batch)[0]}
+        decided = [_decided(p, point) for p, point in zip(both.values(), points, strict=True)]
+        greatest = max(greatest, (both["checkpoint"] - both["exported"]).abs().max().item())
+        equal += int((decided[0] == decided[1]).sum())
+        pixels += decided[0].size
+        alike += decided[0].any() == decided[1].any()
+        matched += counted(*decided)
+        for name, probabilities in both.items():
+            counts[name].update(*counts[name].count_probabilities(probabilities, torch.tensor(mask)))
+    iou = {name: scores(*c.compute(), module.classes)["iou"].item() for name, c in counts.items()}
+    return {
+        "size": list(size),
+        "difference": greatest,
+        "decisions": equal / pixels,
+        "verdicts": alike / len(chosen),
+        "objects": float(np.min(matched[:, 1] / np.maximum(matched[:, 0], 1), where=matched[:, 0] > 0, initial=1)),
+        "objects_checkpoint": int(matched[0, 0]),
+        "objects_exported": int(matched[1, 0]),
+        **{f"iou_{name}": None if np.isnan(value) else value for name, value in iou.items()},
     }
 
 

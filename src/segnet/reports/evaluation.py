@@ -58,24 +58,10 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
     write_images(folder / "images.csv", module, data, cfg.split, own)
     confusion_figure(confusion, module.classes).savefig(folder / "confusion.png", dpi=120)
     reliability_figure(calibration(histogram), error, module.classes).savefig(folder / "reliability.png", dpi=120)
-    wrong = {index: int(matrix.sum() - matrix.trace()) for index, matrix in module.image_counts.found}
-    defined = [(iou, index) for index, iou in image_ious(module) if not math.isnan(iou)]
-    ranked = sorted(defined, key=lambda image: (image[0], -wrong[image[1]]))
-    table = palette(len(module.classes), data.colors)
     module.eval()  # without the dropout of Monte-Carlo samples
-
-    def draw(index: int) -> NDArray[np.uint8]:
-        return draw_panel(module, data, data.indices[cfg.split][index], table)
-
     if own:
         write_worst(folder, own.tally, module, device, data, [data.pairs[i] for i in indices], cfg.worst)
-    (folder / "worst").mkdir(exist_ok=True)
-    for rank, (iou, index) in enumerate(ranked[: cfg.worst]):
-        save(folder / "worst" / f"{rank:02d}_iou{iou:.3f}.png", draw(index))
-    if ranked and cfg.grid:
-        # In the middle of equal shares of the ranking: 4 rows are the 12th, 37th, 62nd and 87th of 100.
-        ranks = [int((row + 0.5) * len(ranked) / cfg.grid) for row in range(cfg.grid)][::-1]
-        save(folder / "grid.jpg", grid([draw(ranked[rank][1]) for rank in ranks]))
+    _draw(module, data, cfg)
     notes = {f"{cfg.split}/{name}": note for name, note in sizes(module, data).items()}
     for name in (f"{cfg.split}/iou", f"{cfg.split}/iou_own_size"):
         if shown.get(name) is not None:
@@ -86,9 +72,7 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
     if f"{cfg.split}/false_alarm_images" in metrics:
         print("no pixel shows a defect, so there is no IoU; the false alarms say how good this is")
         counted = sum(int(matrix.sum()) for _, matrix in module.image_counts.found)
-        if ignored := 1 - counted / sum(
-            math.prod(data.arrays.size_at(data.indices[cfg.split][i])) for i, _ in module.image_counts.found
-        ):
+        if ignored := 1 - counted / sum(math.prod(data.arrays.size_at(index)) for index in indices):
             print(
                 f"but {ignored:.1%} of the pixels are ignored by data.mask={data.mask}: if they are the defect, "
                 f"as in masks of 0 and 255, set data/mask=threshold"
@@ -98,6 +82,25 @@ def write(trainer: Trainer, module: SegmentationModule, data: SegmentationDataMo
         print(f"objects.csv lists the {MOST} largest false alarms of an image; it leaves out {own.left_out}")
     print(f"written to {folder}")
     return metrics[f"{cfg.split}/iou"]
+
+
+def _draw(module: SegmentationModule, data: SegmentationDataModule, cfg: DictConfig) -> None:
+    """``worst/``, the images with the least IoU, and ``grid.jpg``, some that are spread over the ranking."""
+    folder, table = Path(cfg.output_dir), palette(len(module.classes), data.colors)
+    wrong = {index: int(matrix.sum() - matrix.trace()) for index, matrix in module.image_counts.found}
+    defined = [(iou, index) for index, iou in image_ious(module) if not math.isnan(iou)]
+    ranked = sorted(defined, key=lambda image: (image[0], -wrong[image[1]]))
+
+    def draw(index: int) -> NDArray[np.uint8]:
+        return draw_panel(module, data, data.indices[cfg.split][index], table)
+
+    (folder / "worst").mkdir(exist_ok=True)
+    for rank, (iou, index) in enumerate(ranked[: cfg.worst]):
+        save(folder / "worst" / f"{rank:02d}_iou{iou:.3f}.png", draw(index))
+    if ranked and cfg.grid:
+        # In the middle of equal shares of the ranking: 4 rows are the 12th, 37th, 62nd and 87th of 100.
+        ranks = [int((row + 0.5) * len(ranked) / cfg.grid) for row in range(cfg.grid)][::-1]
+        save(folder / "grid.jpg", grid([draw(ranked[rank][1]) for rank in ranks]))
 
 
 def sizes(module: SegmentationModule, data: SegmentationDataModule) -> dict[str, str]:

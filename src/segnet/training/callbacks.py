@@ -19,7 +19,7 @@ from segnet.training import progress, recording
 from segnet.training.dashboard import is_due
 from segnet.training.module import SegmentationModule
 from segnet.training.panels import draw_reviews
-from segnet.visualization.figures import confusion_figure
+from segnet.visualization.figures import confusion_figure, drawn
 
 
 class EpochTable(Callback):
@@ -194,7 +194,7 @@ class Panels(Callback):
             return
         assert isinstance(pl_module, SegmentationModule)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        for i, drawn in enumerate(draw_reviews(pl_module, data, "val", self.images)):
-            recording.show_image(trainer, f"val/{i}", drawn)
-        figure = confusion_figure(pl_module.counts["val"][0], pl_module.classes)
-        recording.show_figure(trainer, "val/confusion", figure)
+        for i, shown in enumerate(draw_reviews(pl_module, data, "val", self.images)):
+            recording.show_image(trainer, f"val/{i}", shown)
+        confusion = confusion_figure(pl_module.counts["val"][0], pl_module.classes)
+        recording.show_image(trainer, "val/confusion", drawn(confusion))

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from segnet import terminal
 from segnet.files import write_json
 from segnet.training.loggers import IDS
 from segnet.training.records import KINDS, Counts, Start, records
-from segnet.visualization.figures import drawn
 from segnet.visualization.overlays import Image
 
 
@@ -50,11 +48,6 @@ def show_image(trainer: Trainer, name: str, image: Image) -> None:
     """Send an image (H, W, 3) uint8 RGB to every logger, at the step of the epoch's figures."""
     for record in records(trainer).values():
         record.image(name, image, _step(trainer))
-
-
-def show_figure(trainer: Trainer, name: str, figure: Figure) -> None:
-    """Send a plot as an image."""
-    show_image(trainer, name, drawn(figure))
 
 
 def show_curve(trainer: Trainer, name: str, counts: Counts) -> None:

@@ -23,11 +23,10 @@ def load(path: Path) -> Any:
     Raises:
         UserError: it is none.
     """
+    text = read_text(path, "JSON file")
     try:
-        return json.loads(read_text(path, "JSON file"))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{path}: is no JSON ({error}); correct it") from None
 
 
@@ -70,7 +69,7 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
             drawn = [*crowds[key], *objects[key]]
             found[file] = Annotated(file, _drawer(drawn) if drawn else None, _size(image, path), split)
     told += missing(absent, files[0] if len(files) == 1 else folder.root, choices.missing)
-    told += tell_boxes(boxes, choices)
+    told += tell_boxes(boxes)
     return Source(list(found.values()), list(labels), told)
 
 
@@ -81,7 +80,7 @@ def _drawer(drawn: list[Object]) -> Any:
 def _categories(content: Mapping[str, Any], path: Path, told: list[str]) -> dict[Any, str]:
     """Name of each category id; without the parent that Roboflow lists as the first one."""
     names: dict[Any, str] = {}
-    parents = {c.get("supercategory") for c in content["categories"] if isinstance(c, dict)}
+    parents = [c.get("supercategory") for c in content["categories"] if isinstance(c, dict)]
     ids = [entry.get("category_id") for entry in content["annotations"] if isinstance(entry, dict)]
     used = {key for key in ids if _hashable(key)}
     for entry in content["categories"]:

@@ -26,14 +26,13 @@ def load(path: Path) -> Element:
     Raises:
         UserError: it is no XML file, or has such.
     """
+    text = read_text(path, "XML file")
     try:
-        root: Element = ElementTree.fromstring(read_text(path, "XML file"), forbid_dtd=True)
+        root: Element = ElementTree.fromstring(text, forbid_dtd=True)
         return root
     except DefusedXmlException as error:
         raise UserError(f"{path}: has a document type or entities ({type(error).__name__}); remove them") from None
     except (ParseError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{path}: is no XML ({error}); correct it") from None
 
 

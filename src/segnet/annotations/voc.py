@@ -15,6 +15,7 @@ from segnet.annotations.folder import Folder, read_text
 from segnet.annotations.records import BACKGROUND, IGNORE, Annotated, Choices, Object, Source, Split
 from segnet.data.decoding import EXTENSIONS, LOSSY, header
 from segnet.data.images import read_raw_mask
+from segnet.data.listing import composed
 from segnet.errors import UserError
 
 MASKS = "SegmentationClass"
@@ -47,7 +48,9 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     absent: list[str] = []
     for masks in files:
         base = masks.parent
-        splits = _splits(base / "ImageSets" / "Segmentation", told)
+        stems = {composed(path.stem): path.stem for path in folder.images}
+        lists = _splits(base / "ImageSets" / "Segmentation", told)
+        splits = {stems.get(composed(name), name): split for name, split in lists.items()}
         for path in [path for path in folder.with_suffix(*EXTENSIONS) if path.parent == masks]:
             if path.suffix.lower() in LOSSY:
                 raise UserError(f"{path}: JPEG changes colours, so it holds no classes; give PNG")

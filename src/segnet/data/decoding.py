@@ -65,6 +65,7 @@ def opened(path: Path | str, max_pixels: int) -> Iterator[tuple[Image.Image, int
         try:
             pages, deep = _pages(file), _is_deep(file)
             if pages == 1:
+                file.filename = ""  # else Pillow maps some TIFF files into memory, and turns their pixels wrongly
                 file.load()
                 orientation = _orientation(file)
         except Exception as error:  # Pillow's decoders raise many kinds for damaged files

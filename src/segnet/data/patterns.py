@@ -143,7 +143,7 @@ class MaskPattern:
             yield path
             return
         for found in self._expand(self.root, PurePosixPath(name).parts):
-            if found.suffix.lower() in EXTENSIONS and not is_hidden(PurePosixPath(os.path.relpath(found, self.root))):
+            if found.suffix.lower() in EXTENSIONS and not is_hidden(*Path(os.path.relpath(found, self.root)).parts):
                 yield found
 
     def _expand(self, folder: Path, parts: Sequence[str]) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """Images and masks as arrays of one size: decoded at every access, or once into a cache."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,13 @@ from numpy.typing import NDArray
 
 from segnet import terminal
 from segnet.data import cache
+from segnet.data.flat_cache import Content, Flat, Look, kept, look
+from segnet.data.images import resize_mask
 from segnet.data.masks import IGNORE_INDEX, Encoding
 from segnet.data.pairs import Pair
 from segnet.errors import UserError
 from segnet.networks.segnet import SMALLEST
+from segnet.networks.window import Size
 
 
 class Decoded:
@@ -24,27 +28,44 @@ class Decoded:
         size: (height, width) that all are resized to.
 
     Attributes:
-        cached: images (count, H, W, 3) and masks (count, H, W), uint8, after `use_cache`; None if they do not fit.
+        classes: how many the masks hold: two of a binary task.
+        content: the open cache, after `use_cache`; None if it does not fit.
     """
 
-    def __init__(self, pairs: Sequence[Pair], encoding: Encoding, num_classes: int, size: tuple[int, int]) -> None:
+    positions = 0  # that a cache keeps of a class in an image
+
+    def __init__(self, pairs: Sequence[Pair], encoding: Encoding, num_classes: int, size: Size) -> None:
         self.pairs, self.encoding, self.num_classes, self.size = pairs, encoding, num_classes, size
-        self.cached: cache.Pair | None = None
+        self.classes = max(num_classes, 2)
+        self.content: Content | None = None
+        self._looks: dict[int, Look] = {}
+
+    @property
+    def cached(self) -> cache.Pair | None:
+        """Images (count, H, W, 3) and masks (count, H, W), uint8, of the cache; None if there is none."""
+        if self.content is None:
+            return None
+        return self.content.images.reshape(-1, *self.size, 3), self.content.masks.reshape(-1, *self.size)
 
     def use_cache(self, folder: Path, limit_gb: float) -> None:
         """Map the cache of these files, building it first where it is missing."""
-        key = self._key(self.size)
-        self.cached = cache.open_or_build(folder, key, self._decode, len(self.pairs), self.size, limit_gb)
-        if self.cached is None:
-            terminal.warn(
-                f"{len(self.pairs)} images at {self.size[0]}×{self.size[1]} exceed data.cache_gb={limit_gb}; they are "
-                f"decoded anew in every epoch"
-            )
-
-    def _key(self, size: object) -> str:
-        """Of the cache of these files at a size."""
+        store = Flat(self._decode, list(map(self.size_at, range(len(self.pairs)))), self.classes, self.positions)
         files = [file for pair in self.pairs for file in (pair.image, pair.mask, *pair.more)]
-        return cache.key_of(files, size, (self.encoding, {(pair.drawn, pair.bits) for pair in self.pairs}))
+        read = sorted({repr((pair.drawn, pair.bits)) for pair in self.pairs})
+        key = cache.key_of(files, [*self._sizing(), self.classes], (self.encoding, read))
+        self.content = kept(folder, key, store, limit_gb)
+        if self.content is None:
+            terminal.warn(self._too_large(store.need() / 1e9, limit_gb))
+
+    def _sizing(self) -> Sequence[object]:
+        """What decides the sizes of the arrays."""
+        return self.size
+
+    def _too_large(self, need_gb: float, limit_gb: float) -> str:
+        return (
+            f"{len(self.pairs)} images at {self.size[0]}×{self.size[1]} exceed data.cache_gb={limit_gb}; they are "
+            f"decoded anew in every epoch"
+        )
 
     def tell_absent(self, splits: dict[str, list[int]], classes: Sequence[str]) -> None:
         """Print the classes that no training or validation mask shows: their figures are missing or mean nothing.
@@ -65,28 +86,48 @@ class Decoded:
 
     def absent(self, indices: Sequence[int]) -> list[int]:
         """Classes that no mask of these pairs shows; without a cache it reads masks until all have been seen."""
-        missing = set(range(max(self.num_classes, 2)))
+        missing = set(range(self.classes))
         for index in indices:
             if not missing:
                 break
-            mask = self.pairs[index].indices(self.encoding) if self.cached is None else self.cached[1][index]
-            missing -= set(np.unique(mask).tolist())
+            if self.content is None:
+                missing -= set(np.unique(self.pairs[index].indices(self.encoding)).tolist())
+            else:
+                missing -= set(np.flatnonzero(self.content.counts[index]).tolist())
         return sorted(missing)
 
     def __getitem__(self, index: int) -> cache.Pair:
         """Image uint8 (H, W, 3) and mask uint8 (H, W) of a pair."""
-        if self.cached is None:
-            return self._decode(index)
-        return self.cached[0][index], self.cached[1][index]
+        return self._decode(index) if self.content is None else self.content[index]
 
-    def size_at(self, index: int) -> tuple[int, int]:
+    def size_at(self, index: int) -> Size:
         """(height, width) of the arrays of a pair."""
         return self.size
 
+    def look(self, index: int) -> Look:
+        """How many pixels of each class a mask has, and where some of them are."""
+        if self.content is not None:
+            return self.content.look(index)
+        if index not in self._looks:
+            mask = self.pairs[index].indices(self.encoding)
+            self._check(mask, self.pairs[index])
+            self._looks[index] = look(resize_mask(mask, self.size_at(index)), self.classes, self.positions)
+        return self._looks[index]
+
     def shows(self, index: int) -> bool:
         """Whether the mask of a pair shows more than the first class: of a binary task the defect."""
-        mask = self[index][1]
-        return bool(((mask != 0) & (mask != IGNORE_INDEX)).any())
+        return bool(self.look(index).counts[1:].any())
+
+    def frequencies(self, indices: Sequence[int]) -> NDArray[np.int64]:
+        """Pixels (2 or num_classes, 2) of these pairs: of each class, and of the images in which it occurs.
+
+        Ignored pixels count in neither.
+        """
+        with ThreadPoolExecutor(2) as pool:  # without a cache it reads the masks
+            looks = list(pool.map(self.look, indices))
+        counts = np.array([look.counts for look in looks], np.int64).reshape(-1, self.classes)
+        shown = (counts > 0) * counts.sum(1, keepdims=True)
+        return np.stack([counts.sum(0), shown.sum(0)], 1)
 
     def _decode(self, index: int) -> cache.Pair:
         pair = self.pairs[index]
@@ -94,29 +135,16 @@ class Decoded:
         self._check(mask, pair)
         return image, mask
 
-    def _target(self, index: int) -> tuple[int, int] | None:
+    def _target(self, index: int) -> Size | None:
         """Size that a pair is resized to; None keeps its own."""
         return self.size
 
     def _check(self, mask: NDArray[np.uint8], pair: Pair) -> None:
         top = int(mask[mask != IGNORE_INDEX].max(initial=0))
-        if top >= max(self.num_classes, 2):
+        if top >= self.classes:
             raise UserError(
                 f"{pair.mask}: holds class {top}, but data.num_classes={self.num_classes}; correct it or data.mask"
             )
-
-    def frequencies(self, indices: Sequence[int]) -> NDArray[np.int64]:
-        """Pixels (2 or num_classes, 2) of these pairs: of each class, and of the images in which it occurs.
-
-        Ignored pixels count in neither.
-        """
-        count = max(self.num_classes, 2)
-        totals = np.zeros((count, 2), np.int64)
-        for index in indices:
-            pixels = np.bincount(self[index][1].ravel(), minlength=IGNORE_INDEX + 1)[:count]
-            totals[:, 0] += pixels
-            totals[:, 1] += pixels.sum() * (pixels > 0)
-        return totals
 
 
 def size_of(value: int | Sequence[int], key: str = "data.image_size") -> tuple[int, int]:

@@ -13,7 +13,6 @@ from segnet.data import cache
 from segnet.data.crops import ANYWHERE, CropSampler, CropSamples, Plan, areas, epoch_length, rare
 from segnet.data.dataset import Batch, EpochSampler, Loader, processes
 from segnet.data.decoded import Decoded
-from segnet.data.native import Native
 from segnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,7 +76,6 @@ def sampler(
     if plan is None:
         positive = None if share is None else np.array([arrays.shows(index) for index in indices], np.bool_)
         return EpochSampler(len(indices), seed, shuffle, rank, world, positive, share or 0.0, epoch)
-    assert isinstance(arrays, Native)
     sizes = [arrays.size_at(index) for index in indices]
     classes = rare_classes(arrays, indices) if plan.share else []
     masks = [arrays.look(index).counts for index in indices] if classes else []
@@ -93,7 +91,7 @@ def rare_classes(arrays: Decoded, indices: Sequence[int]) -> list[int]:
 
 def example(arrays: Decoded, index: int, plan: Plan | None, seed: int) -> cache.Pair:
     """A pair as the network gets it: of large images a crop, around the least frequent class but the first, if any."""
-    if plan is None or not isinstance(arrays, Native):
+    if plan is None:
         return arrays[index]
     counts = arrays.look(index).counts
     shown = [label for label in np.argsort(counts, kind="stable").tolist() if label and counts[label]]

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -16,6 +15,7 @@ from segnet.annotations.records import BACKGROUND, IGNORE, Annotated, Choices, O
 from segnet.data.decoding import EXTENSIONS, LOSSY, header
 from segnet.data.images import read_raw_mask
 from segnet.data.listing import composed
+from segnet.data.values import RGB, packed
 from segnet.errors import UserError
 
 MASKS = "SegmentationClass"
@@ -124,10 +124,10 @@ def _color(code: np.uint32) -> Color:
 
 def _codes(path: Path, known: Collection[Color]) -> NDArray[np.uint32]:
     """(H, W) colours as 24-bit numbers. Grey values that are no known colours are indices of VOC's palette."""
-    raw: NDArray[Any] = read_raw_mask(path, "rgb").astype(np.uint32)
+    raw: NDArray[np.uint8] = read_raw_mask(path, "rgb")
     if (raw == raw[..., :1]).all() and not {(v, v, v) for v in np.unique(raw).tolist()} <= set(known):
-        raw = np.array([color(i) for i in range(256)], np.uint32)[raw[..., 0]]
-    return np.asarray(raw[..., 0] << 16 | raw[..., 1] << 8 | raw[..., 2], np.uint32)
+        raw = np.array([color(i) for i in range(256)], np.uint8)[raw[..., 0]]
+    return packed(raw) & RGB
 
 
 def _drawn(path: Path, table: Mapping[Color, str], height: int, width: int) -> Iterator[Object]:

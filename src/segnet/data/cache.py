@@ -22,7 +22,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a limit 
 MARKER = "made-by-segnet"  # in each of them, locked while it is built
 FORMAT = 6  # raise it when the arrays change for the same files
 FILES = ("cache.json", "images.npy", "masks.npy", "positions.npy")
-Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # image (H, W, 3) and mask (H, W), or many of one size
 
 
 def key_of(files: Sequence[Path | None], size: object, encoding: object) -> str:

@@ -64,12 +64,6 @@ def plan(
             f"data.image_size={image_size} beside data.crop={crop}: crops are not resized, so the network gets them as "
             f"they are; leave data.image_size out"
         )
-    if not 0 < scale <= 4:
-        raise UserError(f"data.scale={scale}: must lie above 0 and be at most 4")
-    if not 0 <= share <= 1:
-        raise UserError(f"data.crop_share={share}: must lie in [0, 1]")
-    if count is not None and count < 1:
-        raise UserError(f"data.crops_per_epoch={count}: must be null or an integer of at least 1")
     if positive_share is not None:
         raise UserError(
             f"data.positive_share={positive_share} beside data.crop={crop}: data.crop_share says how many crops show "
@@ -112,7 +106,7 @@ def areas(sizes: Sequence[Size], crop: Size) -> NDArray[np.float64]:
     return covered
 
 
-def cut(pair: cache.Pair, corner: Corner, size: Size) -> cache.Pair:
+def cut(pair: cache.Arrays, corner: Corner, size: Size) -> cache.Arrays:
     """A crop: image uint8 (h, w, 3) and mask uint8 (h, w).
 
     Where the image ends before the crop does, it continues as its mirror image, whose pixels are ignored in the mask.
@@ -143,7 +137,7 @@ class CropSamples(Samples):
         super().__init__(arrays.__getitem__, indices, augment, seed)
         self.arrays, self.size = arrays, size
 
-    def pair(self, epoch: int, i: int, draw: int, label: int = ANYWHERE) -> cache.Pair:
+    def pair(self, epoch: int, i: int, draw: int, label: int = ANYWHERE) -> cache.Arrays:
         """A crop of image ``i`` of the split: around a pixel of a class that it shows, or anywhere."""
         index = self.indices[i]
         rng = np.random.default_rng((seed_of(self.seed, epoch, i, draw), 1))  # not that of the transforms

@@ -44,7 +44,7 @@ class Samples(Dataset[Batch]):
 
     def __init__(
         self,
-        load: Callable[[int], cache.Pair],
+        load: Callable[[int], cache.Arrays],
         indices: Sequence[int],
         augment: Sequence[Any] = (),
         seed: int = 0,
@@ -57,7 +57,7 @@ class Samples(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def pair(self, epoch: int, i: int, draw: int) -> cache.Pair:
+    def pair(self, epoch: int, i: int, draw: int) -> cache.Arrays:
         """What is transformed: image uint8 (H, W, 3) and mask uint8 (H, W)."""
         return self.load(self.indices[i])
 

@@ -41,7 +41,7 @@ class Decoded:
         self._looks: dict[int, Look] = {}
 
     @property
-    def cached(self) -> cache.Pair | None:
+    def cached(self) -> cache.Arrays | None:
         """Images (count, H, W, 3) and masks (count, H, W), uint8, of the cache; None if there is none."""
         if self.content is None:
             return None
@@ -96,7 +96,7 @@ class Decoded:
                 missing -= set(np.flatnonzero(self.content.counts[index]).tolist())
         return sorted(missing)
 
-    def __getitem__(self, index: int) -> cache.Pair:
+    def __getitem__(self, index: int) -> cache.Arrays:
         """Image uint8 (H, W, 3) and mask uint8 (H, W) of a pair."""
         return self._decode(index) if self.content is None else self.content[index]
 
@@ -129,7 +129,7 @@ class Decoded:
         shown = (counts > 0) * counts.sum(1, keepdims=True)
         return np.stack([counts.sum(0), shown.sum(0)], 1)
 
-    def _decode(self, index: int) -> cache.Pair:
+    def _decode(self, index: int) -> cache.Arrays:
         pair = self.pairs[index]
         image, mask = pair.load(self.encoding, self._target(index))
         self._check(mask, pair)

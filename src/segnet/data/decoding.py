@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from segnet.errors import UserError
 
@@ -101,7 +101,7 @@ def mode(path: Path | str) -> str:
 
 
 @contextmanager
-def _header(path: Path | str) -> Iterator[Image.Image]:
+def _header(path: Path | str) -> Iterator[ImageFile.ImageFile]:
     check_regular(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound is ours

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from segnet.data import cache
-from segnet.data.cache import Pair
+from segnet.data.cache import Arrays
 from segnet.errors import UserError
 from segnet.networks.window import Size
 
@@ -66,21 +67,24 @@ class Content:
     counts: NDArray[np.int64]
     lengths: NDArray[np.int64]
 
-    def __post_init__(self) -> None:
-        pixels = [height * width for height, width in self.sizes]
-        object.__setattr__(self, "_first", np.cumsum([0, *pixels]))
-        object.__setattr__(self, "_positions", np.cumsum([0, *self.lengths.ravel()]))
+    @cached_property
+    def _first(self) -> NDArray[np.int64]:
+        return _firsts(self.sizes)
 
-    def __getitem__(self, index: int) -> Pair:
+    @cached_property
+    def _first_position(self) -> NDArray[np.int64]:
+        return np.cumsum([0, *self.lengths.ravel()])
+
+    def __getitem__(self, index: int) -> Arrays:
         """Image (H, W, 3) and mask (H, W), of which nothing is read yet."""
-        first = self._first[index : index + 2]  # type: ignore[attr-defined]
+        first = self._first[index : index + 2]
         size = self.sizes[index]
         return self.images[first[0] : first[1]].reshape(*size, 3), self.masks[first[0] : first[1]].reshape(size)
 
     def look(self, index: int) -> Look:
         """What `look` says of a mask."""
         classes = self.counts.shape[1]
-        at = self._positions[index * classes : (index + 1) * classes + 1]  # type: ignore[attr-defined]
+        at = self._first_position[index * classes : (index + 1) * classes + 1]
         return Look(self.counts[index], [self.flat[at[i] : at[i + 1]] for i in range(classes)])
 
 
@@ -95,7 +99,7 @@ class Flat:
         most: positions of a class in an image.
     """
 
-    load: Callable[[int], Pair]
+    load: Callable[[int], Arrays]
     sizes: Sequence[Size]
     classes: int
     most: int = POSITIONS
@@ -115,7 +119,7 @@ class Flat:
             arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "masks", "positions")]
             counts, lengths = (np.array(noted[name], np.int64) for name in ("counts", "lengths"))
             shape = (len(self.sizes), self.classes)
-            pixels = sum(height * width for height, width in self.sizes)
+            pixels = int(_firsts(self.sizes)[-1])
             shapes = [(pixels, 3), (pixels,), (int(lengths.sum()),)]
             whole = [array.shape for array in arrays] == shapes and counts.shape == lengths.shape == shape
             if not whole or noted["sizes"] != [list(size) for size in self.sizes]:
@@ -133,8 +137,7 @@ class Flat:
 
     def fill(self, folder: Path) -> None:
         """Decode everything; a thread holds one image at a time and writes it itself."""
-        pixels = [height * width for height, width in self.sizes]
-        first = np.cumsum([0, *pixels])
+        first = _firsts(self.sizes)
         images = _reserve(folder / "images.npy", (int(first[-1]), 3))
         masks = _reserve(folder / "masks.npy", (int(first[-1]),))
 
@@ -147,8 +150,8 @@ class Flat:
             return _checksum(image, mask), look(mask, self.classes, self.most)
 
         with ThreadPoolExecutor(THREADS) as pool:
-            results = pool.map(write, range(len(pixels)))
-            done = list(tqdm(results, "decode once", len(pixels), unit="image", leave=False, disable=None))
+            results = pool.map(write, range(len(self.sizes)))
+            done = list(tqdm(results, "decode once", len(self.sizes), unit="image", leave=False, disable=None))
         images.flush()
         masks.flush()
         looks = [found for _, found in done]
@@ -163,6 +166,11 @@ class Flat:
             "lengths": [[len(part) for part in found.positions] for found in looks],
         }
         (folder / "cache.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _firsts(sizes: Sequence[Size]) -> NDArray[np.int64]:
+    """The first pixel of each image, and behind them how many pixels there are."""
+    return np.cumsum([0, *(height * width for height, width in sizes)])
 
 
 def kept(folder: Path, key: str, store: Flat, limit_gb: float) -> Content | None:

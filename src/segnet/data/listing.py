@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from posixpath import relpath, splitext
@@ -74,8 +74,9 @@ def files_below(root: Path, folder: Path | None = None) -> list[str]:
     What hidden folders hold is not looked at.
     """
     found: list[str] = []
-    known = {str(root.resolve())}  # links to folders are followed, once
-    for where, folders, names in os.walk(root if folder is None else folder, followlinks=True):
+    start = root if folder is None else folder
+    known = {str(root.resolve()), str(start.resolve())}  # links to folders are followed, once
+    for where, folders, names in os.walk(start, followlinks=True):
         folders[:] = [name for name in sorted(folders) if not is_hidden(name) and _new(known, where, name)]
         below = relpath(where, root)
         found += [name if below == "." else f"{below}/{name}" for name in names if not is_hidden(name)]
@@ -92,13 +93,11 @@ def _new(known: set[str], where: str, name: str) -> bool:
 
 def shared(images: Sequence[str], masks: Sequence[Sequence[Path]]) -> list[str]:
     """``a.jpg and a.png`` of each mask file that belongs to several images."""
-    count = Counter(mask for files in masks for mask in files)
     owners: dict[Path, list[str]] = defaultdict(list)
     for image, files in zip(images, masks, strict=True):
         for mask in files:
-            if count[mask] > 1:
-                owners[mask].append(image)
-    return [" and ".join(names) for names in owners.values()]
+            owners[mask].append(image)
+    return [" and ".join(names) for names in owners.values() if len(names) > 1]
 
 
 def _before_wildcards(pattern: str) -> Path:

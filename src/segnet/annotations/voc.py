@@ -72,33 +72,13 @@ def _classes(folder: Folder, files: Sequence[Path], told: list[str]) -> tuple[di
     """The label of each colour; labels in order; whether they are names."""
     maps = [path for path in folder.files if path.name == "labelmap.txt"]
     if maps:
-        table: dict[Color, str] = {}
-        for path in maps:
-            for number, line in enumerate(read_text(path, "label map").splitlines(), 1):
-                if not line.strip() or line.lstrip().startswith("#"):
-                    continue
-                name, _, rest = line.strip().partition(":")
-                try:
-                    shade = tuple(int(v) for v in rest.split(":")[0].split(","))
-                except ValueError:
-                    shade = ()
-                if len(shade) != 3 or not all(0 <= v <= 255 for v in shade) or table.get(shade, name) != name:
-                    raise UserError(
-                        f"{path}:{number}: {line.strip()!r} must be name:r,g,b::, each colour once; correct it"
-                    )
-                table[shade] = IGNORE if shade == VOID and name in ("void", "ignore", "ignored") else name
+        table = _label_map(maps)
         labels = [label for label in dict.fromkeys(table.values()) if label != IGNORE]
         return {VOID: IGNORE, (0, 0, 0): BACKGROUND[0]} | table, labels, True
     colors = {color(i): i for i in range(1, 255)}
-    used = sorted(
-        {
-            colors[c]
-            for path in folder.with_suffix(*EXTENSIONS)
-            if path.parent in files
-            for c in _used(path, colors)
-            if c in colors
-        }
-    )
+    masks = [path for path in folder.with_suffix(*EXTENSIONS) if path.parent in files]
+    shown = {_color(code) for path in masks for code in np.unique(_codes(path, colors))}
+    used = sorted(colors[shade] for shade in shown if shade in colors)
     annotated = {o.findtext("name") for path in folder.with_suffix(".xml") for o in _objects(path)}
     if annotated and annotated <= set(NAMES) and max(used, default=0) <= len(NAMES):
         told.append("no labelmap.txt, and Annotations/ names objects of Pascal VOC: the 20 classes are VOC's")
@@ -109,13 +89,27 @@ def _classes(folder: Folder, files: Sequence[Path], told: list[str]) -> tuple[di
     return table | {color(0): BACKGROUND[0], VOID: IGNORE}, [str(i) for i in used], False
 
 
+def _label_map(files: Sequence[Path]) -> dict[Color, str]:
+    """The label of each colour in files of lines ``name:r,g,b::``."""
+    table: dict[Color, str] = {}
+    for path in files:
+        for number, line in enumerate(read_text(path, "label map").splitlines(), 1):
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            name, _, rest = line.strip().partition(":")
+            try:
+                shade = tuple(int(v) for v in rest.split(":")[0].split(","))
+            except ValueError:
+                shade = ()
+            if len(shade) != 3 or not all(0 <= v <= 255 for v in shade) or table.get(shade, name) != name:
+                raise UserError(f"{path}:{number}: {line.strip()!r} must be name:r,g,b::, each colour once; correct it")
+            table[shade] = IGNORE if shade == VOID and name in ("void", "ignore", "ignored") else name
+    return table
+
+
 def _objects(path: Path) -> list[Element]:
     root = cvat.load(path)
     return root.findall("object") if root.tag == "annotation" else []
-
-
-def _used(path: Path, known: Collection[Color]) -> list[Color]:
-    return [_color(code) for code in np.unique(_codes(path, known))]
 
 
 def _color(code: np.uint32) -> Color:

@@ -124,7 +124,7 @@ class CropSamples(Samples):
     """Crops by ``(epoch, image, draw, class)``, then transformed; what is drawn depends on these and the seed only.
 
     Args:
-        arrays: images and masks, a `segnet.data.native.Native`.
+        arrays: images and masks at a scale.
         indices: of the split, into them.
         size: (height, width) of a crop.
         augment: transforms (`segnet.data.transforms`).

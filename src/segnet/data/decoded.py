@@ -1,4 +1,4 @@
-"""Images and masks as arrays of one size: decoded at every access, or once into a cache."""
+"""Images and masks as arrays: decoded at every access, or once into a cache."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from segnet import terminal
 from segnet.data import cache
-from segnet.data.flat_cache import Content, Flat, Look, kept, look
+from segnet.data.decoding import header
+from segnet.data.flat_cache import POSITIONS, Content, Flat, Look, kept, look
 from segnet.data.images import resize_mask
 from segnet.data.masks import IGNORE_INDEX, Encoding
 from segnet.data.pairs import Pair
 from segnet.errors import UserError
 from segnet.networks.segnet import SMALLEST
-from segnet.networks.window import Size
+from segnet.networks.window import Size, size_at
 
 
 class Decoded:
@@ -25,18 +26,21 @@ class Decoded:
         pairs: files.
         encoding: of the masks.
         num_classes: 1 is a binary task, whose masks hold 0 and 1.
-        size: (height, width) that all are resized to.
+        size: (height, width) that all are resized to, or of the crops that are read of them.
+        scale: of the height and width of images of which crops are read; None resizes them to ``size``.
 
     Attributes:
         classes: how many the masks hold: two of a binary task.
+        positions: that are kept of each class in an image, for crops around them.
         content: the open cache, after `use_cache`; None if it does not fit.
     """
 
-    positions = 0  # that a cache keeps of a class in an image
-
-    def __init__(self, pairs: Sequence[Pair], encoding: Encoding, num_classes: int, size: Size) -> None:
-        self.pairs, self.encoding, self.num_classes, self.size = pairs, encoding, num_classes, size
-        self.classes = max(num_classes, 2)
+    def __init__(
+        self, pairs: Sequence[Pair], encoding: Encoding, num_classes: int, size: Size, scale: float | None = None
+    ) -> None:
+        self.pairs, self.encoding, self.num_classes = pairs, encoding, num_classes
+        self.size, self.scale = size, scale
+        self.classes, self.positions = max(num_classes, 2), 0 if scale is None else POSITIONS
         self.content: Content | None = None
         self._looks: dict[int, Look] = {}
 
@@ -52,20 +56,18 @@ class Decoded:
         store = Flat(self._decode, list(map(self.size_at, range(len(self.pairs)))), self.classes, self.positions)
         files = [file for pair in self.pairs for file in (pair.image, pair.mask, *pair.more)]
         read = sorted({repr((pair.drawn, pair.bits)) for pair in self.pairs})
-        key = cache.key_of(files, [*self._sizing(), self.classes], (self.encoding, read))
-        self.content = kept(folder, key, store, limit_gb)
-        if self.content is None:
-            terminal.warn(self._too_large(store.need() / 1e9, limit_gb))
-
-    def _sizing(self) -> Sequence[object]:
-        """What decides the sizes of the arrays."""
-        return self.size
-
-    def _too_large(self, need_gb: float, limit_gb: float) -> str:
-        return (
-            f"{len(self.pairs)} images at {self.size[0]}×{self.size[1]} exceed data.cache_gb={limit_gb}; they are "
-            f"decoded anew in every epoch"
-        )
+        sizing = [self.size if self.scale is None else self.scale, self.classes]
+        self.content = kept(folder, cache.key_of(files, sizing, (self.encoding, read)), store, limit_gb)
+        if self.content is None and self.scale is None:
+            terminal.warn(
+                f"{len(self.pairs)} images at {self.size[0]}×{self.size[1]} exceed data.cache_gb={limit_gb}; they are "
+                f"decoded anew in every epoch"
+            )
+        elif self.content is None:
+            terminal.warn(
+                f"{len(self.pairs)} images at scale {self.scale:g} take {store.need() / 1e9:.3g} GB, which exceeds "
+                f"data.cache_gb={limit_gb}; each is decoded anew for every crop"
+            )
 
     def tell_absent(self, splits: dict[str, list[int]], classes: Sequence[str]) -> None:
         """Print the classes that no training or validation mask shows: their figures are missing or mean nothing.
@@ -102,7 +104,9 @@ class Decoded:
 
     def size_at(self, index: int) -> Size:
         """(height, width) of the arrays of a pair."""
-        return self.size
+        if self.scale is None:
+            return self.size
+        return self.content.sizes[index] if self.content else size_at(header(self.pairs[index].image)[:2], self.scale)
 
     def look(self, index: int) -> Look:
         """How many pixels of each class a mask has, and where some of them are."""
@@ -123,7 +127,12 @@ class Decoded:
 
         Ignored pixels count in neither.
         """
-        with ThreadPoolExecutor(2) as pool:  # without a cache it reads the masks
+        unread = set() if self.content else set(indices) - self._looks.keys()
+        if unread and self.scale is not None:
+            terminal.info(
+                f"data.crop: reading {len(unread)} masks once, because no data.cache_dir keeps what they show"
+            )
+        with ThreadPoolExecutor(2) as pool:
             looks = list(pool.map(self.look, indices))
         counts = np.array([look.counts for look in looks], np.int64).reshape(-1, self.classes)
         shown = (counts > 0) * counts.sum(1, keepdims=True)
@@ -131,13 +140,9 @@ class Decoded:
 
     def _decode(self, index: int) -> cache.Arrays:
         pair = self.pairs[index]
-        image, mask = pair.load(self.encoding, self._target(index))
+        image, mask = pair.load(self.encoding, None if self.scale == 1 else self.size_at(index))
         self._check(mask, pair)
         return image, mask
-
-    def _target(self, index: int) -> Size | None:
-        """Size that a pair is resized to; None keeps its own."""
-        return self.size
 
     def _check(self, mask: NDArray[np.uint8], pair: Pair) -> None:
         top = int(mask[mask != IGNORE_INDEX].max(initial=0))

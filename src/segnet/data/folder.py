@@ -119,8 +119,8 @@ def _find_encoding(data: Data, root: Path, asking: bool, decide: bool, lines: li
 
 
 def _mask_files(data: Data, root: Path) -> list[Path]:
-    named = {key: data.get(key) for key in ("defect_free", "match")}
-    layout = Layout(root, listed(data["images"]), data["masks"], **named)
+    bare, match = data.get("defect_free"), data.get("match")
+    layout = Layout(root, listed(data["images"]), data["masks"], defect_free=bare, match=match)
     try:
         images = layout.list_images()
     except UserError:  # the data module says it, with the way out

@@ -12,7 +12,6 @@ from segnet import rules, settings
 from segnet.data import cache, crops, division, grouping, loading
 from segnet.data.decoded import Decoded
 from segnet.data.masks import Encoding, check_classes
-from segnet.data.native import Native
 from segnet.data.pairs import Layout, Pair, find
 from segnet.data.patterns import listed
 from segnet.data.splits import Split
@@ -21,8 +20,10 @@ from segnet.errors import UserError
 from segnet.object_store import is_url
 
 # Settings that are checked by their declared types where a program makes the data; a configuration's all are.
-PLAIN = ("missing_mask", "mask_drawn", "bits", "scale", "crop_share", "crops_per_epoch", "positive_share")
-PLAIN += ("batch_size", "num_workers", "cache_gb", "device_cache", "seed")
+PLAIN = (
+    *("missing_mask", "mask_drawn", "bits", "scale", "crop_share", "crops_per_epoch", "positive_share"),
+    *("batch_size", "num_workers", "cache_gb", "device_cache", "seed"),
+)
 
 
 class SegmentationData:
@@ -139,8 +140,8 @@ class SegmentationData:
         self.arrays = self._arrays()
 
     def _arrays(self) -> Decoded:
-        given = self.pairs, self.mask, self.num_classes, self.image_size
-        return Native(*given, self.plan.scale) if self.plan else Decoded(*given)
+        scale = self.plan.scale if self.plan else None
+        return Decoded(self.pairs, self.mask, self.num_classes, self.image_size, scale)
 
     def prepare_data(self) -> None:
         """Make or download the data where it is missing, and build the cache."""

@@ -1,7 +1,5 @@
 """Formats beside ONNX and pt2, each written and run by its makers' own tools; skipped where they are not installed."""
 
-import subprocess
-import sys
 from typing import get_args
 
 import numpy as np
@@ -9,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from exports import about, module_of, photos, probabilities
+from exports import about, measured, module_of, photos, probabilities
 from segnet.deployment import device_folder, exported_model
 from segnet.deployment.calibration import Calibration
 from segnet.deployment.exported_model import ExportedModel
@@ -78,12 +76,9 @@ def test_the_script_beside_it_runs_it(written, module):
     images = photos(2, (48, 64)).permute(0, 2, 3, 1).numpy()
     samples = device_folder.of_pairs(module, form, [(image, image[..., 0] // 128) for image in images])
     device_folder.write(path, about(module), form, samples)
-    command = [sys.executable, "-I", str(path.parent / "measure.py"), "--seconds=0.01"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-3:]
+    found = measured(path.parent, "--threads=1")
     for file in ("measure.py", "measure.json", "samples.npz"):
         (path.parent / file).unlink()
-    names, _, values = ([cell.strip() for cell in line.strip("|").split("|")] for line in printed)
-    found = dict(zip(names, map(float, values), strict=True))
     assert found["decisions"] > 0.99
     assert found["file MB"] == pytest.approx(ExportedModel(path, trusted=True).bytes / 1e6, rel=1e-5)
     assert found["p50 ms"] > 0

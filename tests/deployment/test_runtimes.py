@@ -3,6 +3,7 @@
 from typing import get_args
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -150,6 +151,33 @@ def test_openvino_puts_the_layer_back_that_costs_the_iou(tmp_path):
     exported = ExportedModel(tmp_path / "model.xml", trusted=True)
     assert exported.metadata["card"] == "a  /> b >  c"
     assert calibration.iou(lambda array: exported(torch.from_numpy(array))) > 0.5
+
+
+def test_onnx_runtime_puts_the_layer_back_that_costs_the_iou(tmp_path):
+    """One input channel's weights are 10,000 times as large as the others', which int8 cannot tell from zero then."""
+    torch.manual_seed(0)
+    module = module_of(SegNetBasic(1, width=16))
+    images = photos(4, (48, 64))
+    convolutions = [layer for layer in module.net.modules() if isinstance(layer, nn.Conv2d)]
+    before = [layer for layer in module.net.modules() if isinstance(layer, nn.BatchNorm2d)][3]
+    with torch.no_grad():
+        module.net.classifier.bias.sub_(probabilities(module, images).logit().median())
+        expected = probabilities(module, images)
+        for weights in (before.weight, before.bias):
+            weights[0] /= 1e4
+        convolutions[4].weight[:, 0] *= 1e4
+    assert torch.allclose(probabilities(module, images), expected, atol=1e-5)
+    pairs = list(zip(images.permute(0, 2, 3, 1).numpy(), (expected[:, 0] > 0.5).byte().numpy(), strict=True))
+    calibration = Calibration(module, Form((48, 64), 1), [image for image, _ in pairs], pairs, 0.3)
+    found = exported_model.quantize(calibration, tmp_path / "model.onnx", about(module))
+    exported = ExportedModel(tmp_path / "model.onnx")
+    assert calibration.iou(lambda array: exported(torch.from_numpy(array))) >= 0.7
+    nodes = onnx.load(tmp_path / "model.onnx").graph.node
+    layers = [node for node in nodes if node.op_type == "Conv"]
+    producers = {name: node.op_type for node in nodes for name in node.output}
+    plain = [node.name for node in layers if producers.get(node.input[1]) != "DequantizeLinear"]
+    assert list(found["float32"]) == plain == [layers[i].name for i in (0, 4, 8)]
+    assert found["float32"][layers[4].name] == "in int8 the IoU fell by more than 0.3"
 
 
 @pytest.mark.parametrize(("name", "package"), [("executorch", "executorch"), ("litert", "litert_torch")])

@@ -55,6 +55,22 @@ class Calibration:
             counts.update(*counts.count_probabilities(probabilities, torch.tensor(mask)))
         return scores(*counts.compute(), classes)["iou"].item()
 
+    def costly(self, layers: Sequence[str], quantized: Callable[[Sequence[str]], float], plain: float) -> Sequence[str]:
+        """The layers that stay in float32, those first without which int8 has the greatest IoU, until it holds.
+
+        Args:
+            layers: that may.
+            quantized: the IoU with some of them in float32; called last with those that are returned.
+            plain: the IoU in float32.
+        """
+        kept: list[str] = []
+        if plain - quantized(kept) > self.max_drop:
+            for layer in sorted(layers, key=lambda layer: -quantized([layer])):
+                kept.append(layer)
+                if plain - quantized(kept) <= self.max_drop:
+                    break
+        return kept
+
 
 def report(calibration: Calibration, method: str, kept: dict[str, str]) -> dict[str, Any]:
     """For ``verification.json``: how the file was quantised, and which layers stayed in float32 and why."""

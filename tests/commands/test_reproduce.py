@@ -2,9 +2,11 @@
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,10 +20,10 @@ SETS = "camvid", "magnetic_tile", "neu_seg", "crack_forest", "drive"
 
 
 @pytest.fixture(scope="module")
-def reproduce(cable, cache):
-    """``reproduce(out, *overrides)``: the finished process, over the runs a, b, c and d of the folder data."""
+def command(cable, cache):
+    """``command(out, *overrides)``: the words that train the runs a, b, c and d of the folder data."""
 
-    def run(out, *overrides, epochs=1):
+    def words(out, *overrides, epochs=1):
         given = (
             *SMALL,
             f"data.root={cable}",
@@ -40,7 +42,18 @@ def reproduce(cable, cache):
         ]
         command += [f"+runs.c='model.optimizer.lr=0 weights={best % 'b'}'"]
         command += [f"+runs.d='model.optimizer.lr=0 weights=[{best % 'b'},{best % 'c'}]'"]
-        return subprocess.run([*command, *overrides], capture_output=True, text=True, check=False)
+        return [*command, *overrides]
+
+    return words
+
+
+@pytest.fixture(scope="module")
+def reproduce(command):
+    """``reproduce(out, *overrides)``: the finished process of that command."""
+
+    def run(out, *overrides, epochs=1):
+        given = command(out, *overrides, epochs=epochs)
+        return subprocess.run(given, capture_output=True, text=True, check=False)
 
     return run
 
@@ -145,6 +158,25 @@ def test_time_that_is_up_stops_a_run_and_the_same_command_resumes_it(reproduce, 
     done = reproduce(out, "only=b", "seeds=[0]", epochs=150)
     assert done.returncode == 0, done.stderr
     assert json.loads((out / "b" / "0" / "results.json").read_text())["epochs"] == 150
+
+
+def test_a_signal_stops_its_runs_too(command, tmp_path):
+    """``kill`` reaches the one process that it names; the runs must not train on without it."""
+    out = tmp_path / "out"
+    given = command(out, "only=b", "seeds=[0,1,2]", "jobs=2", epochs=5000)
+    with subprocess.Popen(given, stdout=subprocess.PIPE, text=True) as process:
+        while len(logs := [log for log in out.glob("b/*.log") if "epoch" in log.read_text()]) < 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+        threads = Path(f"/proc/{process.pid}/task").iterdir()
+        runs = [run for thread in threads for run in (thread / "children").read_text().split()]
+        process.send_signal(signal.SIGUSR1)
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert "stopped by SIGUSR1, 3 of 3 runs are not finished; the same command resumes them" in printed
+    assert all("stopped by SIGUSR1; resume with" in log.read_text() for log in logs)
+    assert len(runs) == 2
+    assert not any(Path(f"/proc/{run}").exists() for run in runs)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,14 @@ def test_contract(name):
             assert net(x).isfinite().all()
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_network_waits_for_a_gpu(name):
+    """The meta device has no values: whatever reads one, for which a GPU would be waited for, fails there."""
+    net = build(name, num_classes=3).to("meta")
+    net(torch.empty(2, 3, 64, 96, device="meta")).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
 @pytest.mark.parametrize(
     ("net", "count"),
     [

@@ -120,6 +120,21 @@ def test_a_batch_without_a_counted_pixel_is_zero_not_nan(make, num_classes):
 
 @pytest.mark.parametrize("num_classes", [1, 3])
 @pytest.mark.parametrize("make", EVERY)
+def test_only_focal_and_lovasz_wait_for_a_gpu(make, num_classes):
+    """The meta device has no values: whatever reads one, for which a GPU would be waited for, fails there."""
+    loss = make(num_classes).to("meta")
+    logits = torch.empty(2, num_classes, 6, 7, device="meta", requires_grad=True)
+    target = torch.empty(2, 6, 7, dtype=torch.long, device="meta")
+    if make in (focal, lovasz, focal_lovasz):
+        with pytest.raises(RuntimeError, match="meta tensors"):
+            loss(logits, target)
+    else:
+        loss(logits, target).backward()
+        assert logits.grad.shape == logits.shape
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+@pytest.mark.parametrize("make", EVERY)
 def test_an_image_without_a_counted_pixel_changes_nothing(make, num_classes):
     logits, target = sample(num_classes)
     target[1] = IGNORE_INDEX

@@ -21,6 +21,7 @@ from segnet.command_line import override
 from segnet.errors import UserError
 from segnet.rules import shown
 from segnet.runs.record import recorded
+from segnet.runs.stopping import Stop
 
 
 def run(cfg: DictConfig) -> None:
@@ -40,10 +41,14 @@ def run(cfg: DictConfig) -> None:
         for name in names
     ]
     todo = [(name, overrides) for name, overrides in jobs if not finished(folder / name, overrides)]
-    codes = _train(cfg, folder, todo, end)
+    with Stop.on_signals() as stop:
+        codes = _train(cfg, folder, todo, end, stop)
     failed = [name for name, code in codes.items() if code]
     if left := sum(code is None for code in codes.values()):
-        print(f"time is up, {left} of {len(jobs)} runs are not finished; the same command resumes them")
+        why = "time is up" if stop.received is None else f"stopped by {signal.Signals(stop.received).name}"
+        print(f"{why}, {left} of {len(jobs)} runs are not finished; the same command resumes them")
+    if stop.received is not None:
+        sys.exit(128 + stop.received)
     if done := [name for name in names if any((folder / name).glob("*/results.json"))]:
         text = results(folder, done)
         (folder / "results.md").write_text(text, encoding="utf-8")
@@ -61,9 +66,9 @@ def _command(cfg: DictConfig, name: str) -> str:
 
 
 def _train(
-    cfg: DictConfig, folder: Path, todo: Sequence[tuple[str, Sequence[str]]], end: float
+    cfg: DictConfig, folder: Path, todo: Sequence[tuple[str, Sequence[str]]], end: float, stop: Stop
 ) -> dict[str, int | None]:
-    """The exit code of each run, None if time was up; ``cfg.jobs`` at a time, in the order of the list.
+    """The exit code of each run, None if it was stopped; ``cfg.jobs`` at a time, in the order of the list.
 
     A run whose command names the folder of another, such as that of its teacher, waits for it.
     """
@@ -74,11 +79,11 @@ def _train(
         for other, _ in todo[:i]:
             if str(folder / other) in said:
                 started[other].result()
-        if time.monotonic() >= end:
+        if time.monotonic() >= end or stop.received is not None:
             return None
         print(f"[{i + 1}/{len(todo)}] {name}: train.py {shlex.join(overrides)}", flush=True)
         log = folder / f"{name}.log" if cfg.jobs > 1 else None
-        code = train(folder / name, overrides, end, cfg.trust, cfg.verbose, log)
+        code = train(folder / name, overrides, end, stop, cfg.trust, cfg.verbose, log)
         if code and log is not None:
             print(f"{name}: {_last_line(log)} ({log} has more)", file=sys.stderr, flush=True)
         if code == 0 and cfg.keep == "weights":
@@ -159,9 +164,15 @@ def finished(folder: Path, overrides: Sequence[str]) -> bool:
 
 
 def train(
-    folder: Path, overrides: Sequence[str], end: float, trusted: bool, verbose: bool = False, log: Path | None = None
+    folder: Path,
+    overrides: Sequence[str],
+    end: float,
+    stop: Stop,
+    trusted: bool,
+    verbose: bool = False,
+    log: Path | None = None,
 ) -> int | None:
-    """Start or resume a run, until ``end``; its exit code, None if time was up. What it says goes to ``log``, if any.
+    """Start or resume a run, until ``end``; its exit code, None if stopped. What it says goes to ``log``, if any.
 
     A run that is stopped repeats the interrupted epoch when it is resumed and ends with the same weights.
     """
@@ -175,12 +186,14 @@ def train(
         log.parent.mkdir(parents=True, exist_ok=True)
     with nullcontext() if log is None else log.open("a", encoding="utf-8") as out:
         process = subprocess.Popen([*start, str(program), *given], stdout=out, stderr=out)
-    try:
-        return process.wait(None if end == float("inf") else max(0, end - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        return None
+    with stop.reaching(process):
+        try:
+            code = process.wait(None if end == float("inf") else max(0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            return None
+    return code if stop.received is None or code == 0 else None
 
 
 def results(folder: Path, names: Sequence[str]) -> str:

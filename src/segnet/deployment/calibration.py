@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,9 @@ class Calibration:
         return self.form.batches(batch, self.module.mean, self.module.std)
 
     def iou(self, run: Callable[[Array], Array], examples: Iterable[Pair] | None = None) -> float:
-        """Of a model, which maps what the file takes to what it gives, over the examples or some of them."""
+        """Of a model, which maps what the file takes to what it gives, over the examples or some; NaN of none."""
+        if examples is None and not self.examples:
+            return nan
         classes = self.module.classes
         counts = Counts(len(classes))
         for image, mask in self.examples if examples is None else examples:

@@ -216,7 +216,7 @@ def test_other_images_are_read_with_the_settings_of_the_checkpoint(trained, cabl
     """The group's own image size, 480, and its placeholders count no more than in eval.py."""
     code = call_main(
         "export", f"output_dir={tmp_path / 'o'}", f"ckpt_path={trained}/checkpoints/best.ckpt", "images=2",
-        "data=folder", f"data.root={cable}",
+        "data=folder", f"data.root={cable}", "format=pt2",
     )  # fmt: skip
     printed = capfd.readouterr()
     assert code == 0, printed.err
@@ -252,7 +252,7 @@ def elsewhere(trained, cable, tmp_path_factory):
 def test_without_the_data_it_is_unverified_until_it_is_verified(kind, elsewhere, exported, tmp_path, capfd):
     path, cable = elsewhere
     folder, trust = tmp_path / "e", ["trust=true"] * (kind == "pt2")
-    assert call_main("export", f"ckpt_path={path}", f"format={kind}", f"output_dir={folder}") == 0
+    assert call_main("export", f"ckpt_path={path}", f"format={kind}", "size=64x64", f"output_dir={folder}") == 0
     printed = capfd.readouterr().out
     model = folder / f"model.{kind}"
     (line,) = [line for line in printed.splitlines() if "unverified" in line]
@@ -296,7 +296,7 @@ def test_without_the_data_it_is_unverified_until_it_is_verified(kind, elsewhere,
     other = torch.load(path, weights_only=True)
     other["state_dict"] = {key: value * 1.01 for key, value in other["state_dict"].items()}
     torch.save(other, tmp_path / "other.ckpt")
-    given = (f"ckpt_path={tmp_path}/other.ckpt", f"format={kind}", f"output_dir={tmp_path / 'other'}")
+    given = (f"ckpt_path={tmp_path}/other.ckpt", f"format={kind}", "size=64x64", f"output_dir={tmp_path / 'other'}")
     assert call_main("export", *given) == 0
     capfd.readouterr()
     shutil.copy(folder / "verification.json", tmp_path / "other")  # the record of another file

@@ -151,7 +151,7 @@ def test_the_card_and_the_report_say_so(run):
 def test_an_exported_model_slides_like_the_checkpoint(run, folder, tmp_path):
     pytest.importorskip("onnxruntime")
     best = run / "checkpoints" / "best.ckpt"
-    assert call_main("export", f"ckpt_path={best}", f"output_dir={tmp_path / 'model'}") == 0
+    assert call_main("export", f"ckpt_path={best}", "size=64x64", f"output_dir={tmp_path / 'model'}") == 0
     verification = json.loads((tmp_path / "model" / "verification.json").read_text())
     assert verification["sizes"][0]["size"] == [64, 64]
     assert verification["sizes"][0]["iou_checkpoint"] > 0.1  # of windows that show lines

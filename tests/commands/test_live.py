@@ -116,7 +116,7 @@ def test_a_stream_that_is_lost_is_one_line_after_all_is_written(kind, trained, i
 
 def test_an_exported_model_decides_as_its_checkpoint(trained, film, defective, tmp_path, capfd):
     model = f"ckpt_path={trained}/checkpoints/best.ckpt"
-    assert call_main("export", model, "images=0", f"output_dir={tmp_path / 'e'}") == 0
+    assert call_main("export", model, "images=0", "size=64x64", f"output_dir={tmp_path / 'e'}") == 0
     capfd.readouterr()
     given = (f"ckpt_path={tmp_path / 'e'}/model.onnx", f"input=camera:{film[0]}", f"output_dir={tmp_path / 'o'}")
     assert call_main("predict", *given) == 0

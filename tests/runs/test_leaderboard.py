@@ -10,13 +10,13 @@ from PIL import Image
 from helpers import ROOT, SMALL, call_main
 
 
-@pytest.mark.parametrize(("launcher", "jobs"), [("basic", 4), ("joblib", 3), ("submitit_local", 3)])
+@pytest.mark.parametrize(("launcher", "jobs"), [("basic", 4), ("joblib", 2), ("submitit_local", 2)])
 def test_a_failed_job_is_recorded_and_the_rest_continue(launcher, jobs, cable, cache, tmp_path):
     """Nesterov and momentum, with and without, of which Nesterov without momentum is the one that PyTorch refuses."""
     given = [
         "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "~callbacks.panels", f"output_dir={tmp_path}",
         "model.optimizer.nesterov=true,false" if jobs == 4 else "model.optimizer.nesterov=True",
-        f"model.optimizer.momentum={'0.0,0.9' if jobs == 4 else '0.0,0.8,0.9'}",
+        "model.optimizer.momentum=0.0,0.9",
     ]  # fmt: skip
     if launcher == "basic":
         assert call_main("train", *given) == 1
@@ -38,7 +38,7 @@ def test_a_failed_job_is_recorded_and_the_rest_continue(launcher, jobs, cable, c
     for row in rows[:-1]:
         found = json.loads((tmp_path / row["job"] / "results.json").read_text())
         assert float(row["test/loss"]) == found["metrics"]["test/loss"]
-        assert (row.get("nesterov", "True"), row["momentum"]) != ("True", "0.0")
+        assert (row.get("nesterov", "True"), row.get("momentum", "0.9")) != ("True", "0.0")
     assert (tmp_path / "leaderboard.md").read_text().count("\n") == jobs + 2
     with Image.open(tmp_path / "leaderboard.png") as image:
         assert image.size == (990, int(110 * (1.2 + 0.32 * (jobs - 1))))  # a bar for each that has ended

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
+import unicodedata
 
 import cv2
 import numpy as np
@@ -272,7 +273,7 @@ def test_voc_lists_void_and_classes(tmp_path, run):
     (tmp_path / "in/SegmentationClass").mkdir(parents=True)
     expected = np.zeros((10, 12), np.uint8)
     expected[:3], expected[3:5], expected[5] = 1, 2, 255
-    for i, name in enumerate("abcd"):
+    for i, name in enumerate(["a", "b", "c", unicodedata.normalize("NFD", "é")]):
         image(tmp_path / f"in/JPEGImages/{name}.jpg", seed=i)
         mask = Image.fromarray(expected).convert("P")
         mask.putdata(expected.ravel().tolist())
@@ -281,13 +282,13 @@ def test_voc_lists_void_and_classes(tmp_path, run):
     lists = tmp_path / "in/ImageSets/Segmentation"
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("a\nb\n")
-    (lists / "val.txt").write_text("c\nd\n")
-    (lists / "trainval.txt").write_text("a\nb\nc\nd\n")
+    (lists / "val.txt").write_text("c\né\n")
+    (lists / "trainval.txt").write_text("a\nb\nc\né\n")
     code, out, said = run(tmp_path / "in", "classes=[x,y]")
     assert code == 0, said
     assert all(np.array_equal(mask, expected) for mask in imported(out).values())
     assert description.read(out).classes == ["background", "x", "y"]
-    assert (out / "val.txt").read_text().split() == ["images/c.jpg", "images/d.jpg"]
+    assert (out / "val.txt").read_text().split() == ["images/c.jpg", "images/é.jpg"]
     (tmp_path / "in/Annotations").mkdir()
     (tmp_path / "in/Annotations/a.xml").write_text("<annotation><object><name>bicycle</name></object></annotation>")
     code, out, said = run(tmp_path / "in", out="named")
@@ -377,14 +378,15 @@ def test_lines_have_the_width_that_is_said_and_points_are_counted(tmp_path, run)
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_an_image_that_exif_turns_is_labelled_as_it_was_drawn(orientation, tmp_path, run):
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
+def test_an_image_that_exif_turns_is_labelled_as_it_was_drawn(name, orientation, tmp_path, run):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image(tmp_path / "in/a.jpg", exif=exif)
+    image(tmp_path / "in" / name, exif=exif)
     stored = filled(1, 1, 1, 7, 4)
     upright = np.rot90(stored, {3: 2, 6: -1}[orientation])
     size = {"width": 12, "height": 10}
-    coco(tmp_path / "in/x.json", [(1, "crack", box(1, 1, 7, 4))], [{"id": 1, "file_name": "a.jpg"} | size], ["crack"])
+    coco(tmp_path / "in/x.json", [(1, "crack", box(1, 1, 7, 4))], [{"id": 1, "file_name": name} | size], ["crack"])
     code, out, said = run(tmp_path / "in")
     if orientation == 3:  # its size says nothing
         assert (code, "drawn=upright or drawn=stored" in said) == (1, True)
@@ -535,20 +537,33 @@ def test_names_as_coco_exporters_write_them(tmp_path, run):
         "default/a.png": "a.png",
         "default/sub/a.png": "sub/a.png",
         "my b.png": "/data/local-files/?d=x/my%20b.png",
+        unicodedata.normalize("NFD", "ü.png"): "ü.png",  # as macOS writes it, and as a text has it
     }
     for file in names:
         image(tmp_path / "in/images" / file)
     path = tmp_path / "in/annotations/instances_default.json"
-    shapes = [(i, "crack", box(i, 1, i + 2, 3)) for i in (1, 2, 3)]
+    shapes = [(i, "crack", box(i, 1, i + 2, 3)) for i in (1, 2, 3, 4)]
     coco(path, shapes, named(*names.values()), categories=("crack",))
     path.write_text(path.read_text(), encoding="utf-16")
     code, out, printed = run(tmp_path / "in")
     assert code == 0, printed
     masks = {p.stem: cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in (out / "masks").iterdir()}
-    expected = {"default__a": 1, "sub__a": 2, "my b": 3}
+    expected = {"default__a": 1, "sub__a": 2, "my b": 3, "ü": 4}
     assert masks.keys() == expected.keys()
     for name, i in expected.items():
         np.testing.assert_array_equal(masks[name], filled(1, i, 1, i + 2, 3))
+
+
+def test_a_supercategory_of_any_kind_is_read(tmp_path, run):
+    image(tmp_path / "in/a.png")
+    path = tmp_path / "in/x.json"
+    coco(path, [(1, "crack", SQUARE)], named("a.png"), ["crack"])
+    content = json.loads(path.read_text())
+    content["categories"][0]["supercategory"] = ["defect"]
+    path.write_text(json.dumps(content))
+    code, out, printed = run(tmp_path / "in")
+    assert code == 0, printed
+    assert description.read(out).classes == ["crack"]
 
 
 def test_objects_of_no_image_at_all_are_an_error_and_not_images_without_objects(tmp_path, run):

@@ -1,6 +1,7 @@
 """The cache holds what decoding gives, is built once, and never outlives a change or a kill."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segnet.data import cache
+from segnet.data.flat_cache import Flat, kept
 from segnet.data.masks import Threshold, Values
 
 SIZE = (8, 12)
@@ -28,7 +31,8 @@ def never(i):
 
 
 def opened(folder, key="k", load=pair, count=5, limit=1.0):
-    return cache.open_or_build(folder, key, load, count, SIZE, limit)
+    content = kept(folder, key, Flat(load, [SIZE] * count, 2, 0), limit)
+    return content and (content.images.reshape(count, *SIZE, 3), content.masks.reshape(count, *SIZE))
 
 
 def names(folder):
@@ -52,7 +56,7 @@ def test_second_opening_builds_nothing(tmp_path):
     before = {f.name: (f.stat().st_ino, f.stat().st_mtime_ns) for f in (tmp_path / cache.HOME / "k").iterdir()}
     assert np.array_equal(opened(tmp_path, load=never)[0], first)
     assert {f.name: (f.stat().st_ino, f.stat().st_mtime_ns) for f in (tmp_path / cache.HOME / "k").iterdir()} == before
-    assert len(before) == 4
+    assert len(before) == 5
 
 
 def test_key_changes_with_a_file_whatever_its_times_say(tmp_path):
@@ -96,6 +100,28 @@ def test_key_changes_with_everything_that_decides(tmp_path):
     assert cache.key_of([file, other], SIZE, Values(2, ignore=[255])) == keys[6]
 
 
+KEPT = """
+from pathlib import Path
+from segnet.data.decoded import Decoded
+from segnet.data.masks import Threshold
+from segnet.data.pairs import Pair
+
+pairs = [Pair(Path("a.png"), None, drawn, bits) for drawn in (None, "upright", "stored") for bits in range(8, 17)]
+Decoded(pairs, Threshold(), 1, (32, 32)).use_cache(Path("cache"), 1.0)
+"""
+
+
+def test_key_is_the_same_in_every_process(tmp_path, monkeypatch):
+    """Where images differ in what is said of them, as those without a mask do, that has no order of its own."""
+    (tmp_path / "kept.py").write_text(KEPT)
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "a.png")
+    environment = {**os.environ, "PYTHONPATH": str(Path(cache.__file__).parents[2]), "PYTHONHASHSEED": "20261127"}
+    subprocess.run([sys.executable, "kept.py"], env=environment, cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("kept.py")
+    assert len(names(tmp_path / "cache")) == 1
+
+
 def test_over_the_bound(tmp_path):
     assert opened(tmp_path, limit=(5 * BYTES - 1) / 1e9, load=never) is None
     assert list(tmp_path.iterdir()) == []
@@ -117,7 +143,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from segnet.data import cache
+from segnet.data.flat_cache import Flat, kept
 
 def load(i):
     if i == 3:
@@ -125,7 +151,7 @@ def load(i):
         time.sleep(60)
     return np.zeros((8, 12, 3), np.uint8), np.zeros((8, 12), np.uint8)
 
-cache.open_or_build(Path(sys.argv[1]), "k", load, 5, (8, 12), 1.0)
+kept(Path(sys.argv[1]), "k", Flat(load, [(8, 12)] * 5, 2, 0), 1.0)
 """
 
 
@@ -164,7 +190,7 @@ def test_a_build_that_takes_long_is_left_alone(tmp_path):
 
 
 def test_the_longest_unused_makes_room(tmp_path):
-    room = 3.5 * (5 * BYTES + 400) / 1e9  # three with their headers fit, four do not
+    room = 3.5 * (5 * BYTES + 700) / 1e9  # three with their headers fit, four do not
     for age, key in enumerate(["old", "middle", "new"]):
         opened(tmp_path, key, limit=room)
         os.utime(tmp_path / cache.HOME / key, (1000 + age, 1000 + age))
@@ -173,6 +199,14 @@ def test_the_longest_unused_makes_room(tmp_path):
     assert names(tmp_path) == ["more", "new", "old"]
     used = sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file())
     assert used <= room * 1e9
+
+
+def test_what_a_user_has_put_into_a_cache_stops_no_other(tmp_path):
+    """A link to nothing has no size of its own."""
+    opened(tmp_path, "old")
+    (tmp_path / cache.HOME / "old" / "note").symlink_to("nowhere")
+    assert opened(tmp_path, "new", limit=1.5 * 5 * BYTES / 1e9) is not None
+    assert [file.name for file in (tmp_path / cache.HOME / "old").iterdir()] == ["note"]
 
 
 @pytest.mark.parametrize("lost", [["cache.json"], ["images.npy"], ["masks.npy", "images.npy"]])

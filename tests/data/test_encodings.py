@@ -167,6 +167,12 @@ def test_what_could_mean_two_things_is_asked_and_each_answer_can_be_pasted(tmp_p
         assert max(int(mask[mask != IGNORE_INDEX].max()) for mask in found) == max(cfg.num_classes - 1, 1)
 
 
+def test_masks_of_ignored_values_alone_are_told(tmp_path):
+    put(tmp_path, [np.full((24, 24), 255, np.uint8)] * 4)
+    with pytest.raises(UserError, match=r"0\.png: the masks hold nothing but 255, which data\.mask\.ignore names"):
+        composed(tmp_path, "data.mask.ignore=[255]")
+
+
 def test_slips_are_ignored_as_named(tmp_path):
     masks = ASKED["a slip beside white"]
     put(tmp_path, masks)

@@ -2,10 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +9,7 @@ import pytest
 
 from segnet.data import cache
 from segnet.data.datamodule import SegmentationDataModule
-from segnet.data.flat_cache import POSITIONS, Flat, look
+from segnet.data.flat_cache import POSITIONS, Flat, kept, look
 from segnet.data.masks import Threshold
 from segnet.data.splits import All
 
@@ -30,8 +26,7 @@ def never(i):
 
 
 def opened(folder, load=pair, key="k", limit=1.0):
-    store = Flat(load, SIZES, 2)
-    return cache.kept(folder, key, store, store.need(), limit)
+    return kept(folder, key, Flat(load, SIZES, 2), limit)
 
 
 def check(content):
@@ -79,43 +74,6 @@ def test_over_the_bound_nothing_is_built(tmp_path):
     check(opened(tmp_path, limit=(need + 1) / 1e9))
     used = sum(file.stat().st_size for file in tmp_path.rglob("*.npy"))
     assert used <= need + 3 * 128  # the headers
-
-
-def test_the_longest_unused_makes_room(tmp_path):
-    limit = 2.5 * Flat(pair, SIZES, 2).need() / 1e9
-    for age, key in enumerate(["old", "new"]):
-        opened(tmp_path, key=key, limit=limit)
-        os.utime(tmp_path / cache.HOME / key, (1000 + age, 1000 + age))
-    opened(tmp_path, key="more", limit=limit)
-    assert sorted(p.name for p in (tmp_path / cache.HOME).iterdir()) == ["more", "new"]
-
-
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-import numpy as np
-from segnet.data import cache
-from segnet.data.flat_cache import Flat
-
-sizes = [(8, 12), (200, 70), (3, 5), (40, 41)]
-
-def load(i):
-    if i == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return np.zeros((*sizes[i], 3), np.uint8), np.zeros(sizes[i], np.uint8)
-
-cache.kept(Path(sys.argv[1]), "k", Flat(load, sizes, 2), 1000, 1.0)
-"""
-
-
-def test_killed_build_is_no_cache(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(cache.__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path)], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
-    (left,) = (tmp_path / cache.HOME).iterdir()
-    assert left.name.endswith(".part")
-    check(opened(tmp_path))
-    assert [p.name for p in (tmp_path / cache.HOME).iterdir()] == ["k"]
 
 
 def image_zeroed(target):

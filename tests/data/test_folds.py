@@ -151,6 +151,12 @@ def test_too_few_are_refused_or_told(data, caplog):
         folds.divide(module, 7, keep_test=False)
 
 
+def test_test_images_alone_cannot_be_divided(data):
+    module = data({f"{i}": [255] * i for i in range(3)}, ByPattern(test="images/*"))
+    with pytest.raises(UserError, match="folds=2: there are only 0 images to divide; add some"):
+        folds.divide(module, 2, keep_test=True)
+
+
 def test_a_defect_in_one_image_cannot_be_validated_without_it(data):
     module = data({f"{i}": [255] * (i == 3) for i in range(6)}, ByHash(0.7, 0.15, 0.15))
     with pytest.raises(UserError, match="defect shows in one image only"):

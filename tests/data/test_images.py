@@ -162,6 +162,20 @@ def test_broken_exif_is_one_line_or_ignored(tmp_path):
     assert str(path) in told
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("stored", [GREY, GREY.astype(np.uint16) * 257, FOUR, SMOOTH], ids=["8", "16", "alpha", "rgb"])
+def test_a_tiff_is_shown_as_its_exif_orientation_says(tmp_path, stored, orientation):
+    """Pillow maps uncompressed files into memory, and turns some of those into other pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    store(tmp_path / "a.tif", stored, exif=exif)
+    upright = turned(WIDE if stored.ndim == 2 else SMOOTH, orientation)
+    assert header(tmp_path / "a.tif") == (*upright.shape[:2], orientation)
+    assert np.array_equal(read_rgb(tmp_path / "a.tif"), upright)
+    if stored.ndim == 2:
+        assert np.array_equal(read_raw_mask(tmp_path / "a.tif", "grey"), turned(stored, orientation))
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
 @pytest.mark.parametrize("kind", ["too large", "truncated"])
 def test_no_file_stays_open(tmp_path, kind):

@@ -47,6 +47,12 @@ def test_hidden_files_are_passed_over_and_counted(tmp_path, clutter):
     assert found.passed_over() == [f"passed over 3 hidden files (such as {first})"]
 
 
+def test_a_link_to_the_folder_in_which_it_lies_is_not_followed(tmp_path):
+    put(tmp_path, "images/a.png", "masks/a.png")
+    (tmp_path / "images/again").symlink_to(tmp_path / "images")
+    assert layout(tmp_path).passed_over() == []
+
+
 def test_other_suffixes_are_counted_by_suffix(tmp_path):
     put(tmp_path, "images/a.png", "masks/a.png", "images/b.heic", "images/c.heic", "images/notes.txt", "images/README")
     assert layout(tmp_path).list_images() == ["images/a.png"]

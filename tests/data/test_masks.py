@@ -262,6 +262,7 @@ def test_every_channel_counts_in_a_palette():
 @pytest.mark.parametrize(
     ("make", "told"),
     [
+        (lambda: Palette([]), r"data\.mask\.colors=\[\]: must name a colour"),
         (lambda: Palette([BLACK, RED, RED]), "must be different"),
         (lambda: Palette([BLACK, RED], ignore=[BLACK]), "must be different"),
         (lambda: Palette([BLACK, (0, 0, 256)]), r"values in 0\.\.255"),

@@ -88,6 +88,14 @@ def test_masks_elsewhere_are_named_openly(tmp_path, masks):
     assert name.endswith("/a.png")
 
 
+def test_parts_of_a_mask_are_found_outside_of_the_root(tmp_path):
+    put(tmp_path, "set/images/a.png")
+    for name in ("a_1", "a_2", ".a_3"):
+        put(tmp_path, f"masks/{name}.png", square(3))
+    found = Layout(tmp_path / "set", ["images/*"], "../masks/{stem}_*.png").pair("images/a.png").masks
+    assert [path.resolve() for path in found] == [tmp_path / "masks/a_1.png", tmp_path / "masks/a_2.png"]
+
+
 def test_two_masks_for_one_image_are_an_error(tmp_path):
     put(tmp_path, "images/a.png")
     for suffix in ("png", "tif"):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tracemalloc
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -291,6 +292,19 @@ def test_list_of_names_that_are_no_valid_utf8(tmp_path):
     lists(tmp_path, "", "b", "b")
     (tmp_path / "train.txt").write_bytes(b"images/caf\xe9.png\n")
     assert LISTS(tmp_path, images)["train"] == images[:1]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_list_of_names_whose_accents_are_written_otherwise(tmp_path, form):
+    """macOS writes the accents of file names apart from their letters, texts have them joined."""
+    images = [unicodedata.normalize(form, "images/café.png"), "b.png"]
+    for name in ("images/café.png", "café"):
+        for other in ("NFC", "NFD"):
+            lists(tmp_path, unicodedata.normalize(other, name), "b", "b")
+            assert LISTS(tmp_path, images)["train"] == images[:1]
+    both = [unicodedata.normalize(kind, "café.png") for kind in ("NFC", "NFD")]
+    with pytest.raises(ValueError, match="names more than one image"):
+        LISTS(tmp_path, [*both, "b.png"])
 
 
 def test_repeated_lines_of_a_list_count_once_and_are_told(tmp_path, caplog):

@@ -28,7 +28,7 @@ def missing(names: Sequence[str], where: Path, choice: str, what: str = NO_FILE)
     return [f"left out {counted(names, 'name')}: {what} (missing=skip)"]
 
 
-def tell_boxes(boxes: Counter[str], choices: Choices) -> list[str]:
+def tell_boxes(boxes: Counter[str]) -> list[str]:
     """What is said of objects that have a box and no outline.
 
     Raises:
@@ -39,13 +39,12 @@ def tell_boxes(boxes: Counter[str], choices: Choices) -> list[str]:
             f"{amount(boxes['error'], 'object')} with a box and no outline, as for detection; "
             f"boxes=fill takes the whole box as the object, boxes=skip leaves them out"
         )
-    told = (
-        [f"left out {amount(boxes['skip'], 'object')} with a box and no outline (boxes=skip)"] if boxes["skip"] else []
-    )
-    told += [f"filled {amount(boxes['fill'], 'box', 'boxes')} without an outline (boxes=fill)"] if boxes["fill"] else []
-    return told + (
-        [f"left out {amount(boxes['nothing'], 'object')} with neither outline nor box"] if boxes["nothing"] else []
-    )
+    told = {
+        "skip": f"left out {amount(boxes['skip'], 'object')} with a box and no outline (boxes=skip)",
+        "fill": f"filled {amount(boxes['fill'], 'box', 'boxes')} without an outline (boxes=fill)",
+        "nothing": f"left out {amount(boxes['nothing'], 'object')} with neither outline nor box",
+    }
+    return [text for kind, text in told.items() if boxes[kind]]
 
 
 def ask_line_width(lines: Counter[str], choices: Choices) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from segnet.annotations import raster, runs, words
 from segnet.annotations.asked import missing, tell_boxes
 from segnet.annotations.folder import Folder, read_text
-from segnet.annotations.records import IGNORE, Annotated, Choices, Object, Source, number, points
+from segnet.annotations.records import IGNORE, Annotated, Choices, Object, Source, points, size
 from segnet.data.listing import counted
 from segnet.errors import UserError
 
@@ -23,11 +23,10 @@ def load(path: Path) -> Any:
     Raises:
         UserError: it is none.
     """
+    text = read_text(path, "JSON file")
     try:
-        return json.loads(read_text(path, "JSON file"))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{path}: is no JSON ({error}); correct it") from None
 
 
@@ -68,9 +67,10 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
                     f"keep one of them{other}"
                 )
             drawn = [*crowds[key], *objects[key]]
-            found[file] = Annotated(file, _drawer(drawn) if drawn else None, _size(image, path), split)
+            stated = size(image, f"{path}: image {image['file_name']!r}")
+            found[file] = Annotated(file, _drawer(drawn) if drawn else None, stated, split)
     told += missing(absent, files[0] if len(files) == 1 else folder.root, choices.missing)
-    told += tell_boxes(boxes, choices)
+    told += tell_boxes(boxes)
     return Source(list(found.values()), list(labels), told)
 
 
@@ -81,7 +81,7 @@ def _drawer(drawn: list[Object]) -> Any:
 def _categories(content: Mapping[str, Any], path: Path, told: list[str]) -> dict[Any, str]:
     """Name of each category id; without the parent that Roboflow lists as the first one."""
     names: dict[Any, str] = {}
-    parents = {c.get("supercategory") for c in content["categories"] if isinstance(c, dict)}
+    parents = [c.get("supercategory") for c in content["categories"] if isinstance(c, dict)]
     ids = [entry.get("category_id") for entry in content["annotations"] if isinstance(entry, dict)]
     used = {key for key in ids if _hashable(key)}
     for entry in content["categories"]:
@@ -172,10 +172,10 @@ def _shape(entry: Mapping[str, Any], where: str, choices: Choices, boxes: Counte
         parts = [partial(raster.polygon, [points(ring, f"{where}: segmentation")]) for ring in rings]
         return parts[0] if len(parts) == 1 else partial(raster.union, parts)
     if isinstance(given, dict):
-        counts, size = given.get("counts"), given.get("size")
-        if not isinstance(counts, str | list) or not isinstance(size, list) or len(size) != 2:
+        counts, sides = given.get("counts"), given.get("size")
+        if not isinstance(counts, str | list) or not isinstance(sides, list) or len(sides) != 2:
             raise UserError(f"{where}: segmentation needs size [height, width] and counts; correct or remove it")
-        return partial(_runs, counts, size, where)
+        return partial(_runs, counts, sides, where)
     if entry.get("bbox"):
         boxes[choices.boxes] += 1
         if choices.boxes != "fill":
@@ -187,21 +187,14 @@ def _shape(entry: Mapping[str, Any], where: str, choices: Choices, boxes: Counte
     return None
 
 
-def _runs(counts: Any, size: Any, where: str, height: int, width: int) -> raster.Patch:
-    if size != [height, width]:
-        raise UserError(f"{where}: its run lengths are of size {size}, the image is [{height}, {width}]; correct it")
+def _runs(counts: Any, sides: Any, where: str, height: int, width: int) -> raster.Patch:
+    if sides != [height, width]:
+        raise UserError(f"{where}: its run lengths are of size {sides}, the image is [{height}, {width}]; correct it")
     try:
         lengths = runs.unpack(counts) if isinstance(counts, str) else counts
         return raster.Patch(0, 0, runs.decode(lengths, height, width, by_column=True))
     except UserError as error:
         raise UserError(f"{where}: {error}; correct or remove it") from None
-
-
-def _size(image: Mapping[str, Any], path: Path) -> tuple[int, int] | None:
-    if image.get("width") is None or image.get("height") is None:
-        return None
-    where = f"{path}: image {image['file_name']!r}"
-    return int(number(image["height"], f"{where}: height")), int(number(image["width"], f"{where}: width"))
 
 
 def _hashable(value: Any) -> bool:

@@ -13,7 +13,7 @@ from defusedxml import DefusedXmlException, ElementTree
 from segnet.annotations import raster, runs, words
 from segnet.annotations.asked import ask_line_width, missing
 from segnet.annotations.folder import Folder, read_text
-from segnet.annotations.records import Annotated, Choices, Object, Source, number, points
+from segnet.annotations.records import Annotated, Choices, Object, Source, number, points, size
 from segnet.errors import UserError
 
 AREAS = ("polygon", "box", "ellipse", "mask")
@@ -26,14 +26,13 @@ def load(path: Path) -> Element:
     Raises:
         UserError: it is no XML file, or has such.
     """
+    text = read_text(path, "XML file")
     try:
-        root: Element = ElementTree.fromstring(read_text(path, "XML file"), forbid_dtd=True)
+        root: Element = ElementTree.fromstring(text, forbid_dtd=True)
         return root
     except DefusedXmlException as error:
         raise UserError(f"{path}: has a document type or entities ({type(error).__name__}); remove them") from None
     except (ParseError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{path}: is no XML ({error}); correct it") from None
 
 
@@ -75,9 +74,8 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
                 raise UserError(f"{path}: image {name!r} is {file}, which is there once before; keep one of them")
             where = f"{path}: image {name!r}"
             drawn.sort(key=lambda shape: number(shape.get("z_order", 0), f"{where}: z_order"))
-            size = tuple(int(number(image.get(k), f"{where}: {k}")) for k in ("height", "width") if image.get(k))
             draw = partial(_drawn, drawn, where, choices.line_width) if drawn else None
-            found[file] = Annotated(file, draw, size if len(size) == 2 else None, split)
+            found[file] = Annotated(file, draw, size(image.attrib, where), split)
     told = missing(absent, files[0] if len(files) == 1 else folder.root, choices.missing)
     told += ask_line_width(lines, choices)
     if others:

@@ -36,7 +36,7 @@ def mask(image: Annotated, file: Path, classes: Classes, counts: Counts, drawn: 
     """uint8 (H, W) class indices of the upright image."""
     height, width, orientation = header(file)
     sizes: dict[Drawn, tuple[int, int]] = {"upright": (height, width), "stored": (height, width)}
-    if orientation > 4 and file.suffix.lower() not in (".tif", ".tiff"):  # Pillow turns a TIFF itself
+    if orientation > 4:
         sizes["stored"] = (width, height)
     counts.turned += orientation != 1
     fits = [kind for kind in sizes if image.size in (None, sizes[kind])]

@@ -13,10 +13,11 @@ from segnet.data.listing import counted
 from segnet.errors import UserError
 
 Format = Literal["coco", "labelme", "cvat", "yolo", "voc", "masks"]
-FORMATS: tuple[Format, ...] = ("coco", "labelme", "cvat", "yolo", "voc", "masks")
 Reader = Callable[[Folder, Sequence[Path], Choices], Source]
-READERS: dict[Format, Reader] = {"coco": coco.read, "labelme": labelme.read, "cvat": cvat.read, "yolo": yolo.read}
-READERS |= {"voc": voc.read, "masks": masks.read}
+READERS: dict[Format, Reader] = {
+    "coco": coco.read, "labelme": labelme.read, "cvat": cvat.read, "yolo": yolo.read, "voc": voc.read,
+    "masks": masks.read,
+}  # fmt: skip
 # Of formats that list their images: others in the folder have no label.
 LISTING = ("coco", "labelme", "cvat")
 SAMPLE = 200  # text files that are looked into
@@ -28,7 +29,7 @@ def read(given: Path, images: Path | None, format: str, choices: Choices) -> tup
     Args:
         given: an annotation file, or a folder with such, or with masks.
         images: where images are, if not there.
-        format: one of `FORMATS`, or auto.
+        format: one of `READERS`, or auto.
         choices: what the user decided.
 
     Returns:
@@ -62,7 +63,7 @@ def read(given: Path, images: Path | None, format: str, choices: Choices) -> tup
             choice = " or ".join(f"format={name}" for name in found)
             raise UserError(f"input={given}: may be read in {len(found)} ways: {there}; choose {choice}")
         raise UserError(
-            f"input={given}: no labels were found: {there}; known are {', '.join(FORMATS)}: see docs/labels.md for how "
+            f"input={given}: no labels were found: {there}; known are {', '.join(READERS)}: see docs/labels.md for how "
             f"their files are named{''.join(f'; {text}' for text in folder.told())}"
         )
     ((name, files),) = found.items()

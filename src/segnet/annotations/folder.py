@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from segnet.annotations import words
 from segnet.annotations.records import Split
 from segnet.data.decoding import EXTENSIONS, check_regular
-from segnet.data.listing import counted, is_hidden
+from segnet.data.listing import composed, counted, is_hidden
 from segnet.errors import UserError
 
 BYTES = 2**31  # of an annotation file at most
@@ -81,9 +81,9 @@ class Folder:
         parts = [part for part in name.parts if part not in ("/", "..", ".")]
         if not parts:
             return None
-        if parts[-1].lower() not in self._by_name:
+        if _key(parts[-1]) not in self._by_name:
             parts = [unquote(part) for part in parts]  # as in a URL
-        found = self._by_name.get(parts[-1].lower()) or self._by_name.get(f"{parts[-1].lower()}.*", [])
+        found = self._by_name.get(_key(parts[-1])) or self._by_name.get(f"{_key(parts[-1])}.*", [])
         around = beside.parent if beside != self.root else beside
         ranks: tuple[Callable[[Path], int], ...] = (
             lambda path: _common_end(path.parts, parts),
@@ -107,16 +107,16 @@ class Folder:
     def _by_name(self) -> dict[str, list[Path]]:
         table: dict[str, list[Path]] = defaultdict(list)
         for path in self.images:
-            table[path.name.lower()].append(path)
-            table[f"{path.stem.lower()}.*"].append(path)  # what is named without a suffix
+            table[_key(path.name)].append(path)
+            table[f"{_key(path.stem)}.*"].append(path)  # what is named without a suffix
         return table
 
     def _walk(self, root: Path) -> list[Path]:
         found: list[Path] = []
         for where, folders, names in os.walk(root):  # links to folders may lead out, or to a folder above
             for name in names:
-                (self.hidden if is_hidden(PurePosixPath(name)) else found).append(Path(where) / name)
-            folders[:] = [name for name in folders if not is_hidden(PurePosixPath(name))]
+                (self.hidden if is_hidden(name) else found).append(Path(where) / name)
+            folders[:] = [name for name in folders if not is_hidden(name)]
         return sorted(found)
 
     def told(self) -> list[str]:
@@ -151,9 +151,14 @@ def read_text(path: Path, what: str) -> str:
         raise UserError(f"{path}: is no text in UTF-8 ({error}), so no {what}; save it as such") from None
 
 
+def _key(name: str) -> str:
+    """What names have in common that some file systems take for one."""
+    return composed(name).lower()
+
+
 def _common_end(path: Sequence[str], given: Sequence[str]) -> int:
     pairs = zip(reversed(path), reversed(given), strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a.lower() != b.lower()), min(len(path), len(given)))
+    return next((i for i, (a, b) in enumerate(pairs) if _key(a) != _key(b)), min(len(path), len(given)))
 
 
 def without(files: Iterable[Path], others: Iterable[Path]) -> list[Path]:

@@ -16,7 +16,7 @@ from segnet.annotations import raster, words
 from segnet.annotations.asked import ask_line_width, missing
 from segnet.annotations.coco import load
 from segnet.annotations.folder import Folder
-from segnet.annotations.records import Annotated, Choices, Object, Source, number, points
+from segnet.annotations.records import Annotated, Choices, Object, Source, points, size
 from segnet.data.listing import amount, counted
 from segnet.errors import UserError
 
@@ -65,7 +65,8 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
         embedded = partial(_embedded, path) if file is None else None
         inside += [path.name] if file is None else []
         draw = partial(_drawn, path, choices.line_width)
-        found[file or path] = Annotated(file or path, draw, _size(content, path), split, embedded)
+        stated = size(content, str(path), ("imageHeight", "imageWidth"))
+        found[file or path] = Annotated(file or path, draw, stated, split, embedded)
     told = missing(absent, folder.root, choices.missing)
     told += ask_line_width(lines, choices)
     if inside:
@@ -81,13 +82,6 @@ def _image(folder: Folder, content: Mapping[str, Any], path: Path, split: Any) -
     file = folder.find(given, path, split) if isinstance(given, str) and given.strip() else None
     beside = [p for p in folder.images if p.parent == path.parent and p.stem == path.stem] if file is None else []
     return beside[0] if len(beside) == 1 else file
-
-
-def _size(content: Mapping[str, Any], path: Path) -> tuple[int, int] | None:
-    height, width = content.get("imageHeight"), content.get("imageWidth")
-    if height is None or width is None:
-        return None
-    return int(number(height, f"{path}: imageHeight")), int(number(width, f"{path}: imageWidth"))
 
 
 def _embedded(path: Path) -> bytes:

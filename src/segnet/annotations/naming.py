@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from segnet.data.listing import composed
+
 LONGEST = 120  # characters
 DULL = {"images", "image", "imgs", "img", "jpegimages", "."}  # folders that tell nothing apart
 
@@ -38,7 +40,7 @@ def unique(paths: Sequence[PurePosixPath]) -> list[str]:
 
 def safe(name: str) -> str:
     """The name with ``_`` for what a shell, a pattern, a list or a file system may take for something else."""
-    kept = re.sub(r"[^\w.+() -]", "_", name, flags=re.UNICODE).strip(". ")
+    kept = re.sub(r"[^\w.+() -]", "_", composed(name)).strip(". ")
     kept = "".join(c if c.isprintable() else "_" for c in kept)
     return kept[:LONGEST].rstrip(". ") or "_"
 

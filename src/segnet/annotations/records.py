@@ -1,7 +1,7 @@
 """What every format is read to: images, and the labelled objects in each of them."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -89,6 +89,18 @@ def points(values: Any, where: str, least: int = 0) -> Points:
     if not (np.abs(found) <= FAR).all():
         raise UserError(f"{where}: a coordinate is not finite, or beyond {FAR:.0e}; correct or remove it")
     return found
+
+
+def size(given: Mapping[str, Any], where: str, keys: Sequence[str] = ("height", "width")) -> tuple[int, int] | None:
+    """Height and width that an annotation states of an image; None where it does not.
+
+    Raises:
+        UserError: as `number`.
+    """
+    if any(given.get(key) in (None, "") for key in keys):
+        return None
+    height, width = (int(number(given[key], f"{where}: {key}")) for key in keys)
+    return height, width
 
 
 def number(value: Any, where: str) -> float:

@@ -12,6 +12,7 @@ from segnet.annotations.records import Choices
 from segnet.data.decoding import MAX_PIXELS, check_regular, header
 from segnet.data.images import read_raw_mask
 from segnet.data.masks import WHITE, Threshold
+from segnet.data.values import RGB, packed
 from segnet.errors import UserError
 
 COLORS = 64  # at most; more are blended edges
@@ -55,8 +56,7 @@ def read_values(path: Path, kind: Kind) -> NDArray[Any]:
         UserError: it holds something else.
     """
     if kind.kind == "colors":
-        raw = read_raw_mask(path, "rgb").astype(np.int64)
-        return np.asarray(raw[..., 0] << 16 | raw[..., 1] << 8 | raw[..., 2])
+        return packed(read_raw_mask(path, "rgb")) & RGB
     if kind.kind == "values":
         return _raw(path, kind.palette)
     try:

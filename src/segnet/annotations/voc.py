@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -15,6 +14,8 @@ from segnet.annotations.folder import Folder, read_text
 from segnet.annotations.records import BACKGROUND, IGNORE, Annotated, Choices, Object, Source, Split
 from segnet.data.decoding import EXTENSIONS, LOSSY, header
 from segnet.data.images import read_raw_mask
+from segnet.data.listing import composed
+from segnet.data.values import RGB, packed
 from segnet.errors import UserError
 
 MASKS = "SegmentationClass"
@@ -47,7 +48,9 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     absent: list[str] = []
     for masks in files:
         base = masks.parent
-        splits = _splits(base / "ImageSets" / "Segmentation", told)
+        stems = {composed(path.stem): path.stem for path in folder.images}
+        lists = _splits(base / "ImageSets" / "Segmentation", told)
+        splits = {stems.get(composed(name), name): split for name, split in lists.items()}
         for path in [path for path in folder.with_suffix(*EXTENSIONS) if path.parent == masks]:
             if path.suffix.lower() in LOSSY:
                 raise UserError(f"{path}: JPEG changes colours, so it holds no classes; give PNG")
@@ -69,33 +72,13 @@ def _classes(folder: Folder, files: Sequence[Path], told: list[str]) -> tuple[di
     """The label of each colour; labels in order; whether they are names."""
     maps = [path for path in folder.files if path.name == "labelmap.txt"]
     if maps:
-        table: dict[Color, str] = {}
-        for path in maps:
-            for number, line in enumerate(read_text(path, "label map").splitlines(), 1):
-                if not line.strip() or line.lstrip().startswith("#"):
-                    continue
-                name, _, rest = line.strip().partition(":")
-                try:
-                    shade = tuple(int(v) for v in rest.split(":")[0].split(","))
-                except ValueError:
-                    shade = ()
-                if len(shade) != 3 or not all(0 <= v <= 255 for v in shade) or table.get(shade, name) != name:
-                    raise UserError(
-                        f"{path}:{number}: {line.strip()!r} must be name:r,g,b::, each colour once; correct it"
-                    )
-                table[shade] = IGNORE if shade == VOID and name in ("void", "ignore", "ignored") else name
+        table = _label_map(maps)
         labels = [label for label in dict.fromkeys(table.values()) if label != IGNORE]
         return {VOID: IGNORE, (0, 0, 0): BACKGROUND[0]} | table, labels, True
     colors = {color(i): i for i in range(1, 255)}
-    used = sorted(
-        {
-            colors[c]
-            for path in folder.with_suffix(*EXTENSIONS)
-            if path.parent in files
-            for c in _used(path, colors)
-            if c in colors
-        }
-    )
+    masks = [path for path in folder.with_suffix(*EXTENSIONS) if path.parent in files]
+    shown = {_color(code) for path in masks for code in np.unique(_codes(path, colors))}
+    used = sorted(colors[shade] for shade in shown if shade in colors)
     annotated = {o.findtext("name") for path in folder.with_suffix(".xml") for o in _objects(path)}
     if annotated and annotated <= set(NAMES) and max(used, default=0) <= len(NAMES):
         told.append("no labelmap.txt, and Annotations/ names objects of Pascal VOC: the 20 classes are VOC's")
@@ -106,13 +89,27 @@ def _classes(folder: Folder, files: Sequence[Path], told: list[str]) -> tuple[di
     return table | {color(0): BACKGROUND[0], VOID: IGNORE}, [str(i) for i in used], False
 
 
+def _label_map(files: Sequence[Path]) -> dict[Color, str]:
+    """The label of each colour in files of lines ``name:r,g,b::``."""
+    table: dict[Color, str] = {}
+    for path in files:
+        for number, line in enumerate(read_text(path, "label map").splitlines(), 1):
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            name, _, rest = line.strip().partition(":")
+            try:
+                shade = tuple(int(v) for v in rest.split(":")[0].split(","))
+            except ValueError:
+                shade = ()
+            if len(shade) != 3 or not all(0 <= v <= 255 for v in shade) or table.get(shade, name) != name:
+                raise UserError(f"{path}:{number}: {line.strip()!r} must be name:r,g,b::, each colour once; correct it")
+            table[shade] = IGNORE if shade == VOID and name in ("void", "ignore", "ignored") else name
+    return table
+
+
 def _objects(path: Path) -> list[Element]:
     root = cvat.load(path)
     return root.findall("object") if root.tag == "annotation" else []
-
-
-def _used(path: Path, known: Collection[Color]) -> list[Color]:
-    return [_color(code) for code in np.unique(_codes(path, known))]
 
 
 def _color(code: np.uint32) -> Color:
@@ -121,10 +118,10 @@ def _color(code: np.uint32) -> Color:
 
 def _codes(path: Path, known: Collection[Color]) -> NDArray[np.uint32]:
     """(H, W) colours as 24-bit numbers. Grey values that are no known colours are indices of VOC's palette."""
-    raw: NDArray[Any] = read_raw_mask(path, "rgb").astype(np.uint32)
+    raw: NDArray[np.uint8] = read_raw_mask(path, "rgb")
     if (raw == raw[..., :1]).all() and not {(v, v, v) for v in np.unique(raw).tolist()} <= set(known):
-        raw = np.array([color(i) for i in range(256)], np.uint32)[raw[..., 0]]
-    return np.asarray(raw[..., 0] << 16 | raw[..., 1] << 8 | raw[..., 2], np.uint32)
+        raw = np.array([color(i) for i in range(256)], np.uint8)[raw[..., 0]]
+    return packed(raw) & RGB
 
 
 def _drawn(path: Path, table: Mapping[Color, str], height: int, width: int) -> Iterator[Object]:

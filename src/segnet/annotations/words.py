@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from segnet.annotations.records import Split
+from segnet.data.layout_splits import WORDS
 
 Words = re.Pattern[str]
 MASK: Words = re.compile(
@@ -11,11 +12,6 @@ MASK: Words = re.compile(
     r"|manual\d*|1st|2nd"
 )
 IMAGE: Words = re.compile(r"images?|imgs?|photos?|sat|rgb|inputs?|originals?|frames?|jpegimages|data|raw")
-SPLITS: dict[Split, Words] = {
-    "train": re.compile(r"train(ing)?"),
-    "val": re.compile(r"val(id|idation)?|dev"),
-    "test": re.compile(r"test(ing)?"),
-}
 
 
 def tokens(name: str) -> list[str]:
@@ -50,7 +46,7 @@ def bare(name: str) -> str:
 
 
 def _kind(word: str) -> bool:
-    return any(words.fullmatch(word) for words in (MASK, IMAGE, *SPLITS.values()))
+    return word in WORDS or bool(MASK.fullmatch(word) or IMAGE.fullmatch(word))
 
 
 def is_mask(path: Path) -> bool:
@@ -66,9 +62,9 @@ def is_mask(path: Path) -> bool:
 def split_of(*names: str) -> Split | None:
     """The split that the first of the names says that says one: ``instances_val2017.json``, a folder ``valid``."""
     for name in names:
-        found = [split for split, words in SPLITS.items() if says(name, words)]
+        found = {WORDS[word] for word in tokens(name) if word in WORDS}
         if len(found) == 1:
-            return found[0]
+            return found.pop()
     return None
 
 

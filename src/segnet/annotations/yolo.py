@@ -94,7 +94,7 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     homeless = [
         text.relative_to(folder.root).as_posix() for text, known in texts.items() if not known and is_label(text)
     ]
-    told += missing(homeless, folder.root, choices.missing, NO_IMAGE) + tell_boxes(boxes, choices)
+    told += missing(homeless, folder.root, choices.missing, NO_IMAGE) + tell_boxes(boxes)
     numbers = sorted(names or used)
     return Source(images, [names.get(n, str(n)) for n in numbers], told, named=bool(names))
 

@@ -10,9 +10,9 @@ from segnet import environment
 from segnet.benchmark.steps import Step, seconds_of
 from segnet.commands.sizes import settle_size
 from segnet.configuration import instantiate
+from segnet.data.crops import cut
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import Samples, collate
-from segnet.data.native import cut
 from segnet.recipe.budget import Speed
 from segnet.recipe.plan import Plan
 from segnet.training import distillation

@@ -1,25 +1,22 @@
 """Crops of images larger than the network's input: which are drawn in an epoch, and where."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
 
 from segnet.data import cache
-from segnet.data.dataset import Samples, seed_of
+from segnet.data.dataset import Ranked, Samples, seed_of
 from segnet.data.decoded import Decoded, size_of
-from segnet.data.native import Native
+from segnet.data.masks import IGNORE_INDEX
 from segnet.errors import UserError
-from segnet.networks.window import Corner, Size, shown
+from segnet.networks.window import Corner, Size, reflect, shown
 
 DEFAULT_SIZE = 480  # of images, where neither data.image_size nor data.crop is given
 EPOCH = 1000  # crops of an epoch at most, unless there are more images or data.crops_per_epoch says otherwise
 ANYWHERE = -1  # in the place of the class around which a crop is drawn
-Key = tuple[int, int, int, int]  # epoch, image, draw, class
 
 
 @dataclass(frozen=True)
@@ -67,12 +64,6 @@ def plan(
             f"data.image_size={image_size} beside data.crop={crop}: crops are not resized, so the network gets them as "
             f"they are; leave data.image_size out"
         )
-    if not 0 < scale <= 4:
-        raise UserError(f"data.scale={scale}: must lie above 0 and be at most 4")
-    if not 0 <= share <= 1:
-        raise UserError(f"data.crop_share={share}: must lie in [0, 1]")
-    if count is not None and count < 1:
-        raise UserError(f"data.crops_per_epoch={count}: must be null or an integer of at least 1")
     if positive_share is not None:
         raise UserError(
             f"data.positive_share={positive_share} beside data.crop={crop}: data.crop_share says how many crops show "
@@ -115,11 +106,25 @@ def areas(sizes: Sequence[Size], crop: Size) -> NDArray[np.float64]:
     return covered
 
 
+def cut(pair: cache.Arrays, corner: Corner, size: Size) -> cache.Arrays:
+    """A crop: image uint8 (h, w, 3) and mask uint8 (h, w).
+
+    Where the image ends before the crop does, it continues as its mirror image, whose pixels are ignored in the mask.
+    """
+    (top, left), (height, width) = corner, size
+    image, mask = (array[top : top + height, left : left + width] for array in pair)
+    own = mask.shape
+    if own != size:
+        image = image[reflect(own[0], height)][:, reflect(own[1], width)]
+        mask = np.pad(mask, [(0, height - own[0]), (0, width - own[1])], constant_values=IGNORE_INDEX)
+    return image, mask
+
+
 class CropSamples(Samples):
     """Crops by ``(epoch, image, draw, class)``, then transformed; what is drawn depends on these and the seed only.
 
     Args:
-        arrays: images and masks, a `Native`.
+        arrays: images and masks at a scale.
         indices: of the split, into them.
         size: (height, width) of a crop.
         augment: transforms (`segnet.data.transforms`).
@@ -130,14 +135,13 @@ class CropSamples(Samples):
         self, arrays: Decoded, indices: Sequence[int], size: Size, augment: Sequence[Any] = (), seed: int = 0
     ) -> None:
         super().__init__(arrays.__getitem__, indices, augment, seed)
-        assert isinstance(arrays, Native)
-        self.native, self.size = arrays, size
+        self.arrays, self.size = arrays, size
 
-    def pair(self, epoch: int, i: int, draw: int, label: int = ANYWHERE) -> cache.Pair:
+    def pair(self, epoch: int, i: int, draw: int, label: int = ANYWHERE) -> cache.Arrays:
         """A crop of image ``i`` of the split: around a pixel of a class that it shows, or anywhere."""
         index = self.indices[i]
         rng = np.random.default_rng((seed_of(self.seed, epoch, i, draw), 1))  # not that of the transforms
-        return self.native.crop(index, self.corner(rng, index, label), self.size)
+        return cut(self.arrays[index], self.corner(rng, index, label), self.size)
 
     def corner(self, rng: np.random.Generator, index: int, label: int) -> Corner:
         """(top, left) of a crop: every place where it fits is as likely as any other.
@@ -145,12 +149,12 @@ class CropSamples(Samples):
         Around a pixel of a class: the pixel is drawn from those that show it, then its place in the crop; where the
         crop would go over an edge of the image it is moved back.
         """
-        sides = self.native.size_at(index)
+        sides = self.arrays.size_at(index)
         slack = [max(0, side - own) for side, own in zip(sides, self.size, strict=True)]
         if label == ANYWHERE:
             top, left = (int(rng.integers(space + 1)) for space in slack)
             return top, left
-        found = self.native.look(index).positions[label]
+        found = self.arrays.look(index).positions[label]
         at = divmod(int(found[rng.integers(len(found))]), sides[1])
         top, left = (
             int(np.clip(pixel - rng.integers(own), 0, space))
@@ -159,8 +163,8 @@ class CropSamples(Samples):
         return top, left
 
 
-class CropSampler(Sampler[Key]):
-    """Yields ``(epoch, image, draw, class)``, shuffled by seed and epoch; ranks share out an epoch without overlap.
+class CropSampler(Ranked):
+    """Draws ``(epoch, image, draw, class)``, shuffled by seed and epoch.
 
     Args:
         weights: (n,) of the images: how much of them there is to see.
@@ -169,10 +173,7 @@ class CropSampler(Sampler[Key]):
         length: crops of an epoch, in all processes together.
         share: of crops around a rare class; classes have equal parts of it, and so have the images of a class. The
             others are shared out in proportion to the weights, and lie anywhere.
-        seed: of the order.
-        rank: of this process.
-        world: how many processes there are.
-        epoch: tells the epoch of a run whenever an order is drawn; None: it is what `set_epoch` last said.
+        seed: as of `Ranked`, and so are the others.
     """
 
     def __init__(
@@ -187,30 +188,18 @@ class CropSampler(Sampler[Key]):
         world: int = 1,
         epoch: Callable[[], int] | None = None,
     ) -> None:
+        super().__init__(seed, rank, world, epoch)
         self.weights, self.showing, self.classes, self.length = weights, showing, classes, length
         self.share = share if classes else 0.0
-        self.seed, self.rank, self.world = seed, rank, world
-        self.epoch, self._epoch_of_run = 0, epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Say the epoch, where no run tells it."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return max(1, self.length // self.world)
 
-    def __iter__(self) -> Iterator[Key]:
-        epoch = self.epoch if self._epoch_of_run is None else self._epoch_of_run()
-        rng = np.random.default_rng((self.seed, epoch))
+    def order(self, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
+        """Image and class of every crop."""
         chosen = [*self._rare(rng, round(self.share * self.length))]
         chosen += [(image, ANYWHERE) for image in self._anywhere(rng, self.length - len(chosen))]
-        drawn: Counter[int] = Counter()
-        keys = []
-        for at in rng.permutation(len(chosen)).tolist():
-            image, label = chosen[at]
-            keys.append((epoch, image, drawn[image], label))
-            drawn[image] += 1
-        return iter((keys[self.rank :: self.world] or keys[:1])[: len(self)])
+        return (chosen[at] for at in rng.permutation(len(chosen)).tolist())
 
     def _rare(self, rng: np.random.Generator, count: int) -> Iterator[tuple[int, int]]:
         """Image and class of ``count`` crops: classes in turns, and of each its images in turns."""

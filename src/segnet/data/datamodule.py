@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader
 
 from segnet import terminal
 from segnet.data import crops, division, loading
-from segnet.data.dataset import Batch, Samples, collate, epoch_of
+from segnet.data.dataset import Batch, Loader, Samples, collate, epoch_of, processes
 from segnet.data.segmentation_data import SegmentationData
 from segnet.data.splits import SPLITS
-from segnet.errors import printable
+from segnet.errors import UserError, printable
 
 if TYPE_CHECKING:
     from segnet.data.on_device import Resident
@@ -95,8 +95,12 @@ class SegmentationDataModule(SegmentationData, LightningDataModule):
         """
         self.require(split)
         train, count = split == "train" and not whole, len(self.indices[split])
-        rank, world = loading.ranks(self.trainer)
-        loading.check_ranks(split, count, world)
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if count < world:
+            raise UserError(
+                f"data.split gives {count} image(s) to {split}, fewer than the {world} processes; use fewer "
+                f"(trainer.devices, trainer.num_nodes)"
+            )
         kept = self._resident if resident and self._resident and split in self._resident.indices else None
         samples = kept.draws(split, augment and train) if kept else self.samples(split, augment and train, whole)
         epoch = partial(epoch_of, self.trainer) if resident and self.trainer else None
@@ -104,8 +108,16 @@ class SegmentationDataModule(SegmentationData, LightningDataModule):
         draws = self.seed, train, rank, world, epoch
         sampler = loading.sampler(self.arrays, self.indices[split], self.plan if train else None, share, *draws)
         workers = loading.workers(self.num_workers, self.trainer, kept is not None, train)
-        drop_last, size = train and self.drop_single, self.batch_size if train or not self.plan else 1
-        return loading.make(samples, sampler, size, workers, None if kept else collate, drop_last)
+        return Loader(
+            samples,
+            batch_size=self.batch_size if train or not self.plan else 1,
+            sampler=sampler,
+            drop_last=train and self.drop_single,
+            collate_fn=None if kept else collate,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else every epoch would draw from the generator that dropout draws from
+            **processes(workers),
+        )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """See `loader`."""

@@ -8,8 +8,9 @@ import os
 import signal
 import threading
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Samples(Dataset[Batch]):
 
     def __init__(
         self,
-        load: Callable[[int], cache.Pair],
+        load: Callable[[int], cache.Arrays],
         indices: Sequence[int],
         augment: Sequence[Any] = (),
         seed: int = 0,
@@ -56,7 +57,7 @@ class Samples(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def pair(self, epoch: int, i: int, draw: int) -> cache.Pair:
+    def pair(self, epoch: int, i: int, draw: int) -> cache.Arrays:
         """What is transformed: image uint8 (H, W, 3) and mask uint8 (H, W)."""
         return self.load(self.indices[i])
 
@@ -73,18 +74,51 @@ class Samples(Dataset[Batch]):
         }
 
 
-class EpochSampler(Sampler[tuple[int, int, int]]):
-    """Yields ``(epoch, index, draw)``, shuffled by seed and epoch; ranks share out an epoch without overlap.
+class Ranked(Sampler[tuple[int, ...]], ABC):
+    """Yields ``(epoch, image, draw)``, and what else an order says; ranks share out an epoch without overlap.
+
+    Args:
+        seed: of the order.
+        rank: of this process.
+        world: how many processes there are.
+        epoch: tells the epoch of a run whenever an order is drawn; None: it is what `set_epoch` last said.
+    """
+
+    def __init__(self, seed: int, rank: int, world: int, epoch: Callable[[], int] | None) -> None:
+        self.seed, self.rank, self.world = seed, rank, world
+        self.epoch, self._epoch_of_run = 0, epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say the epoch, where no run tells it."""
+        self.epoch = epoch
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Draws of this process in an epoch."""
+
+    @abstractmethod
+    def order(self, rng: np.random.Generator) -> Iterable[tuple[int, ...]]:
+        """The image of every draw of an epoch, in all processes together, and what else is to be said of it."""
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        epoch = self.epoch if self._epoch_of_run is None else self._epoch_of_run()
+        drawn: Counter[int] = Counter()
+        keys: list[tuple[int, ...]] = []
+        for image, *more in self.order(np.random.default_rng((self.seed, epoch))):
+            keys.append((epoch, image, drawn[image], *more))
+            drawn[image] += 1
+        return iter((keys[self.rank :: self.world] or keys[:1])[: len(self)])  # of fewer images than ranks the first
+
+
+class EpochSampler(Ranked):
+    """Draws every image of a split once in an epoch, or the rare ones more often.
 
     Args:
         length: images of the split, and of an epoch.
-        seed: of the order.
+        seed: as of `Ranked`, and so are ``rank``, ``world`` and ``epoch``.
         shuffle: draw a new order in every epoch.
-        rank: of this process.
-        world: how many processes there are.
         positive: (length,) bool, which images are the rare ones; None draws every image once.
         share: of rare ones in an epoch. Within a kind, no image is drawn twice more often than another.
-        epoch: tells the epoch of a run whenever an order is drawn; None: it is what `set_epoch` last said.
 
     Raises:
         UserError: all are rare, or none.
@@ -101,40 +135,26 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         share: float = 0.5,
         epoch: Callable[[], int] | None = None,
     ) -> None:
-        self.length, self.seed, self.shuffle, self.rank, self.world = length, seed, shuffle, rank, world
-        self.positive, self.share = positive, share
+        super().__init__(seed, rank, world, epoch)
+        self.length, self.shuffle, self.positive, self.share = length, shuffle, positive, share
         if positive is not None and (positive.all() or not positive.any()):
             raise UserError(
                 f"data.positive_share={share}: {positive.sum()} of {length} training images show the class (of "
                 f"several, any but the first), so there is nothing to balance; set it to null"
             )
-        self.epoch, self._epoch_of_run = 0, epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Say the epoch, where no run tells it."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         if self.shuffle:  # training: equal shares, because ranks step together
             return max(1, self.length // self.world) if self.length else 0
         return len(range(self.rank, self.length, self.world))
 
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        epoch = self.epoch if self._epoch_of_run is None else self._epoch_of_run()
+    def order(self, rng: np.random.Generator) -> Iterator[tuple[int]]:
+        """The image of every draw."""
         order = np.arange(self.length)
         if self.shuffle:
-            rng = np.random.default_rng((self.seed, epoch))
             order = order if self.positive is None else self._balanced(rng)
             rng.shuffle(order)
-        drawn: Counter[int] = Counter()
-        keys = []
-        for i in order.tolist():
-            keys.append((epoch, i, drawn[i]))
-            drawn[i] += 1
-        share = keys[self.rank :: self.world][: len(self)]
-        if self.shuffle and len(share) < len(self):  # fewer images than ranks
-            share = keys[:1]
-        return iter(share)
+        return ((image,) for image in order.tolist())
 
     def _balanced(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """(length,) images in no order: every kind in turns, a new permutation of it for each turn."""

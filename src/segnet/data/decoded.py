@@ -1,6 +1,7 @@
-"""Images and masks as arrays of one size: decoded at every access, or once into a cache."""
+"""Images and masks as arrays: decoded at every access, or once into a cache."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,14 @@ from numpy.typing import NDArray
 
 from segnet import terminal
 from segnet.data import cache
+from segnet.data.decoding import header
+from segnet.data.flat_cache import POSITIONS, Content, Flat, Look, kept, look
+from segnet.data.images import resize_mask
 from segnet.data.masks import IGNORE_INDEX, Encoding
 from segnet.data.pairs import Pair
 from segnet.errors import UserError
 from segnet.networks.segnet import SMALLEST
+from segnet.networks.window import Size, size_at
 
 
 class Decoded:
@@ -21,30 +26,48 @@ class Decoded:
         pairs: files.
         encoding: of the masks.
         num_classes: 1 is a binary task, whose masks hold 0 and 1.
-        size: (height, width) that all are resized to.
+        size: (height, width) that all are resized to, or of the crops that are read of them.
+        scale: of the height and width of images of which crops are read; None resizes them to ``size``.
 
     Attributes:
-        cached: images (count, H, W, 3) and masks (count, H, W), uint8, after `use_cache`; None if they do not fit.
+        classes: how many the masks hold: two of a binary task.
+        positions: that are kept of each class in an image, for crops around them.
+        content: the open cache, after `use_cache`; None if it does not fit.
     """
 
-    def __init__(self, pairs: Sequence[Pair], encoding: Encoding, num_classes: int, size: tuple[int, int]) -> None:
-        self.pairs, self.encoding, self.num_classes, self.size = pairs, encoding, num_classes, size
-        self.cached: cache.Pair | None = None
+    def __init__(
+        self, pairs: Sequence[Pair], encoding: Encoding, num_classes: int, size: Size, scale: float | None = None
+    ) -> None:
+        self.pairs, self.encoding, self.num_classes = pairs, encoding, num_classes
+        self.size, self.scale = size, scale
+        self.classes, self.positions = max(num_classes, 2), 0 if scale is None else POSITIONS
+        self.content: Content | None = None
+        self._looks: dict[int, Look] = {}
+
+    @property
+    def cached(self) -> cache.Arrays | None:
+        """Images (count, H, W, 3) and masks (count, H, W), uint8, of the cache; None if there is none."""
+        if self.content is None:
+            return None
+        return self.content.images.reshape(-1, *self.size, 3), self.content.masks.reshape(-1, *self.size)
 
     def use_cache(self, folder: Path, limit_gb: float) -> None:
         """Map the cache of these files, building it first where it is missing."""
-        key = self._key(self.size)
-        self.cached = cache.open_or_build(folder, key, self._decode, len(self.pairs), self.size, limit_gb)
-        if self.cached is None:
+        store = Flat(self._decode, list(map(self.size_at, range(len(self.pairs)))), self.classes, self.positions)
+        files = [file for pair in self.pairs for file in (pair.image, pair.mask, *pair.more)]
+        read = sorted({repr((pair.drawn, pair.bits)) for pair in self.pairs})
+        sizing = [self.size if self.scale is None else self.scale, self.classes]
+        self.content = kept(folder, cache.key_of(files, sizing, (self.encoding, read)), store, limit_gb)
+        if self.content is None and self.scale is None:
             terminal.warn(
                 f"{len(self.pairs)} images at {self.size[0]}×{self.size[1]} exceed data.cache_gb={limit_gb}; they are "
                 f"decoded anew in every epoch"
             )
-
-    def _key(self, size: object) -> str:
-        """Of the cache of these files at a size."""
-        files = [file for pair in self.pairs for file in (pair.image, pair.mask, *pair.more)]
-        return cache.key_of(files, size, (self.encoding, {(pair.drawn, pair.bits) for pair in self.pairs}))
+        elif self.content is None:
+            terminal.warn(
+                f"{len(self.pairs)} images at scale {self.scale:g} take {store.need() / 1e9:.3g} GB, which exceeds "
+                f"data.cache_gb={limit_gb}; each is decoded anew for every crop"
+            )
 
     def tell_absent(self, splits: dict[str, list[int]], classes: Sequence[str]) -> None:
         """Print the classes that no training or validation mask shows: their figures are missing or mean nothing.
@@ -65,58 +88,68 @@ class Decoded:
 
     def absent(self, indices: Sequence[int]) -> list[int]:
         """Classes that no mask of these pairs shows; without a cache it reads masks until all have been seen."""
-        missing = set(range(max(self.num_classes, 2)))
+        missing = set(range(self.classes))
         for index in indices:
             if not missing:
                 break
-            mask = self.pairs[index].indices(self.encoding) if self.cached is None else self.cached[1][index]
-            missing -= set(np.unique(mask).tolist())
+            if self.content is None:
+                missing -= set(np.unique(self.pairs[index].indices(self.encoding)).tolist())
+            else:
+                missing -= set(np.flatnonzero(self.content.counts[index]).tolist())
         return sorted(missing)
 
-    def __getitem__(self, index: int) -> cache.Pair:
+    def __getitem__(self, index: int) -> cache.Arrays:
         """Image uint8 (H, W, 3) and mask uint8 (H, W) of a pair."""
-        if self.cached is None:
-            return self._decode(index)
-        return self.cached[0][index], self.cached[1][index]
+        return self._decode(index) if self.content is None else self.content[index]
 
-    def size_at(self, index: int) -> tuple[int, int]:
+    def size_at(self, index: int) -> Size:
         """(height, width) of the arrays of a pair."""
-        return self.size
+        if self.scale is None:
+            return self.size
+        return self.content.sizes[index] if self.content else size_at(header(self.pairs[index].image)[:2], self.scale)
+
+    def look(self, index: int) -> Look:
+        """How many pixels of each class a mask has, and where some of them are."""
+        if self.content is not None:
+            return self.content.look(index)
+        if index not in self._looks:
+            mask = self.pairs[index].indices(self.encoding)
+            self._check(mask, self.pairs[index])
+            self._looks[index] = look(resize_mask(mask, self.size_at(index)), self.classes, self.positions)
+        return self._looks[index]
 
     def shows(self, index: int) -> bool:
         """Whether the mask of a pair shows more than the first class: of a binary task the defect."""
-        mask = self[index][1]
-        return bool(((mask != 0) & (mask != IGNORE_INDEX)).any())
-
-    def _decode(self, index: int) -> cache.Pair:
-        pair = self.pairs[index]
-        image, mask = pair.load(self.encoding, self._target(index))
-        self._check(mask, pair)
-        return image, mask
-
-    def _target(self, index: int) -> tuple[int, int] | None:
-        """Size that a pair is resized to; None keeps its own."""
-        return self.size
-
-    def _check(self, mask: NDArray[np.uint8], pair: Pair) -> None:
-        top = int(mask[mask != IGNORE_INDEX].max(initial=0))
-        if top >= max(self.num_classes, 2):
-            raise UserError(
-                f"{pair.mask}: holds class {top}, but data.num_classes={self.num_classes}; correct it or data.mask"
-            )
+        return bool(self.look(index).counts[1:].any())
 
     def frequencies(self, indices: Sequence[int]) -> NDArray[np.int64]:
         """Pixels (2 or num_classes, 2) of these pairs: of each class, and of the images in which it occurs.
 
         Ignored pixels count in neither.
         """
-        count = max(self.num_classes, 2)
-        totals = np.zeros((count, 2), np.int64)
-        for index in indices:
-            pixels = np.bincount(self[index][1].ravel(), minlength=IGNORE_INDEX + 1)[:count]
-            totals[:, 0] += pixels
-            totals[:, 1] += pixels.sum() * (pixels > 0)
-        return totals
+        unread = set() if self.content else set(indices) - self._looks.keys()
+        if unread and self.scale is not None:
+            terminal.info(
+                f"data.crop: reading {len(unread)} masks once, because no data.cache_dir keeps what they show"
+            )
+        with ThreadPoolExecutor(2) as pool:
+            looks = list(pool.map(self.look, indices))
+        counts = np.array([look.counts for look in looks], np.int64).reshape(-1, self.classes)
+        shown = (counts > 0) * counts.sum(1, keepdims=True)
+        return np.stack([counts.sum(0), shown.sum(0)], 1)
+
+    def _decode(self, index: int) -> cache.Arrays:
+        pair = self.pairs[index]
+        image, mask = pair.load(self.encoding, None if self.scale == 1 else self.size_at(index))
+        self._check(mask, pair)
+        return image, mask
+
+    def _check(self, mask: NDArray[np.uint8], pair: Pair) -> None:
+        top = int(mask[mask != IGNORE_INDEX].max(initial=0))
+        if top >= self.classes:
+            raise UserError(
+                f"{pair.mask}: holds class {top}, but data.num_classes={self.num_classes}; correct it or data.mask"
+            )
 
 
 def size_of(value: int | Sequence[int], key: str = "data.image_size") -> tuple[int, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from segnet.errors import UserError
 
@@ -65,6 +65,7 @@ def opened(path: Path | str, max_pixels: int) -> Iterator[tuple[Image.Image, int
         try:
             pages, deep = _pages(file), _is_deep(file)
             if pages == 1:
+                file.filename = ""  # else Pillow maps some TIFF files into memory, and turns their pixels wrongly
                 file.load()
                 orientation = _orientation(file)
         except Exception as error:  # Pillow's decoders raise many kinds for damaged files
@@ -100,7 +101,7 @@ def mode(path: Path | str) -> str:
 
 
 @contextmanager
-def _header(path: Path | str) -> Iterator[Image.Image]:
+def _header(path: Path | str) -> Iterator[ImageFile.ImageFile]:
     check_regular(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound is ours

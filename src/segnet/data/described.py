@@ -4,6 +4,7 @@ from typing import Any
 
 from segnet.data import description
 from segnet.data.description import Description, Division, MaskEncoding
+from segnet.data.patterns import listed
 from segnet.errors import UserError
 
 HERE = "segnet.data"
@@ -67,7 +68,7 @@ def describe(data: Data) -> Description:
         parts.append({key: kinds[target], **given})
     default = parts[1] == {"by": "hash", **SHARES}
     found = Description(
-        images=[data["images"]] if isinstance(data["images"], str) else list(data["images"]),
+        images=listed(data["images"]),
         masks=data["masks"],
         match=data.get("match"),
         classes=data["classes"],

@@ -56,6 +56,11 @@ def _values(seen: Sequence[Look], names: Sequence[str] | None, ignore: Sequence[
         )
     pixels: Counter[int] = sum((look.values or Counter() for look in seen), Counter())
     held = sorted(set(pixels) - set(ignore))
+    if not held:
+        raise UserError(
+            f"{seen[0].path}: the masks hold nothing but {_listed(sorted(pixels))}, which data.mask.ignore names; "
+            f"correct it"
+        )
     void = list(ignore)
     labelled = [look for look in seen if look.values and set(look.values) - {0, IGNORE_INDEX, *ignore}]
     blank = [look for look in seen if look.values and IGNORE_INDEX in look.values]

@@ -10,7 +10,7 @@ from segnet.data import description, encodings, layouts, looks
 from segnet.data.described import HERE, SHARES, TAKES, Data, describe, division, encoding, shown, split_by
 from segnet.data.description import Description
 from segnet.data.pairs import Layout, matching
-from segnet.data.patterns import quick
+from segnet.data.patterns import listed, quick
 from segnet.errors import UserError
 
 ASKED = ("images", "masks", "classes", "num_classes", "missing_mask")  # null in conf/data/folder.yaml, and needed
@@ -119,7 +119,8 @@ def _find_encoding(data: Data, root: Path, asking: bool, decide: bool, lines: li
 
 
 def _mask_files(data: Data, root: Path) -> list[Path]:
-    layout = Layout(root, _globs(data), data["masks"], defect_free=data.get("defect_free"), match=data.get("match"))
+    bare, match = data.get("defect_free"), data.get("match")
+    layout = Layout(root, listed(data["images"]), data["masks"], defect_free=bare, match=match)
     try:
         images = layout.list_images()
     except UserError:  # the data module says it, with the way out
@@ -170,16 +171,12 @@ def _check_expressions(data: Data, found: Description, root: Path) -> None:
     """Try the regular expressions of a description on the images' names, because some take years on some names."""
     group = found.split.group if found.split else None
     given = {"match": found.match, "kinds": found.kinds, "parts": found.parts, "split.group": group}
-    paths = matching(root, _globs(data)) if any(given.values()) else []
+    paths = matching(root, listed(data["images"])) if any(given.values()) else []
     for key, text in given.items():
         if text and not quick(text, [path.relative_to(root).as_posix() for path in paths]):
             raise UserError(
                 f"{root / description.NAME}: {key}={text!r} takes too long on the images' names; simplify it"
             )
-
-
-def _globs(data: Data) -> list[str]:
-    return [data["images"]] if isinstance(data["images"], str) else list(data["images"])
 
 
 def _names(part: Any) -> Data:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from segnet import terminal
 from segnet.data import division
+from segnet.data.flat_cache import look
 from segnet.data.segmentation_data import SegmentationData
 from segnet.data.splits import ByGroup, ByHash, Split, draw
 from segnet.errors import UserError
@@ -97,7 +98,9 @@ def divide(data: SegmentationData, folds: int, keep_test: bool) -> ByFold:
     folded = [i for i in range(len(names)) if i not in test]
     division.require_masks(data.pairs, str(data.layout.masks))
     terminal.info(f"folds={folds}: reading {len(folded)} masks, so that every fold is like the others")
-    areas = np.stack([_areas(data.pairs[i].indices(data.mask), data.num_classes) for i in folded])
+    classes = max(data.num_classes, 2)
+    counts = [look(data.pairs[i].indices(data.mask), classes, 0).counts for i in folded]
+    areas = np.array(counts, np.int64).reshape(-1, classes)
     key: Callable[[str], str] = data.split.key if isinstance(data.split, ByHash | ByGroup) else str
     salt = data.split.salt if isinstance(data.split, ByHash | ByGroup) else ""
     groups = [key(names[i]) for i in folded]
@@ -110,18 +113,12 @@ def divide(data: SegmentationData, folds: int, keep_test: bool) -> ByFold:
     return ByFold(folds, None, "".join(letters.get(image, UNUSED) for image in images), digest(images))
 
 
-def _areas(mask: NDArray[np.uint8], num_classes: int) -> NDArray[np.int64]:
-    """Pixels (2 or num_classes,) of each class."""
-    return np.bincount(mask.ravel(), minlength=256)[: max(num_classes, 2)]
-
-
 def _check(groups: Sequence[str], areas: NDArray[np.int64], classes: Sequence[str], folds: int) -> None:
     count = len(set(groups))
     what = "image" if count == len(groups) else "group"
     if count < folds:
-        raise UserError(
-            f"folds={folds}: there are only {count} {what}s to divide; use at most folds={count}, or add some"
-        )
+        fewer = f"use at most folds={count}, or " * (count > 1)
+        raise UserError(f"folds={folds}: there are only {count} {what}s to divide; {fewer}add some")
     known = ["background", *classes] if len(classes) == 1 else classes
     shown = [len({g for g, there in zip(groups, areas[:, i] > 0, strict=True) if there}) for i in range(len(known))]
     if len(classes) == 1 and shown[1] == 1:

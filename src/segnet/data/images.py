@@ -10,20 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from segnet.data.decoding import EXTENSIONS, MAX_PIXELS, bits_of, deep_colour, opened, turned, unreadable
+from segnet.data.decoding import MAX_PIXELS, bits_of, deep_colour, opened, turned, unreadable
 from segnet.errors import UserError
-
-__all__ = [
-    "EXTENSIONS",
-    "MAX_PIXELS",
-    "MaskKind",
-    "read_raw_mask",
-    "read_rgb",
-    "resize",
-    "resize_exact",
-    "resize_mask",
-    "resize_pair",
-]
 
 MaskKind = Literal["grey", "index", "rgb"]
 STRIP = 2**22  # pixels converted at a time
@@ -96,18 +84,14 @@ def _narrow(
 ) -> tuple[NDArray[np.uint8], int]:
     """16-bit, 32-bit or floating-point (H, W) grey values as uint8, and the bits in use."""
     least, greatest = values.min(initial=0), values.max(initial=0)
-    if values.dtype.kind == "f":
-        if not (least >= 0 and greatest <= 1):
-            raise UserError(
-                f"{path}: 32-bit images have no fixed range, and its values {least:g}..{greatest:g} are not in 0..1; "
-                f"save it with 8 or 16 bits"
-            )
-        return (values * 255).round().astype(np.uint8), 32
-    if least < 0 or greatest > 65535:
+    most = 1 if values.dtype.kind == "f" else 65535
+    if not (least >= 0 and greatest <= most):
         raise UserError(
-            f"{path}: 32-bit images have no fixed range, and its values {least}..{greatest} are not in 0..65535; "
+            f"{path}: 32-bit images have no fixed range, and its values {least}..{greatest} are not in 0..{most}; "
             f"save it with 8 or 16 bits"
         )
+    if values.dtype.kind == "f":
+        return (values * 255).round().astype(np.uint8), 32
     bits = bits_of(values, file, path, given)
     return (values >> (bits - 8)).astype(np.uint8), bits
 

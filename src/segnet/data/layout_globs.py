@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from glob import escape
 
 from segnet.data.layout_masks import joint
+from segnet.data.layout_splits import GLOBS
 from segnet.data.naming import File
 from segnet.data.patterns import MaskPattern, Masks
 from segnet.data.recognition import Names, Reading
-
-GLOBS = 100
 
 
 def globs_of(

@@ -1,12 +1,16 @@
 """What was recognised of the masks, said as ``data.masks`` and ``data.match``: the plainest form that says it."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
-from segnet.data.naming import File
+from segnet.data.naming import File, Parts
 from segnet.data.patterns import MaskPattern, Masks, shown
-from segnet.data.recognition import Names, Reading
+from segnet.data.recognition import LOOKED_AT, NEARLY, Names, Reading, spread
 from segnet.errors import UserError
+
+Numbered = Mapping[int, File]
+NUMBER = r"0*(\d+)[^\d/]*\.[^./]+$"  # the last number of a path, without the zeros before it
 
 
 def pattern_of(names: Names, reading: Reading) -> tuple[Masks, str | None] | None:
@@ -34,31 +38,28 @@ def _candidates(reading: Reading) -> Iterator[tuple[Masks, str | None]]:
     homes = {_literal(image, masks[0]) for image, masks in pairs.items()}
     folders = [homes.pop()] if len(homes) == 1 else []
     folders += ["{dir}" + text for text in _behind(reading)]
-    same = all(len(masks) == 1 and masks[0].suffix == image.suffix for image, masks in pairs.items())
-    for folder in folders:
-        lead = f"{folder}/" if folder else ""
-        if rule.name is None:
+    leads = [f"{folder}/" if folder else "" for folder in folders]
+    if rule.name is None:
+        for lead in leads:
             yield _one([f"{lead}*{suffix}" for suffix in suffixes]), None
             yield f"{lead}*", None
-            continue
-        begin, end = rule.name.begin, rule.name.end
-        tail = f"{_brace(end[1])}{'*' if rule.many else ''}"
+        return
+    begin, end = rule.name.begin, rule.name.end
+    head, tail = _brace(begin[1]), f"{_brace(end[1])}{'*' if rule.many else ''}"
+    same = all(len(masks) == 1 and masks[0].suffix == image.suffix for image, masks in pairs.items())
+    for lead in leads:
         if not any(end) and all(image.stem == begin[0] for image in pairs):
-            yield _one([f"{lead}{_brace(begin[1])}{suffix}" for suffix in suffixes]), None
+            yield _one([f"{lead}{head}{suffix}" for suffix in suffixes]), None
         if not begin[0] and not end[0]:
             if same and not begin[1] and not end[1] and not rule.many:
                 yield f"{lead}{{name}}", None
-            yield _one([f"{lead}{_brace(begin[1])}{{stem}}{tail}{suffix}" for suffix in suffixes]), None
-    if rule.name is not None and not rule.many:
+            yield _one([f"{lead}{head}{{stem}}{tail}{suffix}" for suffix in suffixes]), None
+    if not rule.many:
         yield _replacements(reading), None
-    if rule.name is not None:
-        begin, end = rule.name.begin, rule.name.end
-        match = rf"{re.escape(begin[0])}([^/]+){re.escape(end[0])}\.[^./]+$"
-        match = f"(?:^|/){match}" if begin[0] else match
-        for folder in folders:
-            lead = f"{folder}/" if folder else ""
-            tail = f"{_brace(end[1])}{'*' if rule.many else ''}"
-            yield _one([f"{lead}{_brace(begin[1])}{{1}}{tail}{suffix}" for suffix in suffixes]), match
+    match = rf"{re.escape(begin[0])}([^/]+){re.escape(end[0])}\.[^./]+$"
+    match = f"(?:^|/){match}" if begin[0] else match
+    for lead in leads:
+        yield _one([f"{lead}{head}{{1}}{tail}{suffix}" for suffix in suffixes]), match
 
 
 def _literal(image: File, mask: File) -> str:
@@ -110,3 +111,44 @@ def _brace(text: str) -> str:
 
 def _one(templates: list[str]) -> Masks:
     return templates[0] if len(templates) == 1 else templates
+
+
+def by_numbers(names: Names) -> tuple[dict[File, list[File]], str, str] | None:
+    """Each image with its mask, and ``data.masks`` and ``data.match`` that say so, where names share only a number.
+
+    It is padded with zeros or not, as in ``7.jpg`` and ``mask_007.png``. None unless one way fits.
+    """
+    groups: dict[tuple[Parts, str, str, str], dict[int, File]] = defaultdict(dict)
+    for file in names.files:
+        if found := re.fullmatch(r"(.*?)(\d+)(\D*)", file.stem):
+            groups[file.folder, found[1], found[3], file.suffix][int(found[2])] = file
+    ways = []
+    for images in groups.values():
+        for (folder, before, after, suffix), masks in groups.items():
+            name = _name(masks, before, after)
+            if masks is images or name is None or not _fit(names, images, masks):
+                continue
+            text = "/".join([*(_brace(part) for part in folder), name + _brace(suffix)])
+            ways.append(({image: [masks[i]] for i, image in images.items() if i in masks}, text, NUMBER))
+    return ways[0] if len(ways) == 1 else None
+
+
+def _name(masks: Numbered, before: str, after: str) -> str | None:
+    """The names of masks as a template: with zeros up to a width, or with none; None where they are mixed."""
+    digits = [file.stem.removeprefix(before).removesuffix(after) for file in masks.values()]
+    if all(str(int(text)) == text for text in digits):
+        number = "{1}"
+    elif len({len(text) for text in digits}) == 1:
+        number = f"{{1:0>{len(digits[0])}}}"
+    else:
+        return None
+    return _brace(before) + number + _brace(after)
+
+
+def _fit(names: Names, images: Numbered, masks: Numbered) -> bool:
+    """Whether nearly every image has a mask, and some of both look like what they are."""
+    shared = sorted(images.keys() & masks.keys())
+    if not shared or len(shared) < NEARLY * max(len(images), len(masks)):
+        return False
+    some = spread(shared, LOOKED_AT)
+    return all(names.like_a_mask(masks[i]) and not names.like_a_mask(images[i]) for i in some)

@@ -4,19 +4,20 @@ import re
 from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
+from typing import Literal
 
 from segnet.data.description import Division
 from segnet.data.naming import File
 from segnet.data.splits import ByList
 from segnet.errors import UserError
 
-WORDS = {
+WORDS: dict[str, Literal["train", "val", "test"]] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
 LISTS = ("", "splits", "lists", "ImageSets/Segmentation", "ImageSets")  # folders with train.txt and val.txt
 TAKEN = 0.15  # of the training images, for validation, where folders say what training and test are and no more
-GLOBS = 100
+GLOBS = 100  # that say where files are, at most
 
 
 def by_folders(files: Sequence[File], told: list[str]) -> Division | None:
@@ -63,7 +64,7 @@ def split_of(file: File) -> str:
 
 def _word(folder: str) -> str:
     """The split that a folder's name says; empty if none, or two."""
-    found = {WORDS[word] for word in re.findall(r"[a-z]+", folder.lower()) if word in WORDS}
+    found: set[str] = {WORDS[word] for word in re.findall(r"[a-z]+", folder.lower()) if word in WORDS}
     return found.pop() if len(found) == 1 else ""
 
 

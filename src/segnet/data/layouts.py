@@ -10,12 +10,11 @@ from typing import Any
 from segnet.command_line import override
 from segnet.data.description import Division
 from segnet.data.layout_globs import globs_of
-from segnet.data.layout_masks import pattern_of
-from segnet.data.layout_numbers import by_numbers
+from segnet.data.layout_masks import by_numbers, pattern_of
 from segnet.data.layout_splits import by_folders, by_lists, split_of
 from segnet.data.naming import File, Rule
 from segnet.data.pairs import Layout as Pairs
-from segnet.data.patterns import MaskPattern, Masks, shown
+from segnet.data.patterns import MaskPattern, Masks, listed, shown
 from segnet.data.recognition import Names, Reading, readings
 from segnet.errors import UserError
 
@@ -148,9 +147,8 @@ def _said(names: Names, reading: Reading, images: Any) -> Layout:
 
 
 def _matching(root: Path, images: Any) -> list[File]:
-    patterns = [images] if isinstance(images, str) else list(images)
     try:
-        return [File.of(path) for path in Pairs(root, patterns, "{dir}/{name}").list_images()]
+        return [File.of(path) for path in Pairs(root, listed(images), "{dir}/{name}").list_images()]
     except UserError:
         return []
 

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from segnet import terminal
 from segnet.data.decoding import EXTENSIONS
+from segnet.data.listing import composed
 from segnet.errors import UserError, printable
 
 HEADERS = {
@@ -28,12 +29,14 @@ Known = Mapping[str, set[str]]
 def names(images: Sequence[str]) -> Known:
     """What a line may call each of these images: every end of its path, with and without suffix."""
     known: dict[str, set[str]] = {}
+    whole: dict[str, set[str]] = {}
     for image in images:
-        parts = PurePosixPath(image).parts
-        ends = ["/".join(parts[i:]) for i in range(len(parts))]
-        for end in {*ends, *(end.removesuffix(PurePosixPath(image).suffix) for end in ends)}:
+        path = PurePosixPath(composed(image))
+        ends = ["/".join(path.parts[i:]) for i in range(len(path.parts))]
+        for end in {*ends, *(end.removesuffix(path.suffix) for end in ends)}:
             known.setdefault(end, set()).add(image)
-    return known | {image: {image} for image in images}  # a whole path is never ambiguous
+        whole.setdefault(composed(image), set()).add(image)
+    return known | whole  # a whole path counts before the end of another
 
 
 def read(path: Path, known: Known) -> list[str]:
@@ -45,7 +48,7 @@ def read(path: Path, known: Known) -> list[str]:
     found: dict[str, int] = {}
     again: list[str] = []
     header, column = True, None
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(composed(_text(path)).splitlines(), 1):
         called = _names(line) if column is None else _names(_cell(line, *column))
         if not called:
             continue

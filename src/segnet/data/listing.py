@@ -1,9 +1,10 @@
 """What a listing of images passes over, so that it can be counted and told: nothing is left out without a word."""
 
 import os
-from collections import Counter, defaultdict
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from posixpath import relpath, splitext
 
 from segnet.data.decoding import EXTENSIONS
@@ -12,13 +13,14 @@ from segnet.data.decoding import EXTENSIONS
 CLUTTER = {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "ehthumbs.db"}
 
 
-def is_hidden(relative: PurePath) -> bool:
-    """Whether a path below a data set's root is hidden, or lies in a hidden folder."""
-    return _hidden(relative.parts)
+def composed(name: str) -> str:
+    """A name with each accent joined to its letter, as a text may have it where macOS has written the file's apart."""
+    return unicodedata.normalize("NFC", name)
 
 
-def _hidden(names: Sequence[str]) -> bool:
-    return any(name[0] == "." or name.lower() in CLUTTER for name in names)
+def is_hidden(*names: str) -> bool:
+    """Whether one of these names of files and folders is hidden."""
+    return any((name[0] == "." and name != "..") or name.lower() in CLUTTER for name in names)
 
 
 def split_off(paths: Iterable[Path], root: Path, suffixes: Sequence[str] = EXTENSIONS) -> tuple[list[Path], list[str]]:
@@ -30,7 +32,7 @@ def split_off(paths: Iterable[Path], root: Path, suffixes: Sequence[str] = EXTEN
     others: dict[str, list[str]] = defaultdict(list)
     for path in sorted(set(paths), key=lambda path: path.parts):
         relative = path.parts[len(root.parts) :]
-        image, hidden = path.suffix.lower() in suffixes, _hidden(relative)
+        image, hidden = path.suffix.lower() in suffixes, is_hidden(*relative)
         if image and not hidden:
             found.append(path)
         elif image or not path.is_dir():
@@ -60,7 +62,8 @@ def neither(root: Path, patterns: Sequence[str], images: Sequence[str], masks: S
     depth = len(root.parts)
     known = set(images) | {"/".join(mask.parts[depth:]) for mask in masks if mask.parts[:depth] == root.parts}
     folders = {root / _before_wildcards(pattern) for pattern in patterns}  # masks may lie elsewhere, or in ".."
-    seen = [folder for folder in folders if folder.is_relative_to(root) and not _hidden(folder.parts[depth:])]
+    below = [folder for folder in folders if folder.is_relative_to(root) and ".." not in folder.parts[depth:]]
+    seen = [folder for folder in below if not is_hidden(*folder.parts[depth:])]
     found = {path for folder in seen for path in files_below(root, folder) if splitext(path)[1].lower() in EXTENSIONS}
     return sorted(found - known)
 
@@ -71,11 +74,12 @@ def files_below(root: Path, folder: Path | None = None) -> list[str]:
     What hidden folders hold is not looked at.
     """
     found: list[str] = []
-    known = {str(root.resolve())}  # links to folders are followed, once
-    for where, folders, names in os.walk(root if folder is None else folder, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if not _hidden([name]) and _new(known, where, name)]
+    start = root if folder is None else folder
+    known = {str(root.resolve()), str(start.resolve())}  # links to folders are followed, once
+    for where, folders, names in os.walk(start, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if not is_hidden(name) and _new(known, where, name)]
         below = relpath(where, root)
-        found += [name if below == "." else f"{below}/{name}" for name in names if not _hidden([name])]
+        found += [name if below == "." else f"{below}/{name}" for name in names if not is_hidden(name)]
     return found
 
 
@@ -89,13 +93,11 @@ def _new(known: set[str], where: str, name: str) -> bool:
 
 def shared(images: Sequence[str], masks: Sequence[Sequence[Path]]) -> list[str]:
     """``a.jpg and a.png`` of each mask file that belongs to several images."""
-    count = Counter(mask for files in masks for mask in files)
     owners: dict[Path, list[str]] = defaultdict(list)
     for image, files in zip(images, masks, strict=True):
         for mask in files:
-            if count[mask] > 1:
-                owners[mask].append(image)
-    return [" and ".join(names) for names in owners.values()]
+            owners[mask].append(image)
+    return [" and ".join(names) for names in owners.values() if len(names) > 1]
 
 
 def _before_wildcards(pattern: str) -> Path:

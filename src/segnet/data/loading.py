@@ -1,4 +1,4 @@
-"""The loader of a split: its order, its processes, its share of a run's ranks."""
+"""What a loader draws: the order of a split, and by how many processes."""
 
 import os
 import warnings
@@ -6,32 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
 from segnet.data import cache
 from segnet.data.crops import ANYWHERE, CropSampler, CropSamples, Plan, areas, epoch_length, rare
-from segnet.data.dataset import Batch, EpochSampler, Loader, processes
+from segnet.data.dataset import EpochSampler
 from segnet.data.decoded import Decoded
-from segnet.data.native import Native
-from segnet.errors import UserError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
-
-
-def ranks(trainer: "Trainer | None") -> tuple[int, int]:
-    """Rank of the process, and how many there are."""
-    return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-
-
-def check_ranks(split: str, count: int, world: int) -> None:
-    """Refuse a split of ``count`` images that leaves a process without one."""
-    if count < world:
-        raise UserError(
-            f"data.split gives {count} image(s) to {split}, fewer than the {world} processes; use fewer "
-            f"(trainer.devices, trainer.num_nodes)"
-        )
 
 
 def workers(wanted: int | Literal["auto"], trainer: "Trainer | None", resident: bool, train: bool) -> int:
@@ -77,7 +60,6 @@ def sampler(
     if plan is None:
         positive = None if share is None else np.array([arrays.shows(index) for index in indices], np.bool_)
         return EpochSampler(len(indices), seed, shuffle, rank, world, positive, share or 0.0, epoch)
-    assert isinstance(arrays, Native)
     sizes = [arrays.size_at(index) for index in indices]
     classes = rare_classes(arrays, indices) if plan.share else []
     masks = [arrays.look(index).counts for index in indices] if classes else []
@@ -91,9 +73,9 @@ def rare_classes(arrays: Decoded, indices: Sequence[int]) -> list[int]:
     return rare(arrays.frequencies(indices)[:, 0], arrays.num_classes)
 
 
-def example(arrays: Decoded, index: int, plan: Plan | None, seed: int) -> cache.Pair:
+def example(arrays: Decoded, index: int, plan: Plan | None, seed: int) -> cache.Arrays:
     """A pair as the network gets it: of large images a crop, around the least frequent class but the first, if any."""
-    if plan is None or not isinstance(arrays, Native):
+    if plan is None:
         return arrays[index]
     counts = arrays.look(index).counts
     shown = [label for label in np.argsort(counts, kind="stable").tolist() if label and counts[label]]
@@ -109,24 +91,3 @@ def told(arrays: Decoded, indices: Sequence[int], plan: Plan, classes: Sequence[
     if plan.share and not around:
         shown += " (no class is rare)"
     return f"data.crop: an epoch draws {count} crops of {plan}, {shown}"
-
-
-def make(
-    samples: Dataset[Batch],
-    sampler: Sampler[Any],
-    batch_size: int,
-    count: int,
-    collate: Callable[[Sequence[Batch]], Batch] | None,
-    drop_last: bool = False,
-) -> DataLoader[Batch]:
-    """A loader with ``count`` processes."""
-    return Loader(
-        samples,
-        batch_size=batch_size,
-        sampler=sampler,
-        drop_last=drop_last,
-        collate_fn=collate,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # else every epoch would draw from the generator that dropout draws from
-        **processes(count),
-    )

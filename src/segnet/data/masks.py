@@ -155,6 +155,8 @@ class Palette:
 
     def __post_init__(self) -> None:
         known = [tuple(color) for color in (*self.colors, *self.ignore)]
+        if not self.colors:
+            raise UserError("data.mask.colors=[]: must name a colour [r, g, b] for every class, the background first")
         if any(len(c) != 3 or not all(0 <= v <= 255 for v in c) for c in known) or len(set(known)) != len(known):
             raise UserError(f"data.mask colours {known}: must be different [r, g, b] with values in 0..255")
         if self.tolerance is not None and (type(self.tolerance) is not int or not 0 <= self.tolerance <= 255):

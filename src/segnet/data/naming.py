@@ -50,6 +50,7 @@ class Rule:
     Attributes:
         old: folders that give way to ``new``; none of them: ``new`` are put in.
         new: folders in their place.
+        front: whether ``new`` are put in before all folders, and not behind them.
         within: how the last folder's own name changes instead; None: not.
         name: how the name without suffix changes; None: the mask's name is free (one file for each object).
         suffixes: of image and mask, where nothing else differs.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from segnet import terminal
-from segnet.data.cache import Pair
+from segnet.data.cache import Arrays
 from segnet.data.dataset import Batch, seed_of
 from segnet.data.device_transforms import DeviceTransforms, supported
 from segnet.errors import UserError
@@ -47,7 +47,7 @@ class Resident:
 
     def __init__(
         self,
-        cached: Pair,
+        cached: Arrays,
         indices: dict[str, list[int]],
         transforms: Sequence[Any],
         seed: int,
@@ -82,7 +82,7 @@ class Resident:
 
 def keep(
     wanted: bool | Literal["auto"],
-    cached: Pair | None,
+    cached: Arrays | None,
     indices: dict[str, list[int]],
     transforms: Sequence[Any],
     seed: int,

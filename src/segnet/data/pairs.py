@@ -40,7 +40,7 @@ class Pair:
         """Every file of the mask; none where all is background."""
         return [] if self.mask is None else [self.mask, *self.more]
 
-    def load(self, encoding: Encoding, size: tuple[int, int] | None) -> cache.Pair:
+    def load(self, encoding: Encoding, size: tuple[int, int] | None) -> cache.Arrays:
         """Decode to uint8 RGB (H, W, 3) and class indices (H, W), at ``size`` or at the image's own."""
         image = read_rgb(self.image, bits=self.bits)
         indices = self.indices(encoding, image.shape[:2])
@@ -124,12 +124,6 @@ class Layout:
     match: str | None = None
 
     def __post_init__(self) -> None:
-        if self.mask_drawn not in (None, "upright", "stored"):
-            raise UserError(f"data.mask_drawn={self.mask_drawn}: must be null, 'upright' or 'stored'")
-        if self.bits is not None and (type(self.bits) is not int or not 8 <= self.bits <= 16):
-            raise UserError(f"data.bits={self.bits}: must be null or an integer in 8..16")
-        if self.missing_mask not in ("error", "empty"):
-            raise UserError(f"data.missing_mask={self.missing_mask}: must be 'error' or 'empty'")
         _ = self.pattern
 
     @cached_property

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from glob import escape
@@ -50,7 +50,7 @@ class MaskPattern:
         if isinstance(self.masks, Mapping):
             said, names = list(self.masks.values()), [self._replaced(self.masks, image)]
         else:
-            said = [self.masks] if isinstance(self.masks, str) else list(self.masks)
+            said = listed(self.masks)
             names = [self._formatted(template, image) for template in said]
         for name in names:
             if leads_out(name) and not any(map(leads_out, said)):
@@ -95,7 +95,7 @@ class MaskPattern:
         if isinstance(self.masks, Mapping):
             parents = {mask.parent for mask in masks}
             return [f"{p.relative_to(self.root).as_posix()}/*" for p in parents if p.is_relative_to(self.root)]
-        return [self.masks] if isinstance(self.masks, str) else list(self.masks)
+        return listed(self.masks)
 
     def _replaced(self, masks: Mapping[str, str], image: str) -> str:
         keys = sorted(masks, key=lambda key: -len(key))
@@ -143,7 +143,7 @@ class MaskPattern:
             yield path
             return
         for found in self._expand(self.root, PurePosixPath(name).parts):
-            if found.suffix.lower() in EXTENSIONS and not is_hidden(PurePosixPath(os.path.relpath(found, self.root))):
+            if found.suffix.lower() in EXTENSIONS and not is_hidden(*Path(os.path.relpath(found, self.root)).parts):
                 yield found
 
     def _expand(self, folder: Path, parts: Sequence[str]) -> Iterator[Path]:
@@ -200,6 +200,11 @@ def quick(expression: str, names: Sequence[str]) -> bool:
 def leads_out(path: str) -> bool:
     """Whether a relative path, or a pattern of some, says that it leads out of its folder."""
     return PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts
+
+
+def listed(given: str | Iterable[str]) -> list[str]:
+    """One pattern, or several, as a list."""
+    return [given] if isinstance(given, str) else list(given)
 
 
 def shown(masks: Masks) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from posixpath import splitext
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,11 +30,11 @@ MASK_WORDS = re.compile(
     r"mask|label|lbl|annot|anno|ground.?truth|(?<![a-z])gt(?![a-z])|seg|target|manual|trimap|truth|class", re.IGNORECASE
 )
 
-
 Index = dict[tuple[Parts, str], list[File]]
+T = TypeVar("T")
 
 
-def by_folders(files: Iterable[File]) -> dict[Parts, list[File]]:
+def in_folders(files: Iterable[File]) -> dict[Parts, list[File]]:
     """The files in each folder."""
     found: dict[Parts, list[File]] = {}
     for file in files:
@@ -44,12 +45,11 @@ def by_folders(files: Iterable[File]) -> dict[Parts, list[File]]:
 class Names:
     """The image files of a folder, and what they are found by."""
 
-    def __init__(self, root: Path, paths: Iterable[str] | None = None) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        known = files_below(root) if paths is None else paths
-        self.files = [File.of(path) for path in sorted(known) if splitext(path)[1].lower() in EXTENSIONS]
+        self.files = [File.of(path) for path in sorted(files_below(root)) if splitext(path)[1].lower() in EXTENSIONS]
         self.index: Index = defaultdict(list)
-        self.inside = by_folders(self.files)
+        self.inside = in_folders(self.files)
         for file in self.files:
             self.index[file.folder, file.stem].append(file)
         self.paths = {file.path for file in self.files}
@@ -106,6 +106,11 @@ class Reading:
         return {mask for found in self.pairs.values() for mask in found}
 
 
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """So many of these at most, from all over them."""
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, count).astype(int))] if items else []
+
+
 def readings(names: Names, images: Sequence[File] | None = None) -> list[Reading]:
     """The readings that fit, the one with the most pairs first.
 
@@ -114,7 +119,7 @@ def readings(names: Names, images: Sequence[File] | None = None) -> list[Reading
         images: which of them are the images, where that is known.
     """
     found: list[Reading] = []
-    grouped = names.inside if images is None else by_folders(images)
+    grouped = names.inside if images is None else in_folders(images)
     for rule in _voted(names, images):
         reading = _read(names, rule, grouped, images is not None)
         if reading is None or any(_same(reading, other) for other in found):
@@ -151,12 +156,7 @@ def _within(one: Reading, other: Reading) -> bool:
 
 def _voted(names: Names, images: Sequence[File] | None) -> list[Rule]:
     """Rules that lead from some files to others, those with the most votes first."""
-    candidates = list(images) if images is not None else names.files
-    voters = (
-        [candidates[i] for i in np.unique(np.linspace(0, len(candidates) - 1, VOTERS).astype(int))]
-        if candidates
-        else []
-    )
+    voters = spread(names.files if images is None else images, VOTERS)
     wanted = {key for voter in voters for key in keys(voter.stem)}
     called: dict[str, list[File]] = defaultdict(list)
     for file in names.files:
@@ -229,12 +229,10 @@ def _ending(rule: Rule, mask: File) -> bool:
 
 def _looks_right(names: Names, reading: Reading) -> bool:
     """Whether the masks look like masks and the images do not; where both do, the words of their names decide."""
-    images = list(reading.pairs)
-    places = np.unique(np.linspace(0, len(images) - 1, LOOKED_AT).astype(int))
-    if not all(names.like_a_mask(reading.pairs[images[i]][0]) for i in places):
+    some = spread(list(reading.pairs), LOOKED_AT)
+    if not all(names.like_a_mask(reading.pairs[image][0]) for image in some):
         return False
-    if 2 * sum(names.like_a_mask(images[i]) for i in places) < len(places):
+    if 2 * sum(map(names.like_a_mask, some)) < len(some):
         return True
-    image = images[0]
-    mask = reading.pairs[image][0]
+    image, mask = some[0], reading.pairs[some[0]][0]
     return bool(MASK_WORDS.search(mask.path)) and not MASK_WORDS.search(image.path)

@@ -2,22 +2,28 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import numpy as np
 from annotated_types import MinLen
 from numpy.typing import NDArray
 
-from segnet import settings
-from segnet.data import cache, checks, crops, division, loading
+from segnet import rules, settings
+from segnet.data import cache, crops, division, grouping, loading
 from segnet.data.decoded import Decoded
-from segnet.data.masks import Encoding
-from segnet.data.native import Native
+from segnet.data.masks import Encoding, check_classes
 from segnet.data.pairs import Layout, Pair, find
+from segnet.data.patterns import listed
 from segnet.data.splits import Split
 from segnet.data.transforms import Transforms
 from segnet.errors import UserError
 from segnet.object_store import is_url
+
+# Settings that are checked by their declared types where a program makes the data; a configuration's all are.
+PLAIN = (
+    *("missing_mask", "mask_drawn", "bits", "scale", "crop_share", "crops_per_epoch", "positive_share"),
+    *("batch_size", "num_workers", "cache_gb", "device_cache", "seed"),
+)
 
 
 class SegmentationData:
@@ -105,14 +111,20 @@ class SegmentationData:
         colors: settings.Colors | None = None,
     ) -> None:
         super().__init__()
+        types = get_type_hints(SegmentationData.__init__, include_extras=True)
+        given = locals()
+        for name in PLAIN:
+            rules.check(f"data.{name}", given[name], types[name])
+        check_classes(classes, num_classes, colors)
+        for name, pattern in {"kinds": kinds, "parts": parts}.items():
+            grouping.check(f"data.{name}", pattern)
         if is_url(root):
             raise UserError(
                 f"data.root={root}: comes from a file or a program, and only a URL that is typed is fetched: add "
                 f"data.root={root} to the command, or mirror it by segnet.mirror.update"
             )
         self.root = Path(str(root))
-        globs = [images] if isinstance(images, str) else list(images)
-        self.layout = Layout(self.root, globs, masks, missing_mask, defect_free, mask_drawn, bits, match)
+        self.layout = Layout(self.root, listed(images), masks, missing_mask, defect_free, mask_drawn, bits, match)
         self.mask, self.split, self.kinds, self.parts = mask, split, kinds, parts
         self.classes, self.num_classes = list(classes), num_classes
         self.plan, self.image_size = crops.plan(
@@ -122,17 +134,14 @@ class SegmentationData:
         Transforms(self.augment)  # refuses what none is before anything is read
         self.num_workers, self.positive_share, self.prepare, self.colors = num_workers, positive_share, prepare, colors
         self.cache_dir, self.cache_gb, self.device_cache = cache_dir, cache_gb, device_cache
-        checks.check(
-            batch_size, num_workers, device_cache, positive_share, self.classes, num_classes, colors, kinds, parts
-        )
         self.pairs = list[Pair]()
         self.indices: dict[str, list[int]] = {}
         self.found = 0
         self.arrays = self._arrays()
 
     def _arrays(self) -> Decoded:
-        given = self.pairs, self.mask, self.num_classes, self.image_size
-        return Native(*given, self.plan.scale) if self.plan else Decoded(*given)
+        scale = self.plan.scale if self.plan else None
+        return Decoded(self.pairs, self.mask, self.num_classes, self.image_size, scale)
 
     def prepare_data(self) -> None:
         """Make or download the data where it is missing, and build the cache."""
@@ -162,11 +171,11 @@ class SegmentationData:
         """How many images these splits use, and where the others are, for people."""
         return division.told(splits, self.pairs, self.indices, self.found)
 
-    def load(self, index: int) -> cache.Pair:
+    def load(self, index: int) -> cache.Arrays:
         """Image uint8 (H, W, 3) and mask uint8 (H, W) of ``pairs[index]`` at ``image_size``, or whole at ``scale``."""
         return self.arrays[index]
 
-    def example(self, index: int) -> cache.Pair:
+    def example(self, index: int) -> cache.Arrays:
         """As `load`; with ``crop`` one crop, around a rare class if the image shows any."""
         return loading.example(self.arrays, index, self.plan, self.seed)
 

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+RGB = np.uint32(0xFFFFFF)  # the bits of a `packed` colour; the others are set
+
 
 def packed(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """Colours (…, 3) as numbers (…) that are in order where these are by red, green and blue."""

@@ -25,7 +25,7 @@ def find(given: str) -> list[Path]:
     folders: list[str] = []
     if path.is_dir():
         root, there = path, list(path.iterdir())
-        folders = sorted(p.name for p in there if p.is_dir() and not is_hidden(Path(p.name)) and not p.suffix)
+        folders = sorted(p.name for p in there if p.is_dir() and not is_hidden(p.name) and not p.suffix)
     elif path.exists() or path.is_symlink():
         return [path]
     else:

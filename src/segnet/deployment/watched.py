@@ -93,7 +93,7 @@ class WatchedFolder:
 
 
 def _wanted(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in (*EXTENSIONS, *VIDEOS) and not is_hidden(Path(name))  # noqa: PTH122
+    return os.path.splitext(name)[1].lower() in (*EXTENSIONS, *VIDEOS) and not is_hidden(name)  # noqa: PTH122
 
 
 def predict_watched(predictor: Predictor, cfg: DictConfig) -> int:

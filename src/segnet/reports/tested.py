@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segnet.data.cache import Pair as Arrays
+from segnet.data.cache import Arrays
 from segnet.data.decoding import header
 from segnet.data.masks import IGNORE_INDEX, Encoding
 from segnet.data.pairs import Pair

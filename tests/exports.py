@@ -1,5 +1,7 @@
 """Small networks to export, and images for them."""
 
+import subprocess
+import sys
 from functools import partial
 
 import torch
@@ -7,6 +9,16 @@ from torch import nn
 
 from segnet.training.losses import CrossEntropy
 from segnet.training.module import SegmentationModule
+
+# Runs a script as `python -I` does, and refuses what a device does not have.
+ALONE = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+own = {"torch", "scipy", "PIL"} if "executorch" in sys.modules else {"PIL"} if "--images" in sys.argv else set()
+heavy = ({"segnet", "torch", "cv2", "scipy", "hydra", "PIL", "jax", "tensorflow"} - own) & set(sys.modules)
+sys.exit(f"imported {heavy}" if heavy else 0)
+"""
 
 
 def module_of(net, classes=("defect",), size=(48, 64)):
@@ -39,3 +51,14 @@ def photos(count, size):
 def probabilities(module, images):
     with torch.no_grad():
         return module.probabilities(module(images))
+
+
+def measured(folder, *arguments):
+    """The row that the script prints, by column."""
+    command = [sys.executable, "-I", "-c", ALONE, str(folder / "measure.py"), "--seconds=0.01", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()[-3:]  # some runtimes print before it
+    header, rule, row = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert set(rule) == {"---:"}
+    return {name: float(value) for name, value in zip(header, row, strict=True)}

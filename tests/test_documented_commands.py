@@ -81,7 +81,7 @@ BEHIND = {
     "tune": (*SMALLER, "trainer.limit_train_batches=2", "trials=1"),
     "eval": ("trainer=cpu",),
     "calibrate": ("target=cost=10:1", "worst=1"),  # few images support no rate; what is printed is read before it
-    "export": ("images=2", "calibration=2", "tolerance_int8.decisions=0.5", "tolerance_int8.iou=1"),
+    "export": ("images=2", "calibration=2", "tolerance_int8.decisions=0.5", "tolerance_int8.iou=1", "max_drop=0.9"),
 }
 WHOLE = f"{TRAIN} experiment=quickstart"  # this one trains, tests and reports
 

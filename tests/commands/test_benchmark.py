@@ -73,6 +73,7 @@ def test_all_formats_of_a_checkpoint_side_by_side(run_main, trained, tmp_path):
     code, err = run_main(
         "benchmark", tmp_path / "b", "parts=[runtimes]", f"ckpt_path={ckpt}", "threads=[1]", "repeats=1",
         "runtimes.seconds=0.01", "runtimes.batch=1", "runtimes.images=6", "runtimes.calibration=4",
+        "runtimes.max_drop=0.9",
     )  # fmt: skip
     assert code == 0, err
     results = json.loads((tmp_path / "b" / "results.json").read_text())

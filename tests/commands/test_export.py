@@ -24,7 +24,8 @@ def exported(trained, tmp_path_factory):
     folders = {}
     for kind in ("onnx", "pt2", "int8"):
         folders[kind] = tmp_path_factory.mktemp(kind)
-        given = ["quantize=int8", "tolerance_int8.iou=0.2", "tolerance_int8.decisions=0.9"] if kind == "int8" else []
+        loose = ["max_drop=0.9", "tolerance_int8.iou=0.2", "tolerance_int8.decisions=0.9"]
+        given = ["quantize=int8", *loose] if kind == "int8" else []
         given += ["samples=3"] if kind == "onnx" else []
         code = call_main(
             "export", f"ckpt_path={trained}/checkpoints/best.ckpt", f"format={'pt2' if kind == 'pt2' else 'onnx'}",
@@ -229,7 +230,7 @@ def test_outside_its_tolerance_nothing_is_kept(run_main, trained, tmp_path):
     out = tmp_path / "o"
     code, err = run_main(
         "export", out, f"ckpt_path={trained}/checkpoints/best.ckpt", "quantize=int8", "images=2", "calibration=2",
-        "tolerance_int8.difference=0",
+        "max_drop=0.9", "tolerance_int8.difference=0",
     )  # fmt: skip
     assert code == 1
     assert "the exported model is outside its tolerance: difference" in err

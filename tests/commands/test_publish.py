@@ -288,7 +288,7 @@ def test_what_is_there_stays(publish, run, release, tmp_path, capfd):
 
 
 def test_the_int8_file_is_verified_and_names_no_path(publish, cable):
-    loose = ("tolerance_int8.decisions=0", "tolerance_int8.iou=1", "images=3", "calibration=3")
+    loose = ("tolerance_int8.decisions=0", "tolerance_int8.iou=1", "max_drop=0.9", "images=3", "calibration=3")
     folder, code, printed = publish(*loose, "photos=false")
     assert code == 0, printed
     record = json.loads((folder / "onnx" / "verification.json").read_text())

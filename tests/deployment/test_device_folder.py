@@ -1,15 +1,13 @@
 """The script beside an exported file: run as a device would, without this project, its figures computed anew."""
 
 import ast
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from exports import about, module_of, photos, probabilities
+from exports import about, measured, module_of, photos, probabilities
 from segnet.benchmark.runtimes import checkpoint
 from segnet.deployment import device_folder, exported_model, runtimes
 from segnet.deployment.form import Form
@@ -17,24 +15,6 @@ from segnet.deployment.formats import FORMATS
 from segnet.networks.segnet import SegNet
 
 OPENERS = [getattr(runtimes, name) for name in FORMATS]
-# Runs a script as `python -I` does, and refuses what a device does not have.
-ALONE = """
-import runpy, sys
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-heavy = {"segnet", "torch", "cv2", "scipy", "hydra", *([] if "--images" in sys.argv else ["PIL"])} & set(sys.modules)
-sys.exit(f"imported {heavy}" if heavy else 0)
-"""
-
-
-def measured(folder, *arguments):
-    """The row that the script prints, by column."""
-    command = [sys.executable, "-I", "-c", ALONE, str(folder / "measure.py"), "--seconds=0.01", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    header, rule, row = ([cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines())
-    assert set(rule) == {"---:"}
-    return {name: float(value) for name, value in zip(header, row, strict=True)}
 
 
 def pairs(count, classes, size):

@@ -7,9 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segnet.deployment import formats
+from exports import about, module_of, photos, probabilities
+from segnet.deployment import exported_model, formats
 from segnet.deployment.exported_model import ExportedModel
 from segnet.deployment.portable import resize_by_products
+from segnet.networks import lmffnet
+from segnet.networks.ddrnet import DDRNet
+from segnet.networks.lmffnet import LMFFNet
 
 
 class Half(nn.Module):
@@ -86,6 +90,21 @@ def test_an_untrusted_pt2_file_runs_nothing(file, attack, tmp_path):
     with pytest.raises(ValueError, match="a pt2 file can run any code"):
         ExportedModel(other)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [lambda: DDRNet(2, width=8), lambda: LMFFNet(2)], ids=["ddrnet23_slim", "lmffnet"])
+def test_the_onnx_file_of_a_peer_runs_untrusted(build, tmp_path, monkeypatch):
+    """What SegNet has not: batch norms that no convolution takes up, PReLU, pyramids of pooled maps."""
+    monkeypatch.setattr(lmffnet, "DILATIONS", ((2,), (4,)))  # 2 blocks instead of 11 take less time to export
+    module = module_of(build(), ("good", "defect"))
+    exported_model.write(module, tmp_path / "model.onnx", about(module))
+    exported = ExportedModel(tmp_path / "model.onnx")
+    for size in [(48, 64), (75, 51)]:
+        images = photos(2, size)
+        expected = probabilities(module, images)
+        assert expected.std() > 0.1
+        assert (exported(images) - expected).abs().mean() < 1e-5
 
 
 @pytest.mark.parametrize("name", ["a.onnx", "a.pt2"])

@@ -1,15 +1,14 @@
 """Formats beside ONNX and pt2, each written and run by its makers' own tools; skipped where they are not installed."""
 
-import subprocess
-import sys
 from typing import get_args
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
 
-from exports import about, module_of, photos, probabilities
+from exports import about, measured, module_of, photos, probabilities
 from segnet.deployment import device_folder, exported_model
 from segnet.deployment.calibration import Calibration
 from segnet.deployment.exported_model import ExportedModel
@@ -78,12 +77,9 @@ def test_the_script_beside_it_runs_it(written, module):
     images = photos(2, (48, 64)).permute(0, 2, 3, 1).numpy()
     samples = device_folder.of_pairs(module, form, [(image, image[..., 0] // 128) for image in images])
     device_folder.write(path, about(module), form, samples)
-    command = [sys.executable, "-I", str(path.parent / "measure.py"), "--seconds=0.01"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-3:]
+    found = measured(path.parent, "--threads=1")
     for file in ("measure.py", "measure.json", "samples.npz"):
         (path.parent / file).unlink()
-    names, _, values = ([cell.strip() for cell in line.strip("|").split("|")] for line in printed)
-    found = dict(zip(names, map(float, values), strict=True))
     assert found["decisions"] > 0.99
     assert found["file MB"] == pytest.approx(ExportedModel(path, trusted=True).bytes / 1e6, rel=1e-5)
     assert found["p50 ms"] > 0
@@ -155,6 +151,33 @@ def test_openvino_puts_the_layer_back_that_costs_the_iou(tmp_path):
     exported = ExportedModel(tmp_path / "model.xml", trusted=True)
     assert exported.metadata["card"] == "a  /> b >  c"
     assert calibration.iou(lambda array: exported(torch.from_numpy(array))) > 0.5
+
+
+def test_onnx_runtime_puts_the_layer_back_that_costs_the_iou(tmp_path):
+    """One input channel's weights are 10,000 times as large as the others', which int8 cannot tell from zero then."""
+    torch.manual_seed(0)
+    module = module_of(SegNetBasic(1, width=16))
+    images = photos(4, (48, 64))
+    convolutions = [layer for layer in module.net.modules() if isinstance(layer, nn.Conv2d)]
+    before = [layer for layer in module.net.modules() if isinstance(layer, nn.BatchNorm2d)][3]
+    with torch.no_grad():
+        module.net.classifier.bias.sub_(probabilities(module, images).logit().median())
+        expected = probabilities(module, images)
+        for weights in (before.weight, before.bias):
+            weights[0] /= 1e4
+        convolutions[4].weight[:, 0] *= 1e4
+    assert torch.allclose(probabilities(module, images), expected, atol=1e-5)
+    pairs = list(zip(images.permute(0, 2, 3, 1).numpy(), (expected[:, 0] > 0.5).byte().numpy(), strict=True))
+    calibration = Calibration(module, Form((48, 64), 1), [image for image, _ in pairs], pairs, 0.3)
+    found = exported_model.quantize(calibration, tmp_path / "model.onnx", about(module))
+    exported = ExportedModel(tmp_path / "model.onnx")
+    assert calibration.iou(lambda array: exported(torch.from_numpy(array))) >= 0.7
+    nodes = onnx.load(tmp_path / "model.onnx").graph.node
+    layers = [node for node in nodes if node.op_type == "Conv"]
+    producers = {name: node.op_type for node in nodes for name in node.output}
+    plain = [node.name for node in layers if producers.get(node.input[1]) != "DequantizeLinear"]
+    assert list(found["float32"]) == plain == [layers[i].name for i in (0, 4, 8)]
+    assert found["float32"][layers[4].name] == "in int8 the IoU fell by more than 0.3"
 
 
 @pytest.mark.parametrize(("name", "package"), [("executorch", "executorch"), ("litert", "litert_torch")])

@@ -80,6 +80,6 @@ def test_exported_programs_equal_the_stock_operators(size, dynamic, tmp_path):
 def test_masks_say_where_the_first_maximum_is():
     x = torch.tensor([[1.0, 5.0, 2.0, 2.0], [5.0, 0.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0], [0.0, 7.0, 3.0, 0.0]])
     _, masks = portable.pool(x[None, None])
-    top, upper_left, lower_left = (mask[0, 0].tolist() for mask in masks)
-    assert (top, upper_left, lower_left) == ([[1, 1], [0, 0]], [[0, 1], [1, 1]], [[1, 1], [0, 1]])
+    bottom, upper_right, lower_right = (mask[0, 0].tolist() for mask in masks)
+    assert (bottom, upper_right, lower_right) == ([[0, 0], [1, 1]], [[1, 0], [0, 0]], [[0, 0], [1, 0]])
     np.testing.assert_array_equal(np.unique(torch.stack(masks)), [0, 1])

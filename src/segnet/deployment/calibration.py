@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,9 @@ class Calibration:
         return self.form.batches(batch, self.module.mean, self.module.std)
 
     def iou(self, run: Callable[[Array], Array], examples: Iterable[Pair] | None = None) -> float:
-        """Of a model, which maps what the file takes to what it gives, over the examples or some of them."""
+        """Of a model, which maps what the file takes to what it gives, over the examples or some; NaN of none."""
+        if examples is None and not self.examples:
+            return nan
         classes = self.module.classes
         counts = Counts(len(classes))
         for image, mask in self.examples if examples is None else examples:
@@ -54,6 +57,22 @@ class Calibration:
             (probabilities,) = self.form.probabilities(found, 1, mask.shape)  # type: ignore[arg-type]
             counts.update(*counts.count_probabilities(probabilities, torch.tensor(mask)))
         return scores(*counts.compute(), classes)["iou"].item()
+
+    def costly(self, layers: Sequence[str], quantized: Callable[[Sequence[str]], float], plain: float) -> Sequence[str]:
+        """The layers that stay in float32, those first without which int8 has the greatest IoU, until it holds.
+
+        Args:
+            layers: that may.
+            quantized: the IoU with some of them in float32; called last with those that are returned.
+            plain: the IoU in float32.
+        """
+        kept: list[str] = []
+        if plain - quantized(kept) > self.max_drop:
+            for layer in sorted(layers, key=lambda layer: -quantized([layer])):
+                kept.append(layer)
+                if plain - quantized(kept) <= self.max_drop:
+                    break
+        return kept
 
 
 def report(calibration: Calibration, method: str, kept: dict[str, str]) -> dict[str, Any]:

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 # What this project's networks, and those of segmentation-models-pytorch, become.
 _OPERATORS = """
-    Abs Add AveragePool Cast Ceil Clip Concat Constant ConstantOfShape Conv DepthToSpace DequantizeLinear Div Erf
-    Exp Expand Flatten Gather GatherND Gelu GlobalAveragePool HardSigmoid HardSwish Identity InstanceNormalization
-    LayerNormalization Log MatMul Max MaxPool Min Mul Neg Pow QuantizeLinear Range Reciprocal ReduceLogSumExp
-    ReduceMax ReduceMean ReduceSum Relu Reshape Resize ScatterND Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub
-    Tanh Transpose Unsqueeze Where
+    Abs Add AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv DepthToSpace
+    DequantizeLinear Div Erf Exp Expand Flatten Gather GatherND Gelu GlobalAveragePool HardSigmoid HardSwish
+    Identity InstanceNormalization LayerNormalization Log MatMul Max MaxPool Min Mul Neg PRelu Pow QuantizeLinear
+    Range Reciprocal ReduceLogSumExp ReduceMax ReduceMean ReduceSum Relu Reshape Resize ScatterND Shape Sigmoid
+    Slice Softmax Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze Where
 """
 OPERATORS = frozenset(_OPERATORS.split())
 FILE = 2**30  # bytes of a file

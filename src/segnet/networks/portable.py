@@ -2,9 +2,9 @@
 
 ONNX's MaxUnpool and ScatterND are what these lack (TensorRT, LiteRT and ExecuTorch have no unpooling, OpenVINO's
 scatter is slow). So the encoder hands the decoder three masks a window instead of indices, float zeros and ones:
-whether the maximum is in the upper row, and whether it is on the left of the upper and of the lower row. Slices with a
-step of two, maxima and differences make them; products and a pixel shuffle put the values back. The result equals that
-of `segnet.networks.pooling`, ties included: the upper row and the left column win, which is the first maximum in
+whether the maximum is in the lower row, and whether it is on the right of the upper and of the lower row. Slices with
+a step of two, maxima and differences make them; products and a pixel shuffle put the values back. The result equals
+that of `segnet.networks.pooling`, ties included: the upper row and the left column win, which is the first maximum in
 row-major order.
 """
 
@@ -28,21 +28,21 @@ def pool(x: Tensor) -> tuple[Tensor, Masks]:
     a, b = upper[..., :-1:2], upper[..., 1::2]
     c, d = lower[..., :-1:2], lower[..., 1::2]
     above, below = torch.maximum(a, b), torch.maximum(c, d)
-    return torch.maximum(above, below), (_not_less(above, below), _not_less(a, b), _not_less(c, d))
+    return torch.maximum(above, below), (_less(above, below), _less(a, b), _less(c, d))
 
 
-def _not_less(x: Tensor, y: Tensor) -> Tensor:
-    """1 where x ≥ y, else 0. A comparison gives booleans, which runtimes compute apart from the rest or not at all."""
-    return 1 - (y - x).clamp(0.0, 1.0).ceil()
+def _less(x: Tensor, y: Tensor) -> Tensor:
+    """1 where x < y, else 0. A comparison gives booleans, which runtimes compute apart from the rest or not at all."""
+    return (y - x).clamp(0.0, 1.0).ceil()
 
 
 def unpool(x: Tensor, masks: Masks, size: tuple[int, int]) -> Tensor:
     """Put every value of ``x`` (N, C, h, w) back where its window's maximum was; zero elsewhere: (N, C, *size)."""
-    top, upper_left, lower_left = masks
-    above = x * top
-    below = x - above
-    a, c = above * upper_left, below * lower_left
-    windows = torch.stack([a, above - a, c, below - c], 2).flatten(1, 2)
+    bottom, upper_right, lower_right = masks
+    below = x * bottom
+    above = x - below
+    b, d = above * upper_right, below * lower_right
+    windows = torch.stack([above - b, b, below - d, d], 2).flatten(1, 2)
     values = F.pixel_shuffle(windows, 2)
     odd = (0, size[1] % 2, 0, size[0] % 2)  # of a dynamic size a torch.SymInt, known when the program runs
     return values if all(type(side) is int and side == 0 for side in odd) else F.pad(values, odd)

@@ -84,7 +84,7 @@ def write_run(
     results = {"monitor": monitor, "metrics": metrics, "epochs": 2, "parameters": 1234, "seconds": 5.5}
     (folder / "results.json").write_text(json.dumps(results))
     rows = [["epoch", "train/loss", "val/loss", monitor], [0, 0.9, 0.8, 0.125], [1, 0.5, 0.6, final]]
-    size = round(len(next(iter(images.values()))) ** 0.5)
+    size = round(len(next(iter(images.values()), ())) ** 0.5)
     cells = [f"{i}>{j}" for i in range(size) for j in range(size)]
     tables = {"metrics": rows, "images": [["file", "iou", *cells], *([f, "", *c] for f, c in images.items())]}
     for name, table in tables.items():

@@ -59,11 +59,11 @@ def test_the_chance_to_be_better_is_the_share_of_draws(tmp_path):
 
 
 def test_other_test_images_or_classes_are_told_not_compared(tmp_path):
-    for name, images in {"a": {"x": (1, 2, 3, 4)}, "b": {"y": (1, 2, 3, 4)}, "c": {"x": (1,) * 9}}.items():
+    for name, images in {"a": {"x": (1, 2, 3, 4)}, "b": {"y": (1, 2, 3, 4)}, "c": {"x": (1,) * 9}, "d": {}}.items():
         write_run(tmp_path / name, {"val/iou": 1.0}, images)
     rows = paired_bootstraps(find([str(tmp_path)]), 100, 0)
-    told = {"difference": "other test images or classes", "95 %": "", "better in": ""}
-    assert rows == [{"against": name, **told} for name in "bc"]
+    told = dict.fromkeys("bc", "other test images or classes") | {"d": "no test images (data.split.test)"}
+    assert rows == [{"against": run, "difference": why, "95 %": "", "better in": ""} for run, why in told.items()]
 
 
 def test_the_bootstrap_against_plain_loops():

@@ -162,8 +162,10 @@ def paired_bootstraps(runs: Sequence[Run], resamples: int, seed: int) -> list[Ro
         first, second = runs[0].images, run.images
         files = sorted(first)
         row: Row = {"against": run.name}
-        if files != sorted(second) or not files or len(first[files[0]]) != len(second[files[0]]):
-            rows.append(row | {"difference": "other test images or classes", "95 %": "", "better in": ""})
+        alike = files == sorted(second) and files and len(first[files[0]]) == len(second[files[0]])
+        if not alike:
+            told = "other test images or classes" if first and second else "no test images (data.split.test)"
+            rows.append(row | {"difference": told, "95 %": "", "better in": ""})
             continue
         sides = [np.stack([side[file] for file in files]) for side in (first, second)]
         differences = bootstrap(sides[0], sides[1], resamples, seed)

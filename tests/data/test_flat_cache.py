@@ -9,6 +9,7 @@ import pytest
 
 from segnet.data import cache
 from segnet.data.datamodule import SegmentationDataModule
+from segnet.data.decoded import Decoded
 from segnet.data.flat_cache import POSITIONS, Flat, kept, look
 from segnet.data.masks import Threshold
 from segnet.data.splits import All
@@ -143,6 +144,15 @@ def test_more_than_the_bound_is_told_and_decoded(folder):
     assert made.arrays.content is None
     assert made.load(2)[0].shape == (42, 50, 3)
     assert made.load(2)[1].min() == 1
+
+
+@pytest.mark.parametrize("scale", [None, 1.0])
+def test_of_no_images_there_is_no_cache(tmp_path, scale):
+    """A pattern that matches nothing, data.split.train=abc, ends in the line that says so and in no warning before."""
+    empty = Decoded([], Threshold(), 1, (32, 32), scale)
+    empty.use_cache(tmp_path, 1.0)
+    assert empty.content is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failing_decoder_leaves_nothing(tmp_path):

@@ -52,7 +52,9 @@ class Decoded:
         return self.content.images.reshape(-1, *self.size, 3), self.content.masks.reshape(-1, *self.size)
 
     def use_cache(self, folder: Path, limit_gb: float) -> None:
-        """Map the cache of these files, building it first where it is missing."""
+        """Map the cache of these files, building it first where it is missing; of no files there is none."""
+        if not self.pairs:
+            return
         store = Flat(self._decode, list(map(self.size_at, range(len(self.pairs)))), self.classes, self.positions)
         files = [file for pair in self.pairs for file in (pair.image, pair.mask, *pair.more)]
         read = sorted({repr((pair.drawn, pair.bits)) for pair in self.pairs})

@@ -58,6 +58,8 @@ BetweenZeroAndOne = Annotated[float, Interval(gt=0, lt=1)]
 ImageSize = Annotated[Side | tuple[Side, Side], "one side or [height,width], at least 32 pixels each"]
 Color = tuple[Level, Level, Level]
 Colors = Sequence[Color]
+Images = Text | Sequence[Text]
+Masks = Text | Annotated[list[Text], MinLen(1)] | dict[Text, str]
 HeightWidth = Annotated[
     Annotated[str, Field(pattern=r"^\d+x\d+$")] | None, "<height>x<width>, such as 480x480, or null"
 ]

@@ -269,3 +269,18 @@ def test_lightning_is_not_imported(root, tmp_path):
     done = subprocess.run([sys.executable, "-c", code, *given], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "recipe: optimizer=muon" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("data.masks={a:1}", "data.masks={a:1}: must be text that is not empty, a list"),
+        ("data.masks=true", "data.masks=true: must be text that is not empty, a list"),
+        ("data.images=5", "data.images=5: must be text that is not empty, a list"),
+    ],
+)
+def test_wrong_patterns_of_a_folder_are_one_line(run_main, root, tmp_path, given, told):
+    code, err = run_main("check_data", tmp_path / "o", "data=folder", f"data.root={root}", given)
+    assert code == 1
+    assert err.count("error: ") == 1
+    assert told in err

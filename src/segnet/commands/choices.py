@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from segnet import rules, settings
 from segnet.commands import auto, widths
 from segnet.errors import UserError
 from segnet.mirror import is_mirror
@@ -46,6 +47,8 @@ def settle_data(cfg: DictConfig, asking: bool = True, decide: bool = False) -> b
     if not isinstance(cfg.data, DictConfig):
         raise UserError(f"data={cfg.data}: must be one of the options in conf/data/")
     before: Any = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=False)
+    for key, kind in {"images": settings.Images, "masks": settings.Masks}.items():  # the search reads them first
+        rules.check(f"data.{key}", before.get(key), kind | None)
     from segnet.data import folder  # torch comes with it
 
     if not folder.is_open(before):

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
-from annotated_types import MinLen
 from numpy.typing import NDArray
 
 from segnet import rules, settings
@@ -81,8 +80,8 @@ class SegmentationData:
     def __init__(
         self,
         root: settings.PathText,
-        images: settings.Text | Sequence[settings.Text],
-        masks: settings.Text | Annotated[list[settings.Text], MinLen(1)] | dict[settings.Text, str],
+        images: settings.Images,
+        masks: settings.Masks,
         mask: Encoding,
         classes: Sequence[settings.Text],
         num_classes: settings.NumClasses,

@@ -64,15 +64,29 @@ def test_batch_norms_are_re_estimated_on_the_images_as_they_are(cable, tmp_path)
     assert torch.equal(state["net.0.running_mean"], net[0].running_mean)
 
 
-def test_panels_come_every_few_epochs_and_in_the_last(cable, tmp_path):
+@pytest.mark.parametrize(
+    ("validated", "epochs", "shown"),
+    [
+        (1, 7, [4, 6]),
+        (4, 10, [7]),  # the first validation after the fifth epoch is the last
+        (2, 11, [5, 9]),
+        (3, 2, None),
+    ],
+)
+def test_panels_come_every_few_epochs_and_in_the_last(cable, tmp_path, validated, epochs, shown):
+    """What is due in an epoch without a validation comes with the next one."""
     model, given = module(nn.Conv2d(3, 1, 1)), data(cable, batch_size=12)
     board = TensorBoardLogger(tmp_path, name="", version="")
-    run = trainer(tmp_path, Panels(every_n_epochs=5, images=2), logger=board, max_epochs=7, log_every_n_steps=1)
+    run = trainer(
+        tmp_path, Panels(every_n_epochs=5, images=2), logger=board, max_epochs=epochs, log_every_n_steps=1,
+        check_val_every_n_epoch=validated,
+    )  # fmt: skip
     run.fit(model, given)
     board.finalize("success")
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
-    assert sorted(events.Tags()["images"]) == ["val/0", "val/1", "val/confusion"]
-    assert [event.step for event in events.Images("val/0")] == [4, 6]  # a step an epoch, the first is 0
+    assert sorted(events.Tags()["images"]) == ([] if shown is None else ["val/0", "val/1", "val/confusion"])
+    found = None if shown is None else [event.step for event in events.Images("val/0")]
+    assert found == shown  # a step an epoch, the first is 0
 
 
 def test_a_panel_shows_an_image_its_truth_and_what_the_network_decides(cable, tmp_path):

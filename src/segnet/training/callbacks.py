@@ -16,7 +16,7 @@ from segnet.data.dataset import Batch
 from segnet.files import write_csv
 from segnet.settings import NotNegative, PathText, Positive
 from segnet.training import progress, recording
-from segnet.training.dashboard import is_due
+from segnet.training.dashboard import is_due_in_validation
 from segnet.training.module import SegmentationModule
 from segnet.training.panels import draw_reviews
 from segnet.visualization.figures import confusion_figure, drawn
@@ -181,7 +181,7 @@ class Panels(Callback):
     """Sends fixed validation images with truth and prediction, and the confusion matrix, to the loggers.
 
     Args:
-        every_n_epochs: how often; the last epoch always counts.
+        every_n_epochs: how often; the last validation always counts.
         images: how many, spread over the validation split.
     """
 
@@ -190,7 +190,7 @@ class Panels(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, on the first process only (callbacks come before the module counts in ``on_validation_epoch_end``)."""
-        if trainer.sanity_checking or not is_due(trainer, self.every_n_epochs) or not trainer.is_global_zero:
+        if not is_due_in_validation(trainer, self.every_n_epochs) or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, SegmentationModule)
         data = trainer.datamodule  # type: ignore[attr-defined]

@@ -17,17 +17,30 @@ from segnet.training.module import SegmentationModule
 THRESHOLDS = 127
 
 
-def is_due(trainer: Trainer, every_n_epochs: int) -> bool:
-    """Whether something shows what it does every few epochs, and in the last."""
-    epoch = trainer.current_epoch + 1
-    return bool(trainer.loggers) and (epoch % every_n_epochs == 0 or epoch == trainer.max_epochs)
+def is_due(trainer: Trainer, every_n_epochs: int, step: int = 1) -> bool:
+    """Whether something shows what it does every few epochs, and at the end.
+
+    Args:
+        trainer: says the epoch.
+        every_n_epochs: how often.
+        step: epochs from one occasion to the next; what falls due between two comes at the second.
+    """
+    epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
+    return bool(trainer.loggers) and (
+        epoch // every_n_epochs > (epoch - step) // every_n_epochs or 0 < epochs < epoch + step
+    )
+
+
+def is_due_in_validation(trainer: Trainer, every_n_epochs: int) -> bool:
+    """`is_due` of what needs a validation, which not every epoch may have."""
+    return is_due(trainer, every_n_epochs, trainer.check_val_every_n_epoch or 1) and not trainer.sanity_checking
 
 
 class PrecisionRecall(Callback):
     """Draws precision against recall of each class over all validation pixels, at thresholds from 0 to 1.
 
     Args:
-        every_n_epochs: how often; the last epoch always counts.
+        every_n_epochs: how often; the last validation always counts.
     """
 
     def __init__(self, every_n_epochs: Positive = 5) -> None:
@@ -37,7 +50,7 @@ class PrecisionRecall(Callback):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin, in an epoch that is drawn."""
         assert isinstance(pl_module, SegmentationModule)
-        due = is_due(trainer, self.every_n_epochs) and not trainer.sanity_checking
+        due = is_due_in_validation(trainer, self.every_n_epochs)
         size = len(pl_module.classes), 2, THRESHOLDS
         self.counts = torch.zeros(size, dtype=torch.int64, device=pl_module.device) if due else None
 

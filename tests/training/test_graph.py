@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 from torch.utils.data import DataLoader
 
+from segnet.benchmark.steps import Step
 from segnet.networks.segnet import SegNet
+from segnet.training import graph as graph_file
 from segnet.training import module as module_file
 from segnet.training.batches import check_is_due
 from segnet.training.graph import WARM_UP, StepGraph, _Captured
@@ -202,6 +205,68 @@ def test_gradients_of_a_replay_are_handed_over_as_autograd_would_add_them(accumu
     graph.hand_over(accumulate)
     assert torch.equal(parameter.grad, place)
     assert (parameter.grad is place) == (accumulate == 1)
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """``waits()`` says that the GPU is waited for now, as a GPU would say it; every run may have a graph."""
+    noticing = []
+
+    @contextmanager
+    def notice():
+        noticing.append([])
+        try:
+            yield noticing[-1]
+        finally:
+            noticing.pop()
+
+    monkeypatch.setattr(graph_file, "noticing_waits", notice)
+    monkeypatch.setattr(graph_file, "_obstacle", lambda *_: None)
+    monkeypatch.setattr(StepGraph, "_capture", lambda *_: pytest.fail("captured"))
+
+    def wait(*_):
+        for noticed in noticing:
+            noticed.append("called a synchronizing operation")
+
+    return wait
+
+
+class Waits(nn.Module):
+    """A loss that waits in its forward or its backward pass."""
+
+    def __init__(self, where, wait):
+        super().__init__()
+        self.where, self.wait, self.loss = where, wait, CrossEntropy(1)
+
+    def forward(self, logits, mask):
+        loss = self.loss(logits, mask)
+        if self.where == "forward":
+            self.wait()
+        elif loss.requires_grad:
+            loss.register_hook(self.wait)
+        return loss
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_what_waits_in_either_pass_is_noticed_before_the_capture(where, waits, caplog):
+    """A capture that fails would end the run."""
+    model = module(loss=Waits(where, waits))
+    with caplog.at_level("INFO"):
+        trainer().fit(model, loader(28), loader(4))
+    assert model.graph.declined.startswith("the step waits for the device")
+    assert any("no CUDA graph: the step waits" in record.message for record in caplog.records)
+    with pytest.raises(ValueError, match=r"^model.cuda_graph=true: the step waits for the device"):
+        trainer().fit(module(loss=Waits(where, waits), cuda_graph=True), loader(28), loader(4))
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_so_it_is_where_a_step_is_measured(where, waits):
+    model = module(loss=Waits(where, waits))
+    batch = next(iter(loader(4)))
+    step = Step(model.graph.step, model.optimizer(model.parameters()), batch, "auto", deterministic=False)
+    for _ in range(WARM_UP + 2):
+        step()
+    assert step.graph.declined.startswith("the step waits for the device")
 
 
 # -- losses that are not finite -----------------------------------------------------------------------

@@ -8,17 +8,11 @@ from segnet.cli import command
 def run(cfg: DictConfig) -> None:
     """Measure the chosen parts, print the table, write results.json, table.md and plots (speed.png, runtimes.png)."""
     import json
-    import os
     from pathlib import Path
 
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # as trainer.deterministic=true sets it, before CUDA starts
-    import torch
+    from segnet.benchmark import runtimes_table, steps, suite
 
-    from segnet import environment
-    from segnet.benchmark import runtimes_table, suite
-
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as in train.py
-    environment.keep_freed_memory()
+    steps.as_in_training()
     bench = suite.Bench(cfg)
     folder = Path(cfg.output_dir)
     try:

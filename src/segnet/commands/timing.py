@@ -2,12 +2,13 @@
 
 import time
 from functools import partial
+from typing import Literal
 
 import torch
 from omegaconf import DictConfig
 
 from segnet import environment
-from segnet.benchmark.steps import Step, seconds_of
+from segnet.benchmark.steps import Step, as_in_training, seconds_of
 from segnet.commands.sizes import settle_size
 from segnet.configuration import instantiate
 from segnet.data.crops import cut
@@ -28,6 +29,11 @@ def device_of(cfg: DictConfig) -> torch.device:
     return torch.device("cuda" if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
 
 
+def _captured(module: SegmentationModule) -> bool | Literal["auto"]:
+    """Whether the training will replay its step from a CUDA graph, as far as this is known before it."""
+    return module.graph.wanted if module.device.type == "cuda" and module.teacher is None else False
+
+
 def measure(cfg: DictConfig, data: SegmentationDataModule, plan: Plan) -> Speed:
     """Train some steps and validate a batch, on images of the training split.
 
@@ -36,7 +42,7 @@ def measure(cfg: DictConfig, data: SegmentationDataModule, plan: Plan) -> Speed:
         data: after its ``setup``; its images are decoded here.
         plan: its figures.
     """
-    environment.keep_freed_memory()
+    as_in_training()
     settle_size(cfg.data)
     torch.manual_seed(0)
     device = device_of(cfg)
@@ -62,8 +68,8 @@ def measure(cfg: DictConfig, data: SegmentationDataModule, plan: Plan) -> Speed:
 
     shown = {name: value.to(device) for name, value in collate(made).items()}
     step = Step(
-        results, module.optimizer(module.parameters()), shown,
-        captured=device.type == "cuda", deterministic=True, clip=cfg.trainer.gradient_clip_val,
+        results, module.optimizer(module.parameters()), shown, captured=_captured(module), deterministic=True,
+        clip=cfg.trainer.gradient_clip_val,
     )  # fmt: skip
     step.warm_up()
     whole = seconds_of(step, device, STEPS) + transforms

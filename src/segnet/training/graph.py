@@ -164,7 +164,13 @@ class StepGraph:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Around the last step before the capture: notice what waits for the device, which no graph can hold."""
+        """Around both passes of the last step before the capture: notice what waits for the device.
+
+        No graph can hold it.
+
+        Raises:
+            UserError: something does, and ``wanted`` is True.
+        """
         if self.declined is not None or self._last is None or self._last.warm != WARM_UP:
             yield
             return

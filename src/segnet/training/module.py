@@ -168,7 +168,8 @@ class SegmentationModule(Segmenter):
         """Gradients of the loss: those that the graph has computed, or by autograd."""
         if self.graph.replayed:
             self.graph.hand_over(self.trainer.accumulate_grad_batches)
-        else:
+            return
+        with self.graph.watched():
             torch.autograd.backward(loss, *args, **kwargs)
 
     def on_train_start(self) -> None:

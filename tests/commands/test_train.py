@@ -14,6 +14,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from helpers import ROOT, SMALL, call_main
+from segnet.training.graph import WARM_UP
+from segnet.training.module import SegmentationModule
 
 
 def table(folder):
@@ -330,7 +332,18 @@ def test_the_largest_batch_is_found_and_what_limits_it_named(train, cable, capfd
     train("memory", "find=batch_size")
     assert "data.batch_size=4   (limited by memory, 8 do not fit;" in capfd.readouterr().out
     monkeypatch.setattr("segnet.commands.batch_size.LARGEST", 2)
-    train("bound", "find=batch_size")
+    steps = []
+    for name in ("training", "validation"):
+        step = getattr(SegmentationModule, f"{name}_step")
+
+        def noted(module, batch, batch_idx, name=name, step=step):
+            steps.append((name, len(batch["image"])))
+            return step(module, batch, batch_idx)
+
+        monkeypatch.setattr(SegmentationModule, f"{name}_step", noted)
+    train("bound", "find=batch_size", "trainer.check_val_every_n_epoch=9")
+    # On a GPU the last one is a graph, whose memory validation takes as well.
+    assert steps == [("training", 2)] * (WARM_UP + 1) + [("validation", 2)]
     assert "data.batch_size=2   (the largest that is tried, not limited by memory;" in capfd.readouterr().out
 
 

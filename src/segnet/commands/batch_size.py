@@ -11,6 +11,7 @@ from segnet import environment
 from segnet.commands.build import build
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
+from segnet.training.graph import WARM_UP
 
 LARGEST = 512  # that is tried
 
@@ -18,7 +19,7 @@ LARGEST = 512  # that is tried
 def find(cfg: DictConfig, trainer: Trainer, data: SegmentationDataModule) -> None:
     """Double the batch until memory, the training images or `LARGEST` end it; print the size and what ended it.
 
-    Every size trains a few steps from the start. The machine's own memory is not filled, since Linux would kill the
+    Every size trains a few steps from the start and validates a batch. The machine's own memory is not filled, since Linux would kill the
     process: what the next size takes is computed from the peaks of the last two.
 
     Raises:
@@ -57,12 +58,13 @@ def find(cfg: DictConfig, trainer: Trainer, data: SegmentationDataModule) -> Non
 
 
 def _train_briefly(cfg: DictConfig, batch_size: int) -> None:
-    """Three steps and one validation step, without files."""
+    """Steps until one is a CUDA graph (on a GPU), and a validation step while that holds its memory, without files."""
     trial = cfg.copy()
     with open_dict(trial):
         trial.callbacks, trial.logger, trial.model.scheduler = {}, {}, None
         trial.data.batch_size = batch_size
-        trial.trainer.update(max_epochs=1, limit_train_batches=3, limit_val_batches=1, enable_checkpointing=False)
+        trial.trainer.update(max_epochs=WARM_UP + 1, check_val_every_n_epoch=WARM_UP + 1, enable_checkpointing=False)
+        trial.trainer.update(limit_train_batches=1, limit_val_batches=1)  # an epoch a step: the batches are full
         trial.trainer.update(enable_progress_bar=False, enable_model_summary=False)
     logging.disable(logging.INFO)  # or each would tell the hardware once more
     try:

@@ -94,7 +94,8 @@ def test_nothing_is_read_back_from_the_device(name):
     assert out[0].shape == (2, 3, *device.size)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_a_gpu_does_the_same_without_waiting(name):
     device = DeviceTransforms(TRANSFORMS[name][0], SIZE)
@@ -308,17 +309,30 @@ def test_true_tells_why_it_cannot(tmp_path, cable, changes, message):
 
 
 @pytest.mark.parametrize(
-    ("free", "kept"),
-    [(10**9, ["train", "val", "test"]), (1_000_000, ["train"]), (100_000, None)],
+    ("wanted", "free", "memory", "kept"),
+    [
+        ("auto", 10**9, 10**10, ["train", "val", "test"]),
+        ("auto", 400_000, 10**10, ["train", "val", "test"]),  # a resumed run decides the same
+        ("auto", 10**9, 1_000_000, ["train"]),
+        ("auto", 10**9, 100_000, None),
+        (True, 300_000, 300_000, ["train"]),
+    ],
 )
-def test_auto_on_a_gpu_by_the_memory_that_is_free(tmp_path, cable, monkeypatch, caplog, free, kept):
+def test_on_a_gpu_its_memory_decides(tmp_path, cable, monkeypatch, caplog, wanted, free, memory, kept):
     """14 of 24 images of 16 kB are for training: 0.23 MB, and 0.39 MB in all."""
-    data = make(cable, tmp_path, device_cache="auto")
+    data = make(cable, tmp_path, device_cache=wanted)
     data.setup()
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**10))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, memory))
     monkeypatch.setattr("segnet.data.on_device.Resident", lambda cached, indices, *_: list(indices))
     with caplog.at_level("INFO"):
         assert data._keep(torch.device("cuda")) == kept
-    assert (
-        "images stay with the loader's workers: the training split takes 0.000229 GB, over a quarter of" in caplog.text
-    ) == (kept is None)
+    told = "images stay with the loader's workers: the training split takes 0.000229 GB, over "
+    assert (told + "a quarter of the 0.0001 GB of cuda" in caplog.text) == (kept is None)
+
+
+def test_true_on_a_gpu_needs_room(tmp_path, cable, monkeypatch):
+    data = make(cable, tmp_path)
+    data.setup()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (200_000, 10**10))
+    with pytest.raises(ValueError, match=r"data\.device_cache=true: the training split .* the 0\.0002 GB free on cuda"):
+        data._keep(torch.device("cuda"))

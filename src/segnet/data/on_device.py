@@ -1,6 +1,7 @@
 """The decoded images of a data set on the device, where batches are gathered and transformed."""
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any, Literal
 
 import numpy as np
@@ -91,7 +92,8 @@ def keep(
     """Put decoded images on the device: every split, or where memory is short the training split alone.
 
     Args:
-        wanted: ``data.device_cache``; ``auto`` is for a GPU of which the training split takes at most a quarter.
+        wanted: ``data.device_cache``; ``auto`` is for a GPU of which the training split takes at most a quarter, of all
+            its memory: what is free may be less when the run is resumed, and the transforms would round otherwise.
         cached: the whole data set, None where nothing is cached.
         indices: of each split, into ``cached``.
         transforms: of the training split.
@@ -111,14 +113,17 @@ def keep(
     elif reason := supported(transforms, (cached[0].shape[1], cached[0].shape[2])):
         refused = f"data.augment: {reason}"
     else:
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
+        free, memory = torch.cuda.mem_get_info(device) if device.type == "cuda" else (inf, inf)
         image = cached[0][0].nbytes + cached[1][0].nbytes
         train = image * len(indices["train"])
-        share, part = (free / 4, "a quarter of ") if wanted == "auto" else (free, "")
-        if train <= share:
-            everything = image * len(cached[0]) <= free / 4
+        bounds = [(free, f"the {free / 1e9:.3g} GB free on")]
+        if wanted == "auto":
+            bounds.append((memory / 4, f"a quarter of the {memory / 1e9:.3g} GB of"))
+        most, part = min(bounds)
+        if train <= most:
+            everything = image * len(cached[0]) <= min(free, memory / 4)
             return Resident(cached, indices if everything else {"train": indices["train"]}, transforms, seed, device)
-        refused = f"the training split takes {train / 1e9:.3g} GB, over {part}the {free / 1e9:.3g} GB free on {device}"
+        refused = f"the training split takes {train / 1e9:.3g} GB, over {part} {device}"
     if wanted is True:
         raise UserError(f"data.device_cache=true: {refused}; or set data.device_cache=auto")
     terminal.info(f"data.device_cache=auto: images stay with the loader's workers: {refused}")

@@ -64,7 +64,7 @@ class SegmentationData:
         cache_gb: bound of that folder in 10⁹ bytes.
         device_cache: keep the decoded images on the training device and transform them there, with the same draws;
             ``auto`` does so on a GPU that can do every transform, if the training split takes at most a quarter of its
-            free memory.
+            memory.
         prepare: called with ``root`` where the root does not exist (a downloader, the renderer).
         seed: of order and random transforms.
         colors: RGB of each class in overlays; null draws from a fixed palette.

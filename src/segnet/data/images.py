@@ -15,6 +15,7 @@ from segnet.errors import UserError
 
 MaskKind = Literal["grey", "index", "rgb"]
 STRIP = 2**22  # pixels converted at a time
+STEEPEST = 46  # times that a GPU makes a side smaller: torch's kernel has no room for more weights in float64
 
 
 def read_rgb(path: Path | str, max_pixels: int = MAX_PIXELS, bits: int | None = None) -> NDArray[np.uint8]:
@@ -174,6 +175,8 @@ def resize_exact(images: Tensor, size: tuple[int, int]) -> Tensor:
         return images.float()
     exact = torch.float32 if images.device.type == "mps" else torch.float64
     height, width = images.shape[-2:]
+    if images.is_cuda and max(height / size[0], width / size[1]) > STEEPEST:
+        return resize_exact(images.cpu(), size).to(images.device)
     if not torch.compiler.is_exporting() and images.device.type == "cpu" and height * width > STRIP:
         # The same two passes in strips of rows: of 100 megapixels, float64 copies would take 2.4 GB.
         rows = max(1, STRIP // width)

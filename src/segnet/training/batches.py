@@ -44,7 +44,7 @@ def settle_last_batch(net: nn.Module, data: SegmentationDataModule) -> None:
 
 def _can_train_on_one(net: nn.Module, data: SegmentationDataModule) -> bool:
     height, width, _ = data.samples("train")[0]["image"].shape
-    trial = copy.deepcopy(net).train()  # its statistics move
+    trial = copy.deepcopy(net).cpu().train()  # its statistics move
     image = torch.zeros(1, 3, height, width)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):  # and dropout draws

@@ -7,8 +7,6 @@ from torch import nn
 from segnet.networks.replay import WARM_UP, Replay
 from segnet.networks.segnet import SegNet
 
-on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
 
 class Recorder:
     """Makes recordings that say whose they are and call the function."""
@@ -189,7 +187,6 @@ def plain(net, x, dtype):
 
 
 @pytest.mark.cuda
-@on_cuda
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
 def test_graphs_have_the_bits_of_the_plain_call_whatever_comes_between(net, dtype):
     call = Replay(lambda x: [net(x)], most=3)
@@ -208,7 +205,6 @@ def test_graphs_have_the_bits_of_the_plain_call_whatever_comes_between(net, dtyp
 
 
 @pytest.mark.cuda
-@on_cuda
 def test_graphs_see_weights_changed_in_place_under_autocast(net):
     call = Replay(lambda x: [net(x)], module=net)
     x = torch.randn(1, 3, 64, 64, device="cuda").contiguous(memory_format=torch.channels_last)
@@ -228,7 +224,6 @@ def test_graphs_see_weights_changed_in_place_under_autocast(net):
 
 
 @pytest.mark.cuda
-@on_cuda
 def test_graphs_draw_what_the_plain_call_draws():
     dropout = nn.Dropout()
     x = torch.ones(1000, device="cuda")
@@ -240,7 +235,6 @@ def test_graphs_draw_what_the_plain_call_draws():
 
 
 @pytest.mark.cuda
-@on_cuda
 def test_what_waits_for_the_gpu_is_not_captured_and_still_computed():
     call, x = Replay(lambda x: [x * x.sum().item()]), torch.ones(2, device="cuda")
     for _ in range(WARM_UP - 1):

@@ -94,7 +94,7 @@ def measure(cfg: DictConfig, scratch: Path, found: SideBySide) -> None:
         raise UserError("parts=[runtimes]: needs a checkpoint; add ckpt_path=logs/train/<run>/checkpoints/best.ckpt")
     if Path(cfg.ckpt_path).is_dir():
         raise UserError(f"ckpt_path={cfg.ckpt_path}: is a folder; give the file, <run folder>/checkpoints/best.ckpt")
-    module = load_module(cfg.ckpt_path, cfg.trust).eval()
+    module = load_module(cfg.ckpt_path, cfg.trust)
     data = _data(cfg, module, found)
     chosen = _exported(cfg, module, data, scratch, found)
     series: dict[tuple[int, str], list[dict[str, float]]] = {}

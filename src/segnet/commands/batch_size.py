@@ -19,8 +19,8 @@ LARGEST = 512  # that is tried
 def find(cfg: DictConfig, trainer: Trainer, data: SegmentationDataModule) -> None:
     """Double the batch until memory, the training images or `LARGEST` end it; print the size and what ended it.
 
-    Every size trains a few steps from the start and validates a batch. The machine's own memory is not filled, since Linux would kill the
-    process: what the next size takes is computed from the peaks of the last two.
+    Every size trains a few steps from the start and validates a batch. The machine's own memory is not filled, since
+    Linux would kill the process: what the next size takes is computed from the peaks of the last two.
 
     Raises:
         UserError: there are several processes, or two images do not fit.

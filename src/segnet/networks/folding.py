@@ -27,15 +27,12 @@ def pays(x: Tensor, layers: Iterable[nn.Module]) -> bool:
     Of channels between two layers there must be an even number: `convolve` pads its result, which only the last layer's
     may be.
     """
-    if kernels_for(x) is None or x.shape[-2] % 2 or x.shape[-1] % 2 or not _in_16_bits(x):
+    if kernels_for(x) is None or x.shape[-2] % 2 or x.shape[-1] % 2:
+        return False
+    if x.element_size() != 2 and not torch.is_autocast_enabled(x.device.type):
         return False
     convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     return all(_foldable(conv) for conv in convs) and all(4 * conv.out_channels % ALIGNED == 0 for conv in convs[:-1])
-
-
-def _in_16_bits(x: Tensor) -> bool:
-    device = x.device.type
-    return torch.is_autocast_enabled(device) or x.element_size() == 2
 
 
 def _foldable(conv: nn.Conv2d) -> bool:

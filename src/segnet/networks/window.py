@@ -71,16 +71,16 @@ def slide(
     """
     height, width = image.shape[-2:]
     corners = [(top, left) for top in starts(height, window[0], overlap) for left in starts(width, window[1], overlap)]
-    shown = min(window[0], height), min(window[1], width)
-    weight = pyramid(window)[: shown[0], : shown[1]].to(image.device)
+    h, w = min(window[0], height), min(window[1], width)
+    weight = pyramid(window)[:h, :w].to(image.device)
     total: Tensor = torch.zeros(channels, height, width, device=image.device)
     weights = torch.zeros(height, width, device=image.device)
     for start in range(0, len(corners), batch_size):
         part = corners[start : start + batch_size]
-        windows = [image[..., t : t + shown[0], s : s + shown[1]] for t, s in part]
+        windows = [image[..., t : t + h, s : s + w] for t, s in part]
         for (t, s), answer in zip(part, run(windows, part), strict=True):
-            total[:, t : t + shown[0], s : s + shown[1]] += answer * weight
-            weights[t : t + shown[0], s : s + shown[1]] += weight
+            total[:, t : t + h, s : s + w] += answer * weight
+            weights[t : t + h, s : s + w] += weight
     return total.div_(weights)
 
 

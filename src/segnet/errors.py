@@ -22,6 +22,7 @@ MERGING = "Error merging override"  # Hydra's words
 _ELSEWHERE = "; choose another folder with output_dir=<folder> or data.cache_dir=<folder>"
 NO_WRITING = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ELSEWHERE)
 NO_WRITING |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"; free some space, or{_ELSEWHERE[1:]}")
+NO_WRITING |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "; a folder is needed there, so choose another place")
 LOADER = "torch.utils.data"
 
 

@@ -595,6 +595,26 @@ def test_classes_that_the_names_of_masks_say_are_not_united(stem, form, tmp_path
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("bare", ["{}_mask.png", "{}_0.png"])
+def test_a_mask_that_says_a_class_beside_one_that_says_none_is_asked_about(bare, tmp_path, run):
+    masks = tmp_path / "in/masks"
+    masks.mkdir(parents=True)
+    for i, name in enumerate("bcd"):
+        image(tmp_path / f"in/images/{name}.jpg", seed=i)
+        for mask in (bare, "{}_crack.png"):
+            Image.fromarray(filled(255, 1, 1, 3, 3 + i)).save(masks / mask.format(name))
+    code, out, printed = run(tmp_path / "in")
+    assert code == 1
+    assert "b_crack.png: may be class 'crack', and " in printed
+    assert "name the masks b_0, b_1, … if they are objects of one class, or b_<class> all of them" in printed
+    assert not out.exists()
+    for name in "bcd":  # the remedy
+        (masks / bare.format(name)).rename(masks / f"{name}_stain.png")
+    code, out, printed = run(tmp_path / "in")
+    assert code == 0, printed
+    assert sorted(description.read(out).classes) == ["background", "crack", "stain"]
+
+
 @pytest.mark.parametrize(
     "tree",
     [

@@ -188,6 +188,21 @@ def test_labels_under_threshold_and_hidden_defects_are_told(run_main, root, tmp_
     )
 
 
+def test_where_no_mask_can_be_read_no_class_is_said_to_be_absent(run_main, root, tmp_path):
+    for path in (root / "masks").glob("*/*.png"):
+        mask = np.asarray(Image.open(path)) // 255 + 1
+        mask[:2, 0] = 1, 2  # of those without a defect too
+        Image.fromarray(mask).save(path)
+    code, _, report = examine(run_main, root, tmp_path)
+    assert code == 1
+    for error in report["errors"]:
+        assert "the mask holds [1, 2]; set" in error
+        assert "'data.mask.classes=[1,2]' 'data.mask.ignore=[]'" in error
+    assert not [text for text in report["warnings"] if "does not occur" in text]
+    named = ["data/mask=values", "data.mask.num_classes=1", "data.mask.classes=[1,2]"]
+    assert examine(run_main, root, tmp_path / "again", *named)[2]["errors"] == []  # the remedy
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -10,6 +10,7 @@ from matplotlib import image as reader
 
 from helpers import write_run
 from segnet import tables
+from segnet.errors import UserError
 from segnet.runs.comparison import Run, bootstrap, find, iou, over_seeds, paired_bootstraps, short, table
 from segnet.visualization.figures import curves
 
@@ -184,3 +185,32 @@ def test_runs_without_a_test_have_a_dash_over_seeds(run_main, tmp_path):
     text = (tmp_path / "c" / "comparison.md").read_text()
     assert "| 2 | 0.5000 ± 0.0000 | – | – |" in text
     assert "nan" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "contents"),
+    [
+        (
+            "results.json",
+            ["", "{", "[]", "null", "{}", '{"monitor": 1, "metrics": {}}', '{"monitor": "a", "metrics": 1}'],
+        ),
+        ("metrics.csv", ["epoch,val/iou\n0,x\n", "epoch,val/iou\n0\n", "epoch\n0,1\n", "a,val/iou\n1,2\n"]),
+        ("images.csv", ["file,0>0,0>1,1>0,1>1\na,1,2\n", "file,0>0,0>1,1>0,1>1\na,1,2,3,x\n"]),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_one_line(name, contents, tmp_path):
+    for run in "ab":
+        write_run(tmp_path / run, {"val/iou": 0.5, "test/iou": 0.5}, {"a": [1, 2, 3, 4]}, seed=ord(run))
+
+    def compare():
+        runs = find([str(tmp_path)])
+        return table(runs), paired_bootstraps(runs, 100, 0)
+
+    whole = (tmp_path / "b" / name).read_bytes()
+    for content in contents:
+        (tmp_path / "b" / name).write_text(content)
+        with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'b' / name}: is damaged (")) as told:
+            compare()
+        assert "\n" not in str(told.value)
+    (tmp_path / "b" / name).write_bytes(whole)
+    assert len(compare()[0]) == 2

@@ -255,6 +255,44 @@ def test_lists_that_are_not_taken_are_told(tmp_path, content):
     assert ("'x' names no image" if content else "empty") in line
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".lst"])
+def test_lists_in_tables_are_the_split_and_text_files_come_first(tmp_path, suffix):
+    make(tmp_path, TREES["_mask"])
+    names = [f"images/{i}.jpg" for i in N]
+    tab = "\t" if suffix == ".tsv" else ","
+    parts = {"train": names[:-2], "val": names[-2:-1], "test": names[-1:]}
+    for part, listed in parts.items():
+        rows = [f"image{tab}mask", *(f"{name}{tab}x" for name in listed)] if suffix != ".lst" else listed
+        (tmp_path / f"{part}{suffix}").write_text("\n".join(rows))
+    found = layouts.find(tmp_path)
+    assert found.told == []
+    assert found.split.train == f"train{suffix}"
+    assert ByList(found.split.train, found.split.val, found.split.test)(tmp_path, names) == parts
+    (tmp_path / "val.txt").write_text(names[-2])
+    assert layouts.find(tmp_path).split.val == "val.txt"
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [(["train.json", "val.json"], "train.json, val.json"), (["test.txt"], "test.txt"), (["val.xlsx"], "val.xlsx")],
+)
+def test_what_may_state_a_split_and_is_not_read_is_told(tmp_path, files, named):
+    make(tmp_path, TREES["_mask"])
+    for name in files:
+        (tmp_path / name).write_text("[]")
+    found = layouts.find(tmp_path)
+    assert found.split is None
+    assert found.told == [f"the split by {named} is not taken: train.txt with val.txt or test.txt is read"]
+
+
+def test_folders_of_splits_beside_another_are_told(tmp_path):
+    make(tmp_path, [(f"{s}/img/{i}.jpg", f"{s}/lab/{i}.png") for s in ("train", "val", "more") for i in range(4)])
+    found = layouts.find(tmp_path)
+    assert found.split is None
+    (line,) = found.told
+    assert line.startswith("the split by folders (train, val) is not taken: more holds images too; name it, ")
+
+
 def test_thumbnails_are_told_from_images_by_the_size_of_the_masks(tmp_path):
     written = make(tmp_path, TREES["capitals"])
     for i in N:

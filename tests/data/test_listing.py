@@ -2,13 +2,17 @@
 
 import logging
 import os
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from segnet.data import ByPattern, SegmentationDataModule, Threshold
+from segnet.annotations.folder import Folder
+from segnet.data import ByPattern, SegmentationDataModule, Threshold, layouts
 from segnet.data.pairs import Layout
+from segnet.deployment import inputs
+from segnet.errors import UserError
 
 
 def put(root, *names):
@@ -51,6 +55,43 @@ def test_a_link_to_the_folder_in_which_it_lies_is_not_followed(tmp_path):
     put(tmp_path, "images/a.png", "masks/a.png")
     (tmp_path / "images/again").symlink_to(tmp_path / "images")
     assert layout(tmp_path).passed_over() == []
+
+
+@pytest.fixture
+def shut(tmp_path, monkeypatch):
+    """A set of which ``images/b/`` cannot be read, as it would be for anybody but root."""
+    put(tmp_path, *(f"{kind}/{folder}/{i}.png" for kind in ("images", "masks") for folder in "ab" for i in range(3)))
+    scan = os.scandir
+
+    def refuse(path="."):
+        if str(path) == str(tmp_path / "images/b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    return tmp_path
+
+
+def test_a_folder_that_cannot_be_read_is_told(shut):
+    told = "1 folder (images/b) that cannot be read: give permission, chmod -R u+rX"
+    found = layout(shut, ["images/**/*"], {"images": "masks"})
+    assert found.list_images() == ["images/a/0.png", "images/a/1.png", "images/a/2.png"]
+    assert found.passed_over() == [f"passed over {told}"]
+    assert layouts.find(shut, masks={"images": "masks"}).told == [f"passed over {told}"]
+    with pytest.raises(UserError, match=re.escape(f"; passed over: {told}")):
+        layout(shut, ["images/b/*"]).list_images()
+
+
+def test_so_it_is_in_an_import_and_a_prediction(shut, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    folder = Folder(shut)
+    assert len(folder.images) == 9
+    assert any("1 folder (images/b) that cannot be read" in text for text in folder.told())
+    assert len(inputs.find(f"{shut}/images/**/*")) == 3
+    assert "passed over 1 folder (b) that cannot be read" in caplog.text
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match=r"input=.*/b: cannot be read; give permission: chmod -R u\+rX "):
+        inputs.find(f"{shut}/images/b")
 
 
 def test_other_suffixes_are_counted_by_suffix(tmp_path):

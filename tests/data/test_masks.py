@@ -220,6 +220,8 @@ def labels(*values, stripes=False):
         (labels(40, 80, 120, 160, 200), "[0, 40, 80, 120, 160, 200]", "data/mask=values"),
         (labels(1, 254, 255), "[0, 1, 254, 255]", "data/mask=values"),
         (labels(7), "[0, 7]", "'data.mask.classes=[0,7]'"),
+        (np.where(disc(), 2, 1), "[1, 2]", "'data.mask.classes=[1,2]' 'data.mask.ignore=[]'"),
+        (np.where(disc(), 255, 1), "[1, 255]", "'data.mask.classes=[1,255]' 'data.mask.ignore=[]'"),
     ],
 )
 def test_threshold_tells_labels(raw, shown, remedy):

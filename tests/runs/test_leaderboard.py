@@ -1,10 +1,15 @@
 import csv
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 
 import pytest
+import torch
 from PIL import Image
 
 from helpers import ROOT, SMALL, call_main
@@ -51,6 +56,46 @@ def test_a_sweep_over_ddp_is_refused_with_the_way_out(cable, cache, tmp_path, ca
     )  # fmt: skip
     assert code == 1
     assert "trainer.strategy=ddp in a sweep" in capfd.readouterr().err
+
+
+def _group(number):
+    """Whether a process of this group is left."""
+    try:
+        os.killpg(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _wait(what):
+    end = time.monotonic() + 240
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_jobs_of_a_sweep_that_is_terminated_stop_too(cable, cache, tmp_path):
+    """Of three jobs two train side by side: both end with a whole checkpoint, and the third does not begin."""
+    command = [
+        sys.executable, ROOT / "src" / "train.py", "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}",
+        "trainer.max_epochs=2000", "seed=0,1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
+        f"output_dir={tmp_path}/out",
+    ]  # fmt: skip
+    with (tmp_path / "log").open("w") as log:
+        sweep = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
+    kept = [tmp_path / "out" / name / "checkpoints/last.ckpt" for name in "01"]
+    try:
+        _wait(lambda: all(path.is_file() for path in kept) or sweep.poll() is not None)
+        assert sweep.poll() is None, (tmp_path / "log").read_text()
+        sweep.terminate()
+        assert sweep.wait(60) == -signal.SIGTERM
+        _wait(lambda: not _group(sweep.pid))
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(sweep.pid, signal.SIGKILL)
+    for path in kept:
+        torch.load(path, weights_only=True)
+    assert not (tmp_path / "out/2").exists()
 
 
 @pytest.mark.skipif(shutil.which("srun") is not None, reason="Slurm is installed")

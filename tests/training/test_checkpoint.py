@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from segnet.errors import UserError
 from segnet.networks.segnet import SegNet
 from segnet.training.checkpoint import load_module, read, start_from
 from segnet.training.losses import CrossEntropy
@@ -43,6 +44,14 @@ def test_foreign_and_damaged_files_are_named(tmp_path, trained):
     (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"cut.ckpt: cannot be loaded safely"):
         read(tmp_path / "cut.ckpt")
+
+    for name, content in {"empty": b"", "text": b"x", "null": bytes(100), "zip": b"PK\x03\x04"}.items():
+        (tmp_path / f"{name}.ckpt").write_bytes(content)
+        with pytest.raises(
+            UserError, match=rf"{name}.ckpt: cannot be loaded safely \(.+\): it is damaged, or not"
+        ) as told:
+            read(tmp_path / f"{name}.ckpt")
+        assert "weights_only" not in str(told.value)  # torch advises to load without it
 
 
 def fresh(classes, widths=(16, 32, 80, 152, 184)):

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from segnet.annotations import words
 from segnet.annotations.records import Split
 from segnet.data.decoding import EXTENSIONS, check_regular
-from segnet.data.listing import composed, counted, is_hidden
+from segnet.data.listing import composed, counted, is_hidden, unreadable
 from segnet.errors import UserError
 
 BYTES = 2**31  # of an annotation file at most
@@ -34,6 +34,7 @@ class Folder:
         self.image_root = images or root
         self.led_out: list[str] = []  # names that lead out of the folder
         self.hidden: list[Path] = []  # files that were passed over
+        self.shut: list[str] = []  # folders that cannot be read
 
     @cached_property
     def files(self) -> list[Path]:
@@ -113,7 +114,9 @@ class Folder:
 
     def _walk(self, root: Path) -> list[Path]:
         found: list[Path] = []
-        for where, folders, names in os.walk(root):  # links to folders may lead out, or to a folder above
+        for where, folders, names in os.walk(
+            root, onerror=lambda error: self.shut.append(error.filename)
+        ):  # links to folders may lead out, or to a folder above
             for name in names:
                 (self.hidden if is_hidden(name) else found).append(Path(where) / name)
             folders[:] = [name for name in folders if not is_hidden(name)]
@@ -129,6 +132,8 @@ class Folder:
         told = [f"{counted(links, 'link')} to a folder not followed; images=<folder> names one"] if links else []
         if self.hidden:
             told.append(f"passed over {counted([path.name for path in self.hidden], 'hidden file')}")
+        below = [os.path.relpath(path, self.root) for path in dict.fromkeys(self.shut)]
+        told += [f"passed over {text}" for text in unreadable(below)]
         if self.led_out:
             told.append(f"{counted(self.led_out, 'name')} leading out of the folder: only the end of the path counted")
         return told

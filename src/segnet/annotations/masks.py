@@ -23,7 +23,6 @@ from segnet.data.decoding import EXTENSIONS, LOSSY
 from segnet.data.listing import amount
 from segnet.errors import UserError
 
-OBJECT = "mask|object|obj|instance|inst"
 YES = "1"  # label of the class of masks that say only yes and no
 
 
@@ -45,7 +44,7 @@ class Key(NamedTuple):
 
 def _one_of_many(path: Path) -> str:
     """A name without the number behind it: ``a`` of ``a_0`` and ``a_mask_0``."""
-    return re.sub(rf"[_\-. ]?({OBJECT})?[_\-. ]?\d+$", "", path.stem)
+    return re.sub(rf"[_\-. ]?({words.OBJECT})?[_\-. ]?\d+$", "", path.stem)
 
 
 def _beginning(stems: Set[str], mask: Path) -> str:
@@ -190,17 +189,16 @@ def _pair(folder: Folder, images: Sequence[Path], masks: Sequence[Path]) -> tupl
 
 def _by_words(pairs: list[Mask]) -> list[Mask]:
     """The masks with the classes that their names say, where images have several: ``a_crack`` and ``a_stain``."""
-    words_of, several = [_word(mask) for mask in pairs], len({mask.image for mask in pairs}) < len(pairs)
-    if any(mask.label for mask in pairs) or not several or not all(words_of) or len(set(words_of)) == 1:
+    said, several = [words.beside(m.path.stem, m.image.stem) for m in pairs], len({m.image for m in pairs}) < len(pairs)
+    if any(mask.label for mask in pairs) or not several or len(set(said)) == 1:
         return pairs
-    return [mask._replace(label=word) for mask, word in zip(pairs, words_of, strict=True)]
-
-
-def _word(mask: Mask) -> str:
-    """What a mask's name says beside its image's; empty where that is no word."""
-    rest = [part for part in re.split(r"[_\-. ]+", mask.path.stem.replace(mask.image.stem, "", 1)) if part]
-    rest = [part for part in rest if words.bare(part) and not re.fullmatch(rf"({OBJECT})?\d*", part, re.IGNORECASE)]
-    return "_".join(rest) if all(part.isalpha() for part in rest) else ""
+    if "" in said:
+        bare, (word, other) = pairs[said.index("")], next((w, m) for w, m in zip(said, pairs, strict=True) if w)
+        raise UserError(
+            f"{other.path}: may be class {word!r}, and {bare.path} says no class; name the masks {bare.image.stem}_0, "
+            f"{bare.image.stem}_1, … if they are objects of one class, or {bare.image.stem}_<class> all of them"
+        )
+    return [mask._replace(label=word) for mask, word in zip(pairs, said, strict=True)]
 
 
 def _table(key: Key, images: Sequence[Path]) -> Mapping[str, list[Path]]:

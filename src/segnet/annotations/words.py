@@ -13,6 +13,8 @@ MASK: Words = re.compile(
 )
 IMAGE: Words = re.compile(r"images?|imgs?|photos?|sat|rgb|inputs?|originals?|frames?|jpegimages|data|raw")
 
+OBJECT = "mask|object|obj|instance|inst"
+
 
 def tokens(name: str) -> list[str]:
     """Its words in lower case; of ``trainannot`` and ``val2017`` too."""
@@ -43,6 +45,13 @@ def says_nothing(name: str) -> bool:
 def bare(name: str) -> str:
     """A name without those words."""
     return "_".join(word for word in tokens(name) if not _kind(word))
+
+
+def beside(name: str, other: str) -> str:
+    """What a mask's name says beside its image's: ``crack`` of ``a_crack``; empty where that is no word."""
+    rest = [part for part in re.split(r"[_\-. ]+", name.replace(other, "", 1)) if part]
+    rest = [part for part in rest if bare(part) and not re.fullmatch(rf"({OBJECT})?\d*", part, re.IGNORECASE)]
+    return "_".join(rest) if all(part.isalpha() for part in rest) else ""
 
 
 def _kind(word: str) -> bool:

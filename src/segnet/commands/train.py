@@ -16,6 +16,7 @@ from segnet.configuration import check_arguments
 from segnet.errors import UserError
 from segnet.files import check_output
 from segnet.runs import resume
+from segnet.runs.stopping import leave
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -56,7 +57,7 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
     except Stopped as stop:
         again = command_line("train", [override("resume", cfg.output_dir)])
         print(f"stopped by {stop}; resume with: {again}", file=sys.stderr)
-        sys.exit(128 + stop.number)
+        leave(128 + stop.number)
 
 
 def check(cfg: DictConfig) -> None:

@@ -15,6 +15,8 @@ WORDS: dict[str, Literal["train", "val", "test"]] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+SUFFIXES = (".lst", ".tsv", ".csv", ".txt")  # of list files; of several alike, the last of these
+UNREAD = (".json", ".jsonl", ".yaml", ".xlsx")  # what may state a split too
 LISTS = ("", "splits", "lists", "ImageSets/Segmentation", "ImageSets")  # folders with train.txt and val.txt
 TAKEN = 0.15  # of the training images, for validation, where folders say what training and test are and no more
 GLOBS = 100  # that say where files are, at most
@@ -30,13 +32,15 @@ def by_folders(files: Sequence[File], told: list[str]) -> Division | None:
     places: dict[str, set[tuple[str, ...]]] = {}
     for file in files:
         i = _place(file)
-        if i is None:
-            return None
-        places.setdefault(_word(file.folder[i]), set()).add(file.folder[: i + 1])
-    if "train" not in places or len(places) < 2 or any(len(where) > GLOBS for where in places.values()):
+        places.setdefault("" if i is None else _word(file.folder[i]), set()).add(file.folder[: (i or 0) + 1])
+    outside = places.pop("", set())
+    if "train" not in places or len(places) < 2:
         return None
     patterns = {name: _one_glob(where) for name, where in places.items()}
-    if None in patterns.values():
+    if outside or None in patterns.values():
+        names = ", ".join(sorted("/".join(folder) for where in places.values() for folder in where)[:3])
+        why = f"{'/'.join(min(outside)) or '.'} holds images too" if outside else "no one pattern says each of them"
+        told.append(f"the split by folders ({names}) is not taken: {why}; name it, such as 'data.split.train=train/*'")
         return None
     if "val" not in patterns:
         told.append(f"folders for training and test and none for validation: {TAKEN:.0%} of the training images are it")
@@ -46,6 +50,8 @@ def by_folders(files: Sequence[File], told: list[str]) -> Division | None:
 
 def _one_glob(folders: set[tuple[str, ...]]) -> str | None:
     """One pattern for all images below these folders; None where there is none."""
+    if len(folders) > GLOBS:
+        return None
     if len(folders) == 1:
         return "/".join(map(escape, next(iter(folders)))) + "/*"
     last = {folder[-1] for folder in folders}
@@ -78,9 +84,13 @@ def by_lists(root: Path, files: Sequence[File], told: list[str]) -> Division | N
     """
     for folder in LISTS:
         place = root / folder
-        texts = [path for path in sorted(place.iterdir()) if path.is_file()] if place.is_dir() else []
-        lists = {WORDS[p.stem.lower()]: p for p in texts if p.suffix.lower() == ".txt" and p.stem.lower() in WORDS}
+        named_so = [p for p in sorted(place.iterdir()) if p.stem.lower() in WORDS] if place.is_dir() else []
+        texts = [path for path in named_so if path.suffix.lower() in SUFFIXES and path.is_file()]
+        texts.sort(key=lambda path: SUFFIXES.index(path.suffix.lower()))
+        lists = {WORDS[path.stem.lower()]: path for path in texts}
         if "train" not in lists or len(lists) < 2:
+            if lost := [path.name for path in named_so if path in texts or path.suffix.lower() in UNREAD]:
+                told.append(f"the split by {', '.join(lost)} is not taken: train.txt with val.txt or test.txt is read")
             continue
         named: dict[str, str | float] = {name: path.relative_to(root).as_posix() for name, path in lists.items()}
         if "val" not in named:

@@ -12,6 +12,7 @@ from segnet.data.description import Division
 from segnet.data.layout_globs import globs_of
 from segnet.data.layout_masks import by_numbers, pattern_of
 from segnet.data.layout_splits import by_folders, by_lists, split_of
+from segnet.data.listing import unreadable
 from segnet.data.naming import File, Rule
 from segnet.data.pairs import Layout as Pairs
 from segnet.data.patterns import MaskPattern, Masks, listed, shown
@@ -53,6 +54,13 @@ def find(root: Path, images: Any = None, masks: Masks | None = None, match: str 
     if images is not None and masks is not None:
         return _divided(Layout(images, masks, match), root, _matching(root, images))
     names = Names(root)
+    found = _found(names, images, masks, match)
+    found.told += [f"passed over {text}" for text in unreadable(names.shut)]
+    return found
+
+
+def _found(names: Names, images: Any, masks: Masks | None, match: str | None) -> Layout:
+    root = names.root
     if masks is not None:
         found = _images_for(names, masks, match)
         return _divided(found, root, _matching(root, found.images))

@@ -50,8 +50,12 @@ def counted(names: Sequence[str], what: str) -> str:
     return f"{amount(len(names), what)} ({'such as ' * (len(names) > 1)}{names[0]})"
 
 
-def neither(root: Path, patterns: Sequence[str], images: Sequence[str], masks: Sequence[Path]) -> list[str]:
+def neither(
+    root: Path, patterns: Sequence[str], images: Sequence[str], masks: Sequence[Path]
+) -> tuple[list[str], list[str]]:
     """Image files where images and masks are looked for that are neither, such as ``A.JPG`` for ``*.jpg``.
+
+    Also folders there that cannot be read, which a glob passes over without a word.
 
     Args:
         root: of the data set.
@@ -64,19 +68,31 @@ def neither(root: Path, patterns: Sequence[str], images: Sequence[str], masks: S
     folders = {root / _before_wildcards(pattern) for pattern in patterns}  # masks may lie elsewhere, or in ".."
     below = [folder for folder in folders if folder.is_relative_to(root) and ".." not in folder.parts[depth:]]
     seen = [folder for folder in below if not is_hidden(*folder.parts[depth:])]
-    found = {path for folder in seen for path in files_below(root, folder) if splitext(path)[1].lower() in EXTENSIONS}
-    return sorted(found - known)
+    shut: list[str] = []
+    files = {path for folder in seen for path in files_below(root, folder, shut)}
+    found = {path for path in files if splitext(path)[1].lower() in EXTENSIONS}
+    return sorted(found - known), sorted(set(shut))
 
 
-def files_below(root: Path, folder: Path | None = None) -> list[str]:
+def unreadable(folders: Sequence[str]) -> list[str]:
+    """What is said of folders that cannot be read; nothing if there are none."""
+    return [f"{counted(folders, 'folder')} that cannot be read: give permission, chmod -R u+rX"] if folders else []
+
+
+def files_below(root: Path, folder: Path | None = None, shut: list[str] | None = None) -> list[str]:
     """Every file below a folder, the root itself by default, that is not hidden, relative to the root.
 
-    What hidden folders hold is not looked at.
+    What hidden folders hold is not looked at. Folders that cannot be read are added to ``shut``.
     """
     found: list[str] = []
+
+    def note(error: OSError) -> None:
+        if shut is not None and isinstance(error, PermissionError):  # a folder that is not there has no files
+            shut.append(relpath(error.filename, root))
+
     start = root if folder is None else folder
     known = {str(root.resolve()), str(start.resolve())}  # links to folders are followed, once
-    for where, folders, names in os.walk(start, followlinks=True):
+    for where, folders, names in os.walk(start, onerror=note, followlinks=True):
         folders[:] = [name for name in sorted(folders) if not is_hidden(name) and _new(known, where, name)]
         below = relpath(where, root)
         found += [name if below == "." else f"{below}/{name}" for name in names if not is_hidden(name)]

@@ -70,11 +70,12 @@ class Threshold:
             if lossy or not between.any() or _soft(raw, between, white):
                 return np.asarray(raw > white / 2, np.uint8)
         found = np.unique(raw)
-        other = ",".join(f"{v:g}" for v in found[:-1][:8] if v)
+        background = found[0] if len(found) > 1 else 0
+        other = ",".join(f"{v:g}" for v in found[1:-1][:8])
         raise UserError(
             f"{path}: black and white is expected, but the mask holds {_some(found.tolist())}; set "
             f"data.mask.above=<value> (what is above is the class), or name them: "
-            f"data/mask=values 'data.mask.classes=[0,{found[-1]:g}]' 'data.mask.ignore=[{other}]'"
+            f"data/mask=values 'data.mask.classes=[{background:g},{found[-1]:g}]' 'data.mask.ignore=[{other}]'"
         )
 
 

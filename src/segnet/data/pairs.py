@@ -142,9 +142,10 @@ class Layout:
             raise UserError(f"data.root={self.root}: no such folder; set data.root to the folder of the data set{more}")
         found, others = self._listed
         if not found:
-            known = listing.neither(self.root, [""], [], [])
+            known, shut = listing.neither(self.root, [""], [], [])
             more = f"; images there: {listing.counted(known, 'file')}" if known else ""
-            told = f"; passed over: {', '.join(others)}" if others else ""
+            passed = [*others, *listing.unreadable(shut)]
+            told = f"; passed over: {', '.join(passed)}" if passed else ""
             raise UserError(
                 f"data.root={self.root}: nothing matches data.images={list(self.images)}; correct it{more}{told}"
             )
@@ -166,7 +167,9 @@ class Layout:
         others = self._listed[1]
         told = [f"passed over {', '.join(others)}"] if others else []
         told += [f"no file for data.images={p!r}" for p in self.images if not any(self.root.glob(p))]
-        if rest := listing.neither(self.root, [*self.images, *self.pattern.folders(there)], images, there):
+        rest, shut = listing.neither(self.root, [*self.images, *self.pattern.folders(there)], images, there)
+        told += [f"passed over {text}" for text in listing.unreadable(shut)]
+        if rest:
             told.append(
                 f"passed over {listing.counted(rest, 'image file')}, neither in data.images nor a mask of these"
             )

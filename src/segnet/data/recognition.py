@@ -47,7 +47,9 @@ class Names:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.files = [File.of(path) for path in sorted(files_below(root)) if splitext(path)[1].lower() in EXTENSIONS]
+        self.shut: list[str] = []  # folders that cannot be read
+        below = files_below(root, shut=self.shut)
+        self.files = [File.of(path) for path in sorted(below) if splitext(path)[1].lower() in EXTENSIONS]
         self.index: Index = defaultdict(list)
         self.inside = in_folders(self.files)
         for file in self.files:

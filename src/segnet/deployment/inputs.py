@@ -1,13 +1,15 @@
 """Which files `predict.py` reads and what each becomes: nothing is passed over or overwritten without a word."""
 
 import glob
+import os
+import shlex
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from segnet import terminal
 from segnet.data.decoding import EXTENSIONS
-from segnet.data.listing import counted, is_hidden, split_off
+from segnet.data.listing import counted, files_below, is_hidden, split_off, unreadable
 from segnet.deployment.video import VIDEOS, is_video
 from segnet.errors import UserError, printable
 
@@ -22,8 +24,10 @@ def find(given: str) -> list[Path]:
         UserError: nothing is there.
     """
     path = Path(given)
-    folders: list[str] = []
+    folders, shut = list[str](), list[str]()
     if path.is_dir():
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise UserError(f"input={given}: cannot be read; give permission: chmod -R u+rX {shlex.quote(given)}")
         root, there = path, list(path.iterdir())
         folders = sorted(p.name for p in there if p.is_dir() and not is_hidden(p.name) and not p.suffix)
     elif path.exists() or path.is_symlink():
@@ -32,9 +36,12 @@ def find(given: str) -> list[Path]:
         there = [Path(p) for p in glob.glob(given, recursive=True, include_hidden=True)]  # noqa: PTH207 (may be absolute)
         fixed = next((i for i, part in enumerate(path.parts) if glob.has_magic(part)), len(path.parts) - 1)
         root = Path(*path.parts[:fixed])
+        if "**" in path.parts:
+            files_below(root, shut=shut)
     files, others = split_off(there, root, (*EXTENSIONS, *VIDEOS))
     if folders:
         others.append(f"{counted(folders, 'sub-folder')}: input='{path / '**' / '*'}' takes theirs too")
+    others += unreadable(shut)
     told = f"input={given}: passed over {', '.join(others)}"
     if not files:
         more = f" ({told.partition(': ')[2]})" if others else ""

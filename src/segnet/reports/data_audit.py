@@ -121,7 +121,9 @@ def _shares(data: SegmentationData, seen: Seen, errors: list[str], warnings: lis
     shares: dict[str, dict[str, float]] = {}
     for split, pixels in seen.pixels.items():
         shares[split] = {n: float(p) / max(int(pixels.sum()), 1) for n, p in zip(names, pixels, strict=True)}
-        for place, (name, value) in enumerate(shares[split].items() if data.indices[split] else ()):
+        # Where no mask of the split could be read, each has its own error.
+        judged = data.indices[split] and (pixels.any() or not seen.errors)
+        for place, (name, value) in enumerate(shares[split].items() if judged else ()):
             if value == 0:
                 # Where no split shows it, the masks may be encoded in another way.
                 nowhere = split == "train" and not any(other[place] for other in seen.pixels.values())

@@ -1,87 +1,19 @@
 """Runs side by side, read from their folders: what differs, what they reached, and whether that is chance."""
 
-import csv
 import glob
-import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
 from segnet.errors import UserError
-from segnet.old_names import update_targets
-from segnet.runs.record import configuration
+from segnet.runs.finished import Run
 from segnet.tables import Row, spread
 
 DECISIONS = ("test/escape_rate", "test/overkill_rate", "test/object_recall")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished training run; ``name`` is its folder below what all compared runs share."""
-
-    folder: Path
-    name: str
-
-    @cached_property
-    def results(self) -> dict[str, Any]:
-        """The content of results.json."""
-        found: dict[str, Any] = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
-        return found
-
-    @cached_property
-    def config(self) -> dict[str, str]:
-        """The configuration as composed, flat: ``model.optimizer.lr`` to its value as text."""
-        loaded = configuration(self.folder)
-        update_targets(loaded)  # or every name would differ between an old run and a new one
-        return dict(_flat(OmegaConf.to_container(loaded)))
-
-    @cached_property
-    def epochs(self) -> list[dict[str, str]]:
-        """The rows of metrics.csv."""
-        with (self.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-
-    @cached_property
-    def rows(self) -> list[dict[str, str]]:
-        """The rows of images.csv: one a test image."""
-        path = self.folder / "images.csv"
-        if not path.is_file():
-            path = self.folder / "pictures.csv"  # its name until version 0.1.0
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return list(csv.DictReader(file))
-
-    @cached_property
-    def images(self) -> dict[str, NDArray[np.int64]]:
-        """Confusion matrix, flat, of each test image by its file."""
-        return {row["file"]: np.array([int(v) for k, v in row.items() if ">" in k]) for row in self.rows}
-
-    @property
-    def monitor(self) -> str:
-        """The metric that chose its best checkpoint."""
-        return str(self.results["monitor"])
-
-    @property
-    def sign(self) -> int:
-        """1 where a greater value of the monitor is better, -1 for losses."""
-        return 1 if self.config.get("mode") == "max" else -1
-
-    def metric(self, name: str) -> float:
-        """A metric of the best checkpoint; NaN where it is unknown."""
-        value = self.results["metrics"].get(name)
-        return math.nan if value is None else float(value)
-
-    def with_interval(self, name: str) -> str:
-        """A rate with its 95 % interval, such as ``0.3117 (0.2108 to 0.4275)``; a dash where it is unknown."""
-        value, low, high = (self.metric(name + end) for end in ("", "_low", "_high"))
-        return "–" if math.isnan(value) else f"{value:.4f} ({low:.4f} to {high:.4f})"
 
 
 def find(given: Sequence[str]) -> list[Run]:
@@ -226,9 +158,3 @@ def short(keys: Sequence[str]) -> list[str]:
         tails = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
         out.append(next(t for t in tails if sum(k == t or k.endswith("." + t) for k in keys) == 1 or t == key))
     return out
-
-
-def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        return [pair for k, v in value.items() for pair in _flat(v, f"{key}.{k}" if key else str(k))]
-    return [(key, str(value))]

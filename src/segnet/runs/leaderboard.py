@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from segnet.errors import UserError, explain
 from segnet.files import atomic_write, write_csv, write_json, write_text
 from segnet.runs.record import recorded
+from segnet.runs.stopping import stop_with_parent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,11 +31,12 @@ class Leaderboard(Callback):  # type: ignore[misc]
     """Hydra calls it around every job of a sweep, in whatever process the launcher runs the job."""
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Give jobs that run side by side on one machine a GPU, or a share of the cores, each."""
+        """Give jobs that run side by side on one machine a GPU, or a share of the cores, each; none goes on alone."""
         launcher = config.hydra.launcher
         if config.hydra.mode.name == "MULTIRUN" and "joblib" in launcher._target_:
             jobs = (os.cpu_count() or 1) if launcher.n_jobs == -1 else launcher.n_jobs
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+            stop_with_parent()
             claim_gpu()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:

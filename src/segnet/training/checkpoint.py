@@ -75,8 +75,11 @@ def _stored(path: Path, argument: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or hostile file
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{argument}={path}: cannot be loaded safely ({reason})") from error
+        reason = str(error).strip().partition(". ")[0].partition("\n")[0] or type(error).__name__  # the rest is advice
+        raise UserError(
+            f"{argument}={path}: cannot be loaded safely ({reason}): it is damaged, or not a checkpoint written by "
+            f"segnet; give another, such as {'last' if path.name == 'best.ckpt' else 'best'}.ckpt of its run"
+        ) from error
     return content
 
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from helpers import SMALL, call_main
 from segnet.old_names import RENAMED, current, update_targets
-from segnet.runs.comparison import Run
+from segnet.runs.finished import Run
 from segnet.training.checkpoint import load_module, read, start_from
 
 STORED = Path(__file__).parent / "stored" / "config.yaml"

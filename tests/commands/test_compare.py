@@ -11,7 +11,8 @@ from matplotlib import image as reader
 from helpers import write_run
 from segnet import tables
 from segnet.errors import UserError
-from segnet.runs.comparison import Run, bootstrap, find, iou, over_seeds, paired_bootstraps, short, table
+from segnet.runs.comparison import bootstrap, find, iou, over_seeds, paired_bootstraps, short, table
+from segnet.runs.finished import Run
 from segnet.visualization.figures import curves
 
 

@@ -21,7 +21,7 @@ from segnet.runs.stopping import stop_with_parent
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from segnet.runs import comparison
+    from segnet.runs.finished import Run
 
 FAILURE = "failure.json"  # in the folder of a job that failed
 _claimed: list[int] = []  # locks of this process's GPU
@@ -114,7 +114,7 @@ def write(sweep: Path) -> None:
             _figure(runs).savefig(part, format="png", dpi=110)
 
 
-def _figure(runs: "list[comparison.Run]") -> "Figure":
+def _figure(runs: "list[Run]") -> "Figure":
     """The monitor of every job, labelled with what sets the job apart."""
     from segnet.runs.comparison import differing, short
     from segnet.visualization.figures import bars

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnet.decisions.rates import paired_interval
-from segnet.runs.comparison import Run, by_seed
+from segnet.runs.comparison import by_seed
+from segnet.runs.finished import Run
 from segnet.tables import Row
 
 RATES = {"escapes": "defective", "overkills": "good"}  # and of which images or parts they are

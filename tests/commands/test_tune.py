@@ -1,15 +1,12 @@
 import csv
 import json
 import signal
-import subprocess
-import sys
-import time
 
 import optuna
 import pytest
 from PIL import Image
 
-from helpers import ROOT, SMALL, call_main
+from helpers import SMALL, call_main, start, wait_for
 from segnet.commands.search import history
 
 # sqlite connections of Optuna's storage are closed when they are collected.
@@ -73,15 +70,12 @@ def test_the_best_configuration_is_an_experiment_that_repeats_the_trial(study, g
 
 def test_a_killed_study_resumes_and_tries_the_killed_trial_again(given, tmp_path):
     out = tmp_path / "study"
-    command = [sys.executable, ROOT / "src" / "tune.py", *given, "trials=4", f"output_dir={out}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 120
-    while not (out / "1" / "environment.json").exists():
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    log = tmp_path / "log"
+    process = start("tune", *given, "trials=4", f"output_dir={out}", log=log)
+    wait_for((out / "1" / "environment.json").exists, process, log)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert call_main("tune", f"resume={out}") == 0
     rows = trials(out)
     assert [row["state"] == "FAIL" for row in rows] == [False, True, False, False]

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -28,14 +27,6 @@ def site(tmp_path_factory):
     return out / "site"
 
 
-def run(site: Path, folder: Path, *arguments: str, name: str = "train") -> subprocess.CompletedProcess[str]:
-    code = f"import sys; sys.path.insert(0, {str(site)!r}); from segnet.commands.{name} import main; main()"
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=folder, env=environment, capture_output=True, text=True
-    )
-
-
 def test_the_wheel_holds_every_configuration(site):
     ours = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     packed = {path.relative_to(site / "segnet" / "conf") for path in (site / "segnet" / "conf").rglob("*.yaml")}
@@ -48,23 +39,18 @@ def test_the_wheel_holds_every_configuration(site):
     assert "segnet-train = segnet.commands.train:main" in next(site.glob("*.dist-info/entry_points.txt")).read_text()
 
 
-def test_the_command_trains_in_an_empty_folder(site, tmp_path):
-    small = ["data.prepare.images=24", "data.prepare.size=64", "data.image_size=64"]
-    done = run(site, tmp_path, "trainer=fast_dev_run", "~callbacks.progress", *small)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "data" / "cable-24x64-seed0" / "images").is_dir()
-
-
 def test_a_project_of_ones_own_trains_its_own_network_loss_and_data(site, tmp_path):
     """In an empty folder, from the wheel alone: no checkout is on the path."""
-    done = run(site, tmp_path, "my-parts", name="new")
-    assert done.returncode == 0, done.stderr
     project, environment = tmp_path / "my-parts", dict(os.environ, PYTHONPATH=str(site))
     small = ["trainer.max_epochs=1", "data.prepare.images=12", "trainer=cpu", "output_dir=logs/run"]
-    train = [sys.executable, "src/train.py", "experiment=small", *small]
-    done = subprocess.run(train, cwd=project, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    for folder, given in (
+        (tmp_path, ["-c", "from segnet.commands.new import main; main()", "my-parts"]),
+        (project, ["src/train.py", "experiment=small", *small]),
+    ):
+        done = subprocess.run([sys.executable, *given], cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
     assert "| network | SmallNet, " in (project / "logs/run/README.md").read_text()
+    assert len(list((project / "data/discs-12x64/images").iterdir())) == 12
 
 
 def test_compromised_releases_of_lightning_are_excluded():

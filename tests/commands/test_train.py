@@ -136,19 +136,6 @@ def test_only_epochs_with_a_validation_have_its_figures(tmp_path, cable, cache):
     assert all(row["train/iou"] for row in rows)
 
 
-def test_a_sweep_needs_only_overrides(tmp_path, cable, cache, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code = call_main(
-        "train", "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}",
-        "model.optimizer.lr=0.1,0.01", "data.batch_size=2,4", "~callbacks.panels",
-    )  # fmt: skip
-    assert code == 0
-    (sweep,) = (tmp_path / "logs" / "train").iterdir()
-    jobs = [json.loads((sweep / str(i) / "results.json").read_text()) for i in range(4)]
-    varied = [{o for o in job["overrides"] if "lr=" in o or "batch" in o} for job in jobs]
-    assert len({frozenset(v) for v in varied}) == 4
-
-
 def test_fast_dev_run_writes_nothing(tmp_path, cable, cache):
     small = [s for s in SMALL if s != "trainer=cpu"]
     out = tmp_path / "run"

@@ -16,23 +16,27 @@ from helpers import ROOT, SMALL, call_main
 
 
 @pytest.mark.parametrize(("launcher", "jobs"), [("basic", 4), ("joblib", 2), ("submitit_local", 2)])
-def test_a_failed_job_is_recorded_and_the_rest_continue(launcher, jobs, cable, cache, tmp_path):
+def test_a_failed_job_is_recorded_and_the_rest_continue(launcher, jobs, cable, cache, tmp_path, monkeypatch):
     """Nesterov and momentum, with and without, of which Nesterov without momentum is the one that PyTorch refuses."""
     given = [
-        "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "~callbacks.panels", f"output_dir={tmp_path}",
+        "-m", *SMALL, f"data.root={cable}", f"data.cache_dir={cache}", "~callbacks.panels",
         "model.optimizer.nesterov=true,false" if jobs == 4 else "model.optimizer.nesterov=True",
         "model.optimizer.momentum=0.0,0.9",
     ]  # fmt: skip
     if launcher == "basic":
+        monkeypatch.chdir(tmp_path)
         assert call_main("train", *given) == 1
+        (sweep,) = (tmp_path / "logs" / "train").iterdir()  # no folder is named
     else:
+        sweep = tmp_path
+        given.append(f"output_dir={sweep}")
         if launcher == "joblib":
             given.append("hydra.launcher.n_jobs=2")
         command = [sys.executable, ROOT / "src" / "train.py", *given, f"hydra/launcher={launcher}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == 1, done.stderr
         assert "error: model.optimizer: Nesterov momentum requires a momentum" in done.stderr
-    with (tmp_path / "leaderboard.csv").open() as file:
+    with (sweep / "leaderboard.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["job"] for row in rows[jobs - 1 :]] == ["0"]
     assert "Nesterov momentum requires a momentum" in rows[-1]["error"]
@@ -41,11 +45,11 @@ def test_a_failed_job_is_recorded_and_the_rest_continue(launcher, jobs, cable, c
     values = [float(row["best val/iou"]) for row in rows[:-1]]
     assert values == sorted(values, reverse=True)
     for row in rows[:-1]:
-        found = json.loads((tmp_path / row["job"] / "results.json").read_text())
+        found = json.loads((sweep / row["job"] / "results.json").read_text())
         assert float(row["test/loss"]) == found["metrics"]["test/loss"]
         assert (row.get("nesterov", "True"), row.get("momentum", "0.9")) != ("True", "0.0")
-    assert (tmp_path / "leaderboard.md").read_text().count("\n") == jobs + 2
-    with Image.open(tmp_path / "leaderboard.png") as image:
+    assert (sweep / "leaderboard.md").read_text().count("\n") == jobs + 2
+    with Image.open(sweep / "leaderboard.png") as image:
         assert image.size == (990, int(110 * (1.2 + 0.32 * (jobs - 1))))  # a bar for each that has ended
 
 

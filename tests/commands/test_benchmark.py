@@ -17,7 +17,7 @@ from segnet.networks.ddrnet import DDRNet
 from segnet.networks.segnet import SegNet, SegNetCompact
 from segnet.training.checkpoint import load_module
 
-TINY = ("image_size=64", "cpu.batch_sizes=[2]", "repeats=2", "turn=0.001", "cpu.matrix=64", "cpu.copy_mb=1")
+TINY = ("image_size=64", "images=6", "cpu.batch_sizes=[2]", "repeats=2", "turn=0.001", "cpu.matrix=64", "cpu.copy_mb=1")
 TINY += ("cpu.loop.images=10", "cpu.loop.image_size=64", "cpu.loop.crop=32", "cpu.loop.epochs=5", "workers=[0,1]")
 
 

@@ -16,6 +16,15 @@ from segnet.training.losses import (
 )
 
 
+SINGLE = [
+    CrossEntropy,
+    DicePerImage,
+    dice,
+    focal,
+    lovasz,
+]
+
+
 def sample(num_classes, ignored=False):
     torch.manual_seed(0)
     logits = torch.randn(2, num_classes, 6, 7, requires_grad=True)
@@ -59,7 +68,7 @@ def test_smoothed_labels_spread_a_share_over_the_classes(num_classes):
 
 
 @pytest.mark.parametrize("num_classes", [1, 3])
-@pytest.mark.parametrize("make", [CrossEntropy, DicePerImage, dice, focal, lovasz])
+@pytest.mark.parametrize("make", SINGLE)
 def test_ignored_pixels_change_nothing(make, num_classes):
     logits, target = sample(num_classes, ignored=True)
     other = logits.detach().clone()
@@ -82,7 +91,7 @@ def focal_lovasz(num_classes):
     return WeightedSum([focal(num_classes, alpha=0.25), lovasz(num_classes)], [0.5, 2.0])
 
 
-EVERY = [CrossEntropy, DicePerImage, dice, focal, lovasz, bce_dice, focal_lovasz]
+EVERY = [*SINGLE, bce_dice, focal_lovasz]
 
 
 @pytest.mark.parametrize("num_classes", [1, 3])
@@ -146,7 +155,7 @@ def test_an_image_without_a_counted_pixel_changes_nothing(make, num_classes):
 
 
 @pytest.mark.parametrize("num_classes", [1, 3])
-@pytest.mark.parametrize("make", [CrossEntropy, DicePerImage, dice, focal, lovasz])
+@pytest.mark.parametrize("make", SINGLE)
 def test_a_perfect_prediction_costs_less_than_a_wrong_one(make, num_classes):
     _, target = sample(num_classes)
     right = F.one_hot(target, max(num_classes, 2)).permute(0, 3, 1, 2).float()[:, -num_classes:] * 20 - 10

@@ -51,28 +51,31 @@ class CrossEntropy(nn.Module):
                 f"loss for num_classes={self.num_classes} got logits with {logits.shape[1]} channel(s); "
                 f"loss=bce serves binary data only, use loss=cross_entropy"
             )
+        lost, counted = self.pixels(logits, target)
+        # Summed outside: on a GPU torch's own sum over pixels of several classes has no deterministic kernel.
+        return lost.sum() / counted.sum().clamp(min=torch.finfo(lost.dtype).tiny)
+
+    def pixels(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """What each pixel loses, and what it counts in the mean: (N, H, W) both, zero where ignored."""
         if self.num_classes == 1:
             counted = (target != IGNORE_INDEX).to(logits.dtype)
-            total = F.binary_cross_entropy_with_logits(
+            lost = F.binary_cross_entropy_with_logits(
                 logits[:, 0],
                 (target == 1).to(logits.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2,
                 weight=counted,
                 pos_weight=self.weight,
-                reduction="sum",
+                reduction="none",
             )
-            return total / counted.sum().clamp(min=1)
-        # Summed outside: on a GPU torch's own sum over pixels has no deterministic kernel.
-        total = F.cross_entropy(
+            return lost, counted
+        lost = F.cross_entropy(
             logits,
             target,
             self.weight,
             ignore_index=IGNORE_INDEX,
             reduction="none",
             label_smoothing=self.label_smoothing,
-        ).sum()
-        known = target.clamp(max=self.num_classes - 1)
-        counted = self.weight[known] * (target != IGNORE_INDEX)
-        return total / counted.sum().clamp(min=torch.finfo(total.dtype).tiny)
+        )
+        return lost, self.weight[target.clamp(max=self.num_classes - 1)] * (target != IGNORE_INDEX)
 
 
 class DicePerImage(nn.Module):

@@ -14,9 +14,10 @@ from segnet.training.losses import (
     median_frequency,
     set_class_weights,
 )
-
+from segnet.training.ohem import HardPixels
 
 SINGLE = [
+    HardPixels,
     CrossEntropy,
     DicePerImage,
     dice,

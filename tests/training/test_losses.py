@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from segnet.data.masks import IGNORE_INDEX
+from segnet.training.boundary import BoundaryCrossEntropy
 from segnet.training.losses import (
     CrossEntropy,
     DicePerImage,
@@ -23,6 +24,7 @@ SINGLE = [
     dice,
     focal,
     lovasz,
+    BoundaryCrossEntropy,
 ]
 
 

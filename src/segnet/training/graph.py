@@ -190,6 +190,8 @@ def _obstacle(trainer: Trainer, module: LightningModule) -> str | None:
         return f"trainer.precision={trainer.precision} scales the loss anew in every step"
     if getattr(module, "teacher", None) is not None:
         return "a teacher takes part in the step, which has not been tried in a graph"
+    if getattr(module, "auxiliary", None) is not None:
+        return "auxiliary classifiers take part in the step, which has not been tried in a graph"
     if torch.is_anomaly_enabled():
         return "trainer.detect_anomaly=true reads every gradient"
     if getattr(module, "compile_mode", None) in ("reduce-overhead", "max-autotune"):

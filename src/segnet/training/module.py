@@ -84,6 +84,7 @@ class SegmentationModule(Segmenter):
         self.image_counts = ImageCounts(len(self.classes))
         self.mc_samples = 0  # of dropout, averaged in a test
         self.teacher: Callable[[Tensor, Tensor, Batch], Tensor] | None = None  # see `segnet.training.distillation`
+        self.auxiliary: Callable[[Tensor], Tensor] | None = None  # see `segnet.training.auxiliary`
         check_metric("monitor", monitor, self.classes)
 
     def configure_callbacks(self) -> list[Callback]:
@@ -113,6 +114,7 @@ class SegmentationModule(Segmenter):
         """Loss, confusion matrix and histogram of a training batch; nothing here waits for a GPU."""
         loss, logits = self._loss(batch)
         loss = loss if self.teacher is None else self.teacher(loss, logits, batch)
+        loss = loss if self.auxiliary is None else loss + self.auxiliary(batch["mask"])
         return loss, *self._counts("train").count(logits.detach(), batch["mask"])
 
     def _loss(self, batch: Batch, samples: int = 0) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,6 @@ Sources: Shrivastava, Gupta and Girshick, "Training Region-based Object Detector
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -52,6 +51,6 @@ class HardPixels(CrossEntropy):
         both = F.pad(logits, (0, 0, 0, 0, 1, 0)) if self.num_classes == 1 else logits  # a sigmoid is a softmax with 0
         known = target != IGNORE_INDEX
         right = (-F.cross_entropy(both, target, ignore_index=IGNORE_INDEX, reduction="none")).exp()
-        ranked = torch.where(known, right, 2.0).flatten().sort().values  # the ignored ones last
+        ranked = right.masked_fill(~known, 2.0).flatten().sort().values  # the ignored ones last
         last = (known.sum().double() * self.share).ceil().long().clamp(min=1) - 1
         return known & (right <= ranked.gather(0, last[None]).clamp(min=self.threshold))

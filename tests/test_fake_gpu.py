@@ -20,9 +20,11 @@ from segnet.data.images import STEEPEST, resize_exact
 from segnet.deployment.predictor import Predictor
 from segnet.networks.folding import _positions
 from segnet.networks.segnet import SegNet
+from segnet.training.boundary import BoundaryCrossEntropy
 from segnet.training.losses import CrossEntropy, DicePerImage, WeightedSum
 from segnet.training.metrics import calibration_error, scores
 from segnet.training.module import SegmentationModule
+from segnet.training.ohem import HardPixels
 from segnet.training.optimizers import Muon
 
 GPU = torch.device("cuda", 0)
@@ -72,7 +74,13 @@ def moved(module):
 
 
 def made(net, classes):
-    loss = WeightedSum([CrossEntropy(classes, label_smoothing=0.1), DicePerImage(classes)], [1, 1])
+    losses = [
+        CrossEntropy(classes, label_smoothing=0.1),
+        HardPixels(classes),
+        BoundaryCrossEntropy(classes),
+        DicePerImage(classes),
+    ]
+    loss = WeightedSum(losses, [1, 1, 1, 1])
     sgd = partial(torch.optim.SGD, lr=0.1)
     return SegmentationModule(net, loss, sgd, classes=list("abc"[:classes]), image_size=64)
 

@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader
 
 from segnet.benchmark.steps import Step
 from segnet.networks.segnet import SegNet
+from segnet.training import finite as finite_file
 from segnet.training import graph as graph_file
-from segnet.training import module as module_file
-from segnet.training.batches import check_is_due
+from segnet.training.finite import when_to_look
 from segnet.training.graph import WARM_UP, StepGraph, _Captured
 from segnet.training.losses import CrossEntropy, lovasz
 from segnet.training.module import SegmentationModule
@@ -274,9 +274,10 @@ def test_so_it_is_where_a_step_is_measured(where, waits):
 
 def test_when_a_loss_is_looked_at():
     cpu = torch.device("cpu")
-    assert all(check_is_due(cpu, step, every=50, last=False) for step in range(120))
-    due = [step for step in range(120) if check_is_due(GPU, step, every=50, last=step == 119)]
-    assert due == [49, 99, 119]
+    assert all(when_to_look(cpu, step, every=50, last=False) == "now" for step in range(120))
+    looks = {step: when_to_look(GPU, step, every=50, last=step == 119) for step in range(120)}
+    assert {step: look for step, look in looks.items() if look} == dict.fromkeys([24, 49, 74, 99], "lately") | {119: "now"}
+    assert all(when_to_look(GPU, step, every=1, last=False) == "lately" for step in range(9))
 
 
 class Diverges(nn.Module):
@@ -295,7 +296,7 @@ class Diverges(nn.Module):
 @pytest.fixture
 def late(monkeypatch):
     """Losses are looked at as on a GPU."""
-    monkeypatch.setattr(module_file, "check_is_due", lambda device, *a, **k: check_is_due(GPU, *a, **k))
+    monkeypatch.setattr(finite_file, "when_to_look", lambda device, *a, **k: when_to_look(GPU, *a, **k))
 
 
 class Steps(Callback):
@@ -319,7 +320,7 @@ def test_a_cpu_notices_at_once():
     assert diverge(2) == 2
 
 
-@pytest.mark.parametrize(("step", "done"), [(0, 3), (3, 3), (4, 6), (6, 6)])
+@pytest.mark.parametrize(("step", "done"), [(0, 3), (1, 3), (2, 5), (3, 5), (4, 6), (6, 6)])
 def test_a_gpu_notices_after_a_few_steps_or_at_the_epochs_end(step, done, late):
     assert diverge(step) == done
 
@@ -420,6 +421,7 @@ def test_a_graph_changes_no_bit(case):
 
 
 @pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")  # the resumed run keeps no checkpoints
 @pytest.mark.parametrize("case", ["adamw", "muon", "dropout"])
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(case, tmp_path):
     options = RUNS[case]() | {"scheduler": partial(StepLR, step_size=2, gamma=0.5)}
@@ -450,7 +452,8 @@ def test_a_loss_that_reads_values_trains_without_a_graph(caplog):
 def test_a_step_that_cannot_be_captured_is_one_clear_error():
     """Where only later steps read, the capture fails; in a process of its own, which a failed capture may harm."""
     code = "from training.test_graph import *; fit('auto', loss=Reading(WARM_UP))"
-    path = os.pathsep.join(map(str, (Path(__file__).parents[1], Path(__file__).parents[2] / "src")))
+    tests = Path(__file__).parents[1]
+    path = os.pathsep.join(map(str, (tests, tests.parent / "src", *filter(None, [os.environ.get("PYTHONPATH")]))))
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
     )

@@ -1,9 +1,9 @@
-"""Batches on which a network cannot be trained: of a single image, or without a value of the loss; when to look."""
+"""Batches of a single image, on which some networks cannot be trained."""
 
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segnet import terminal
 from segnet.data.datamodule import SegmentationDataModule
@@ -54,17 +54,3 @@ def _can_train_on_one(net: nn.Module, data: SegmentationDataModule) -> bool:
             raise
         return False
     return True
-
-
-def loss_without_value(batch: dict[str, Tensor], data: SegmentationDataModule | None) -> str:
-    """What to say of a batch on which the loss is NaN though the network's output is finite."""
-    files = [str(data.pairs[data.indices["train"][i]].image) for i in batch["index"].tolist()] if data else []
-    return (
-        f"the network's output is finite, so the loss itself has no value for this batch; choose another one, such as "
-        f"loss=cross_entropy, or look at the masks of {', '.join(files)}"
-    )
-
-
-def check_is_due(device: torch.device, batch_idx: int, every: int, last: bool) -> bool:
-    """Whether to look after this step if the loss is finite: always on a CPU; a GPU would have to be waited for."""
-    return device.type == "cpu" or last or (batch_idx + 1) % every == 0

@@ -14,7 +14,8 @@ from segnet.configuration import call
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
 from segnet.settings import Above0, NotNegative, Rgb
-from segnet.training.batches import check_is_due, loss_without_value, settle_last_batch
+from segnet.training.batches import settle_last_batch
+from segnet.training.finite import FiniteLosses, loss_without_value
 from segnet.training.graph import StepGraph
 from segnet.training.image_counts import ImageCounts
 from segnet.training.losses import set_class_weights
@@ -79,7 +80,7 @@ class SegmentationModule(Segmenter):
             raise UserError(f"model.compile={compile}: must be null, default, reduce-overhead or max-autotune")
         self.compile_mode = compile
         self.graph = StepGraph(cuda_graph, self._results)
-        self._finite = torch.ones((), dtype=torch.bool)
+        self.finite = FiniteLosses()
         self.counts: dict[str, tuple[Tensor, Tensor]] = {}  # of the last epoch, by stage, for the reports
         self.image_counts = ImageCounts(len(self.classes))
         self.mc_samples = 0  # of dropout, averaged in a test
@@ -146,15 +147,14 @@ class SegmentationModule(Segmenter):
             with self.graph.watched():
                 results = self._results(batch)
         loss, *counted = results
-        self._finite = loss.detach().isfinite() & self._finite
         every = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
-        if check_is_due(loss.device, batch_idx, every, last=self.trainer.is_last_batch):
-            self._check_finite(batch if loss.device.type == "cpu" else None)
+        finite = self.finite.after(loss, batch_idx, every, last=self.trainer.is_last_batch)
+        self._check_finite(finite, batch if loss.device.type == "cpu" else None)
         return self._keep("train", loss, counted, batch)
 
-    def _check_finite(self, batch: Batch | None = None) -> None:
+    def _check_finite(self, finite: bool, batch: Batch | None = None) -> None:
         """Stop where a loss was not finite, that of this batch if one is given."""
-        if self._finite:
+        if finite:
             return
         where = f"train/loss is not finite in epoch {self.current_epoch}, step {self.trainer.fit_loop.batch_idx}"
         kept = "(the last good checkpoint is kept)"
@@ -194,12 +194,12 @@ class SegmentationModule(Segmenter):
         """Draw dropout by seed, epoch and process, so that a resumed run draws what the whole one would have."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         torch.manual_seed(zlib.crc32(f"{seed} {self.current_epoch} {self.global_rank}".encode()))
-        self._finite = torch.ones((), dtype=torch.bool, device=self.device)
+        self.finite.begin(self.device)
         self.graph.check(self.trainer, self)
 
     def on_train_epoch_end(self) -> None:
         """Before the epoch's checkpoint; it may have ended early."""
-        self._check_finite()
+        self._check_finite(self.finite.now())
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the epoch's metrics before validation begins, so that one table row holds both."""
@@ -246,5 +246,5 @@ class SegmentationModule(Segmenter):
         Raises:
             FloatingPointError: a loss before it was not finite, so that the file before stays.
         """
-        self._check_finite()
+        self._check_finite(self.finite.now())
         checkpoint["config"] = self.config

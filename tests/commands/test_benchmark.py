@@ -117,13 +117,8 @@ def test_without_the_data_formats_are_measured_and_a_runtime_that_fails_is_told(
         if runtime.name.startswith("PyTorch"):
             raise RuntimeError("python failed:\nout of memory")
         milliseconds = next(rounds)
-        return {
-            "threads": threads,
-            "batch": batch,
-            "p50 ms": milliseconds,
-            "images/s": 1e3 / milliseconds,
-            "IoU": math.nan,
-        }
+        figures = {"threads": threads, "batch": batch, "p50 ms": milliseconds, "images/s": 1e3 / milliseconds}
+        return figures | ({"decisions": 0.9, "IoU": math.nan} if milliseconds == 3 else {})  # of the first turn alone
 
     monkeypatch.setattr(runtimes.Runtime, "measure", measured)
     given = ("parts=[runtimes]", f"ckpt_path={tmp_path}/moved.ckpt", "threads=[2]", "repeats=3", "runtimes.batch=1")
@@ -134,11 +129,12 @@ def test_without_the_data_formats_are_measured_and_a_runtime_that_fails_is_told(
     assert (row["runtime"], row["threads"]) == ("ONNX Runtime, float32", 2)
     assert row["p50 ms"] == {"median": 2, "least": 1, "greatest": 3}
     assert row["images/s"]["median"] == 500
+    assert row["decisions"] == dict.fromkeys(("median", "least", "greatest"), 0.9)
     assert "IoU" not in row
     assert found["left_out"]["PyTorch, float32"] == "out of memory"
     assert "the data of the checkpoint are not here" in found["left_out"]["decisions, IoU and int8"]
     table = (tmp_path / "b" / "table.md").read_text()
-    assert "| ONNX Runtime, float32 | 2 (1 to 3) | 500 | – |" in table
+    assert "| ONNX Runtime, float32 | 2 (1 to 3) | 500 | 0.90000 | – |" in table
     assert "Left out: PyTorch, float32: out of memory" in table
     code, err = run_main("benchmark", tmp_path / "c", *given, f"data.root={tmp_path}/elsewhere")
     assert code == 1

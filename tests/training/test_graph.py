@@ -276,7 +276,8 @@ def test_when_a_loss_is_looked_at():
     cpu = torch.device("cpu")
     assert all(when_to_look(cpu, step, every=50, last=False) == "now" for step in range(120))
     looks = {step: when_to_look(GPU, step, every=50, last=step == 119) for step in range(120)}
-    assert {step: look for step, look in looks.items() if look} == dict.fromkeys([24, 49, 74, 99], "lately") | {119: "now"}
+    looks = {step: look for step, look in looks.items() if look}
+    assert looks == dict.fromkeys([24, 49, 74, 99], "lately") | {119: "now"}
     assert all(when_to_look(GPU, step, every=1, last=False) == "lately" for step in range(9))
 
 
@@ -323,6 +324,13 @@ def test_a_cpu_notices_at_once():
 @pytest.mark.parametrize(("step", "done"), [(0, 3), (1, 3), (2, 5), (3, 5), (4, 6), (6, 6)])
 def test_a_gpu_notices_after_a_few_steps_or_at_the_epochs_end(step, done, late):
     assert diverge(step) == done
+
+
+def test_before_training_nothing_was_lost(tmp_path):
+    run = trainer()
+    run.strategy.connect(module())
+    run.save_checkpoint(tmp_path / "untrained.ckpt")
+    assert (tmp_path / "untrained.ckpt").is_file()
 
 
 def test_also_where_the_epoch_ends_early(late):

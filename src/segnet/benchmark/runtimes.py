@@ -30,6 +30,7 @@ from segnet.training.checkpoint import load_module
 from segnet.training.module import SegmentationModule
 
 SHORT = {"f32": "float32", "bf16": "bfloat16"}
+DECIDED = ("decisions", "IoU")
 NAMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "executorch": "ExecuTorch", "litert": "LiteRT", "pt2": "pt2"}
 
 
@@ -98,6 +99,7 @@ def measure(cfg: DictConfig, scratch: Path, found: SideBySide) -> None:
     data = _data(cfg, module, found)
     chosen = _exported(cfg, module, data, scratch, found)
     series: dict[tuple[int, str], list[dict[str, float]]] = {}
+    decided: dict[str, dict[str, float]] = {}  # decisions and IoU, which no later turn changes
     for _ in tqdm(range(cfg.repeats), "runtimes", leave=False):
         for threads in cfg.threads:
             for runtime in chosen:
@@ -111,7 +113,10 @@ def measure(cfg: DictConfig, scratch: Path, found: SideBySide) -> None:
                 except RuntimeError as error:
                     found.left_out[runtime.name] = str(error).strip().splitlines()[-1]
                     continue
-                series.setdefault((threads, runtime.name), []).append(figures)
+                decided.setdefault(runtime.name, {name: figures[name] for name in DECIDED if name in figures})
+                series.setdefault((threads, runtime.name), []).append(figures | decided[runtime.name])
+            for runtime in chosen:
+                (runtime.folder / device_folder.SAMPLES).unlink(missing_ok=True)
         found.rows = [
             {"runtime": name, "threads": threads, **_summary(rounds)}
             for (threads, name), rounds in series.items()

@@ -1,4 +1,4 @@
-"""Whether the losses of an epoch are finite: known at once on a CPU, a few steps later on a GPU, which is not waited for."""
+"""Whether the losses of an epoch are finite: known at once on a CPU, some steps later on a GPU, without a wait."""
 
 from typing import Literal
 
@@ -10,6 +10,9 @@ from segnet.data.datamodule import SegmentationDataModule
 
 class FiniteLosses:
     """Whether all losses since `begin` were finite."""
+
+    def __init__(self) -> None:
+        self.begin(torch.device("cpu"))
 
     def begin(self, device: torch.device) -> None:
         """Forget what was, for losses on this device."""
@@ -33,7 +36,7 @@ class FiniteLosses:
         if self._copied is not None:
             self._copied.synchronize()
         known = bool(self._copy)
-        self._copy.copy_(self._so_far, non_blocking=True)
+        self._copy.copy_(self._so_far, non_blocking=self._copied is not None)
         if self._copied is not None:
             self._copied.record()
         return known

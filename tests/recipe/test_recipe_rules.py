@@ -54,6 +54,21 @@ def test_the_size_of_inputs_and_what_is_drawn(data, expected):
     assert {"loss": "bce_dice", "optimizer": "muon", "scheduler": "onecycle"}.items() <= found.items()
 
 
+@pytest.mark.parametrize(
+    ("data", "named", "told"),
+    [
+        (replace(TEXTURE, shown=[1.0, 0.3]), {}, True),
+        (replace(TEXTURE, shown=[1.0, 0.3]), {"model.loss": {}}, False),
+        (TEXTURE, {}, False),
+        (STREETS, {}, False),
+    ],
+)
+def test_a_loss_for_small_defects_is_named_where_images_are_inspected(data, named, told):
+    choices, _ = rules.choose(Case(data, Budget(), named))
+    assert any("loss=small_defects" in choice.reason for choice in choices) == told
+    assert not any("small_defects" in choice.override for choice in choices)
+
+
 @pytest.mark.parametrize(("epochs", "schedule"), [(1, "constant"), (3, "constant"), (4, "onecycle")])
 def test_a_schedule_needs_some_steps(epochs, schedule):
     found, plan = chosen(TEN, named={"trainer.max_epochs": epochs})  # two steps an epoch

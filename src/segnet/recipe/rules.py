@@ -15,8 +15,6 @@ from segnet.recipe.budget import MOST, Task
 from segnet.recipe.plan import Case, Choice, Plan, floor, multiple, pair, scaled, shown, sides
 
 GROUPS = {"loss": "model.loss", "optimizer": "model.optimizer", "scheduler": "model.scheduler"}  # as they are named
-
-
 LINE = 2.0  # pixels
 ROUNDS = 20  # epochs of crops
 FEW = 8  # steps of a run
@@ -95,8 +93,14 @@ def rare_images(case: Case, plan: Plan) -> Iterator[Choice]:
 
 
 def loss(case: Case, plan: Plan) -> Iterator[Choice]:
-    """Cross-entropy and Dice: CamVid 0.377, against 0.349 without Dice, 0.350 focal, 0.305 Lovász."""
+    """Cross-entropy and Dice: CamVid 0.377, against 0.349 without Dice, 0.350 focal, 0.305 Lovász.
+
+    Where images are inspected for a defect that most do not show, ``small_defects`` is named, not taken: in 27 epochs
+    of the tiles it is better in everything, in 10 the AUROC over images rises by 0.1 and the IoU falls by 0.04.
+    """
     yield Choice("loss=bce_dice", "cross-entropy and Dice: pixels and overlap")
+    if case.binary and 0 < case.data.shown[1] < 0.7 and "model.loss" not in case.named:
+        yield Choice("", "if small defects must not escape: loss=small_defects finds more of them, given time")
 
 
 def class_weights(case: Case, plan: Plan) -> Iterator[Choice]:

@@ -96,7 +96,7 @@ def loss(case: Case, plan: Plan) -> Iterator[Choice]:
     """Cross-entropy and Dice: CamVid 0.377, against 0.349 without Dice, 0.350 focal, 0.305 Lovász.
 
     Where images are inspected for a defect that most do not show, ``small_defects`` is named, not taken: in 27 epochs
-    of the tiles it is better in everything, in 10 the AUROC over images rises by 0.1 and the IoU falls by 0.04.
+    of the tiles escapes fall from 60 to 4 %, in 10 the AUROC over images rises by 0.1 and the IoU falls by 0.04.
     """
     yield Choice("loss=bce_dice", "cross-entropy and Dice: pixels and overlap")
     if case.binary and 0 < case.data.shown[1] < 0.7 and "model.loss" not in case.named:

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from segnet.data.datamodule import SegmentationDataModule
@@ -21,10 +22,11 @@ class FiniteLosses:
         self._copy = torch.ones((), dtype=torch.bool, pin_memory=on_gpu)
         self._copied = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
 
-    def after(self, loss: Tensor, batch_idx: int, every: int, last: bool) -> bool:
+    def after(self, loss: Tensor, batch_idx: int, trainer: Trainer) -> bool:
         """Whether all losses were finite, this one included, as far as is looked after this step."""
         self._so_far = loss.detach().isfinite() & self._so_far
-        look = when_to_look(loss.device, batch_idx, every, last)
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        look = when_to_look(loss.device, batch_idx, every, last=trainer.is_last_batch)
         return look is None or (self.now() if look == "now" else self.lately())
 
     def now(self) -> bool:

@@ -147,8 +147,7 @@ class SegmentationModule(Segmenter):
             with self.graph.watched():
                 results = self._results(batch)
         loss, *counted = results
-        every = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
-        finite = self.finite.after(loss, batch_idx, every, last=self.trainer.is_last_batch)
+        finite = self.finite.after(loss, batch_idx, self.trainer)
         self._check_finite(finite, batch if loss.device.type == "cpu" else None)
         return self._keep("train", loss, counted, batch)
 
@@ -179,8 +178,9 @@ class SegmentationModule(Segmenter):
         self.graph.begin(self.trainer, self)
 
     def on_train_end(self) -> None:
-        """Give the graph's memory back."""
+        """Give the graph's memory back, and the event, which no copy of the module can take along."""
         self.graph.forget()
+        self.finite.begin(torch.device("cpu"))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
         """One loss, and what `ObjectMetrics` reads."""

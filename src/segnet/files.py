@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,12 +82,15 @@ def locked(path: Path) -> Iterator[None]:
 def ending_on_sigterm() -> Iterator[None]:
     """Let SIGTERM (``kill``, a scheduler) unwind the block as Ctrl-C does, so that its scratch files are removed.
 
-    To be entered by the main thread; the process exits with 143.
+    The process exits with 143. In a thread other than the main one, which signals do not reach, it does nothing.
     """
 
     def end(number: int, frame: object) -> None:
         sys.exit(128 + number)
 
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield

@@ -5,7 +5,11 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,6 +191,33 @@ def test_a_build_that_takes_long_is_left_alone(tmp_path):
     images, _ = opened(tmp_path, load=slow)
     assert np.array_equal(images[3], pair(3)[0])
     assert np.array_equal(opened(tmp_path, "other", load=never)[0][4], pair(4)[0])
+
+
+@pytest.mark.parametrize("before", ["nothing", "half", "damaged"])
+def test_many_that_begin_at_once_all_get_it(tmp_path, before):
+    """Runs of a sweep side by side: none deletes or mixes what another has just finished, and nothing is left over."""
+    for turn in range(6):
+        folder = tmp_path / str(turn)
+        if before != "nothing":
+            opened(folder)
+            target = folder / cache.HOME / "k"
+            (target / "masks.npy").unlink() if before == "half" else zeroed(target)
+        start = threading.Barrier(8)
+
+        def load(i, start=start):
+            if i == 0:
+                with suppress(threading.BrokenBarrierError):
+                    start.wait(0.2)  # who comes later, finds one and does not build
+            return pair(i)
+
+        with ThreadPoolExecutor(8) as pool, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it was damaged
+            found = list(pool.map(lambda _, folder=folder, load=load: opened(folder, load=load), range(8)))
+        for images, masks in found:
+            assert np.array_equal(images[4], pair(4)[0])
+            assert np.array_equal(masks[3], pair(3)[1])
+        assert names(folder) == ["k"]
+        assert opened(folder, load=never) is not None
 
 
 def test_the_longest_unused_makes_room(tmp_path):

@@ -3,8 +3,10 @@
 from omegaconf import DictConfig
 
 from segnet.cli import command
+from segnet.files import ending_on_sigterm
 
 
+@ending_on_sigterm()
 def run(cfg: DictConfig) -> None:
     """Measure the chosen parts, print the table, write results.json, table.md and plots (speed.png, runtimes.png)."""
     import json
@@ -17,7 +19,7 @@ def run(cfg: DictConfig) -> None:
     folder = Path(cfg.output_dir)
     try:
         bench.measure()
-    finally:  # what was measured before a part failed is kept
+    finally:  # what was measured before a part failed or was stopped is kept
         if bench.rows or bench.side_by_side.rows:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "results.json").write_text(json.dumps(bench.results(), indent=2) + "\n", encoding="utf-8")

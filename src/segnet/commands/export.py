@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from segnet.cli import command
 from segnet.command_line import override
 from segnet.errors import UserError
-from segnet.files import check_output
+from segnet.files import check_output, ending_on_sigterm
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OF_THE_FILE = ("format", "quantize", "size", "batch", "preprocessing", "layout", "input", "opset", "calibration")
 
 
+@ending_on_sigterm()
 def run(cfg: DictConfig) -> None:
     """Write the model and its verification; nothing is kept if it is outside its tolerance."""
     from segnet import environment

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from segnet.errors import UserError
+from segnet.files import ending_on_sigterm
 
 USAGE = "usage: segnet-new <folder>, such as segnet-new my-project: begin a project of your own there"
 NAME, PACKAGE = "my-project", "my_project"  # of the project that is copied, replaced throughout
@@ -35,7 +36,7 @@ def create(folder: Path) -> None:
         raise UserError(f"{folder}: is there already, and nothing was written; choose a new name or an empty folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as beside:
+        with ending_on_sigterm(), TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as beside:
             made = Path(beside) / name
             for source in sorted(path for path in TEMPLATE.rglob("*") if path.is_file()):
                 if "__pycache__" in source.parts:

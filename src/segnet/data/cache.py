@@ -10,9 +10,11 @@ import errno
 import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 HOME = "segnet-cache"  # of all caches, below the folder that the user names
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a limit of the process
 MARKER = "made-by-segnet"  # in each of them, locked while it is built
+PART = ".part"  # ends the name of one that is being built or deleted
 FORMAT = 6  # raise it when the arrays change for the same files
 FILES = ("cache.json", "images.npy", "masks.npy", "positions.npy")
 Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # image (H, W, 3) and mask (H, W), or many of one size
@@ -50,6 +53,18 @@ def locked(part: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Wait until no other process puts a cache into the folder or deletes one there, and keep them waiting."""
+    handle = os.open(home, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _in_use(part: Path) -> bool:
     with (part / MARKER).open() as file:
         try:
@@ -60,13 +75,21 @@ def _in_use(part: Path) -> bool:
 
 
 def remove(entry: Path) -> None:
-    """Delete the files of a cache, the marker last, and its folder if nothing else is in it."""
+    """Delete the files of a cache, the marker last, and its folder if nothing else is in it.
+
+    It is renamed first: others see it whole or not at all, and what they build in its place stays.
+    """
     if entry.is_symlink() or not (entry / MARKER).is_file():
         return
+    away = entry.with_name(f"{entry.name}.{uuid4().hex}{PART}")
     with suppress(OSError):
+        entry.rename(away)
         for name in (*FILES, MARKER):
-            (entry / name).unlink(missing_ok=True)
-        entry.rmdir()
+            (away / name).unlink(missing_ok=True)
+        if any(away.iterdir()):
+            away.rename(entry)  # what a user has put there
+        else:
+            away.rmdir()
 
 
 def make_room(folder: Path, allowed: int) -> None:
@@ -76,7 +99,7 @@ def make_room(folder: Path, allowed: int) -> None:
         if entry.is_symlink() or not (entry / MARKER).is_file():
             continue
         with suppress(FileNotFoundError):  # another process has made room meanwhile
-            if not entry.name.endswith(".part"):
+            if not entry.name.endswith(PART):
                 caches.append((entry.stat().st_mtime, sum(file.lstat().st_size for file in entry.iterdir()), entry))
             elif not _in_use(entry):
                 remove(entry)

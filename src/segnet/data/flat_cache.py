@@ -11,7 +11,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -195,8 +195,7 @@ def kept(folder: Path, key: str, store: Flat, limit_gb: float) -> Content | None
         if cache.is_whole(target):
             warnings.warn(f"{target}: damaged since it was built; it is built anew", stacklevel=2)
         try:
-            cache.make_room(folder, int(limit_gb * 1e9) - need)
-            _build(folder, target, store)
+            _build(folder, target, store, int(limit_gb * 1e9) - need)
         except OSError as error:
             if error.errno not in cache.FULL:
                 raise
@@ -210,17 +209,24 @@ def kept(folder: Path, key: str, store: Flat, limit_gb: float) -> Content | None
     return found
 
 
-def _build(folder: Path, target: Path, store: Flat) -> None:
-    part = folder / f"{target.name}.{uuid4().hex}.part"
-    part.mkdir(parents=True)
-    with cache.locked(part):
+def _build(folder: Path, target: Path, store: Flat, allowed: int) -> None:
+    """Write the cache ``target`` beside at most ``allowed`` bytes of others. The first of several stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{target.name}.{uuid4().hex}{cache.PART}"
+    with ExitStack() as stack:
+        with cache.alone(folder):
+            cache.make_room(folder, allowed)
+            part.mkdir()
+            stack.enter_context(cache.locked(part))
         try:
             store.fill(part)
-            cache.remove(target)  # what a killed deletion left
-            try:
-                part.rename(target)  # atomic: a killed build leaves only a *.part folder
-            except OSError as error:
-                if store.open(target, verify=True) is None:  # else another process finished the same cache first
+            with cache.alone(folder):
+                if store.open(target, verify=True) is not None:
+                    return  # another process finished the same cache first
+                cache.remove(target)  # damaged, or what a killed deletion left
+                try:
+                    part.rename(target)  # atomic: a killed build leaves only a *.part folder
+                except OSError as error:
                     raise UserError(f"{target}: is no cache of this program; move it, or set data.cache_dir") from error
         finally:
             cache.remove(part)

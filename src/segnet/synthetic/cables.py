@@ -17,6 +17,7 @@ from numpy.random import Generator
 from tqdm import tqdm
 
 from segnet.errors import UserError
+from segnet.files import ending_on_sigterm
 from segnet.settings import Positive, Seed, Side
 from segnet.synthetic.scene import ROUND, Bytes, Colour, Points, Scene, blob, photograph, pick, polar, table, vary
 
@@ -213,7 +214,7 @@ def write(root: Path | str, images: Positive = 240, size: Side = 480, seed: Seed
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError(f"root={root} exists and is not an empty folder: remove it or choose another")
     root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
+    with ending_on_sigterm(), tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
         build = Path(scratch) / "data"
         for part in ("images", "masks"):
             (build / part).mkdir(parents=True)

@@ -4,12 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from helpers import ROOT
+from segnet import environment
 from segnet.cli import check_settings
+from segnet.errors import UserError, explain
 
 
 @pytest.fixture
@@ -35,7 +38,17 @@ def fails(run_main, tmp_path, cable):
         (["data=folder", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (["data.image_size=16"], "data.image_size=16: must be one side or .* at least 32"),
         (["data.batch_size=0"], "data.batch_size=0: must be an integer of at least 1"),
-        (["data.num_workers=-1"], "data.num_workers=-1: must be an integer of at least 0 or auto"),
+        (["data.num_workers=-1"], r"data.num_workers=-1: must be an integer in \[0, 1024\] or auto"),
+        (["data.num_workers=10000"], r"data.num_workers=10000: must be an integer in \[0, 1024\] or auto"),
+        (["data.image_size=100000"], "data.image_size=100000: 100000×100000 are more than the limit of .* pixels"),
+        (["data.image_size=[32,1000000000]"], r"data.image_size=\[32, 1000000000\]: .*set a smaller size"),
+        (["data.crop=100000"], "data.crop=100000: .*more than the limit of .* pixels; set a smaller size"),
+        ([f"data.batch_size={10**20}"], f"data.batch_size={10**20}: must be .* numbers are at most 4294967295"),
+        ([f"trainer.max_epochs={10**20}"], "trainer.max_epochs=10+: must be .*; whole numbers are at most 4294967295"),
+        (["data=folder", "data.classes=[]"], r"data.classes=\[\]: must be a list of names, .*, or null"),
+        (["data=folder", "data.num_classes=300"], r"data.num_classes=300: must be an integer in \[1, 254\]"),
+        (["model.net.widths=[1000000,1000000,1,1,1]"], "the memory does not suffice; lower data.batch_size"),
+        (["trainer.devices=[9]"], "trainer: `devices` selected with `CPUAccelerator` should be an int > 0"),
         (["data.num_classes=2"], r"data.num_classes=2, but data.classes names 1: \['defect'\]"),
         (["lrr=0.1"], "lrr: no such key; --cfg job lists all keys"),
         (["lrr"], "lrr: must be key=value"),
@@ -215,3 +228,21 @@ def test_a_tilde_is_the_users_folder_wherever_a_path_is_taken(command, key):
     cfg = OmegaConf.create({key: "~/x"})
     check_settings(cfg, command)
     assert cfg[key] == str(Path.home() / "x")
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda: np.empty(2**60, np.uint8), lambda: torch.empty(2**60, dtype=torch.uint8), lambda: bytearray(2**60)]
+)
+def test_what_finds_no_memory_is_one_line_with_what_to_lower(ask):
+    with pytest.raises((MemoryError, RuntimeError)) as error:
+        ask()
+    assert "lower data.batch_size (batch_size), data.image_size or data.crop" in explain(error.value)
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps"])
+def test_a_device_that_is_not_there_is_told_with_what_to_write(accelerator, monkeypatch):
+    for backend in (torch.cuda, torch.backends.mps):
+        monkeypatch.setattr(backend, "is_available", lambda: False)
+    with pytest.raises(UserError, match=rf"trainer\.accelerator={accelerator}: .* here; write trainer=cpu or trainer="):
+        environment.precision_of("32-true", accelerator)
+    assert environment.precision_of("32-true", "cpu") == environment.precision_of("32-true", "auto") == "32-true"

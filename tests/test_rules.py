@@ -48,6 +48,14 @@ def test_values_and_words(annotation, right, wrong, told):
         assert rules.words(annotation) == told
 
 
+@pytest.mark.parametrize("value", [2**32, -(2**32), 10**30, [1, 2**40], {"a": [2**32]}])
+def test_whole_numbers_are_bounded(value):
+    kinds = int | list[int] | dict[str, list[int]]
+    with pytest.raises(rules.SettingError, match=r"a\.b=.*: must be .*; whole numbers are at most 4294967295"):
+        rules.check("a.b", value, kinds)
+    rules.check("a.b", 2**32 - 1, kinds)
+
+
 def test_values_are_shown_as_they_are_typed():
     value = {"a": [None, True, 1.5, "x"], "b": ""}
     assert rules.shown(value) == "{a:[null,true,1.5,x],b:''}"

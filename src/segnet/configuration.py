@@ -35,7 +35,10 @@ def instantiate(config: Any, key: str) -> Any:
     except InstantiationException as error:
         cause = error.__cause__
         if cause is None or not _passed_through_this_package(cause):
-            raise UserError(f"{key}: {' '.join(str(error).split())}") from error  # names target, error and key
+            text, _, where = str(error).partition("\nfull_key: ")
+            told = str(cause) if text.startswith("Error in call") else text  # else it names the target
+            place = where if where.startswith(key) else ".".join(filter(None, (key, where)))
+            raise UserError(f"{place}: {' '.join(told.split())}") from error
         raise cause from cause.__cause__
 
 

@@ -41,7 +41,16 @@ def fastest_precision(accelerator: str) -> Literal["bf16-mixed", "16-mixed", "32
 
 
 def precision_of(wanted: str, accelerator: str) -> str:
-    """Lightning's name of a precision: what is ``wanted``, or the fastest where that is ``auto``."""
+    """Lightning's name of a precision: what is ``wanted``, or the fastest where that is ``auto``.
+
+    Raises:
+        UserError: there is no such accelerator.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if not {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(accelerator, True):
+        raise UserError(
+            f"trainer.accelerator={accelerator}: torch finds no such device here; write trainer=cpu or trainer=auto"
+        )
     return fastest_precision(accelerator) if wanted == "auto" else wanted
 
 

@@ -1,6 +1,7 @@
 """Errors of the user, printed in one line. Every other error is a fault of the code and keeps its traceback."""
 
 import errno
+import re
 from traceback import walk_tb
 from urllib.error import URLError
 
@@ -18,12 +19,15 @@ EXTRAS = {
     "optuna": "sweep",
 }
 MERGING = "Error merging override"  # Hydra's words
-# What helps where the system refuses to write.
+# What helps where the system refuses to read or write.
 _ELSEWHERE = "; choose another folder with output_dir=<folder> or data.cache_dir=<folder>"
-NO_WRITING = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ELSEWHERE)
+NO_WRITING = dict.fromkeys((errno.EACCES, errno.EPERM), f"; give permission, chmod -R u+rwX; or{_ELSEWHERE[1:]}")
+NO_WRITING |= {errno.EROFS: _ELSEWHERE}
 NO_WRITING |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"; free some space, or{_ELSEWHERE[1:]}")
 NO_WRITING |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "; a folder is needed there, so choose another place")
 LOADER = "torch.utils.data"
+# How torch on a CPU and on a GPU, NumPy and OpenCV say that there is no more memory.
+NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Insufficient memory|Unable to allocate", re.IGNORECASE)
 
 
 class UserError(ValueError):
@@ -50,6 +54,11 @@ def explain(error: BaseException) -> str | None:
             text = f"{error.filename}: {error.strerror}{NO_WRITING.get(error.errno or 0, '')}"
         case ModuleNotFoundError() if error.name in EXTRAS:
             text = f"{error.name} is not installed: pip install 'segnet-lightning[{EXTRAS[error.name]}]'"
+        case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            text = (
+                "the memory does not suffice; lower data.batch_size (batch_size), data.image_size or data.crop (tile), "
+                "or take a smaller network; a run keeps its last checkpoint (resume=<run folder>)"
+            )
         case _ if type(error).__name__ == "MisconfigurationException":  # Lightning's, whose import is slow
             text = f"trainer: {error}"
         case _ if type(error).__module__ == "sqlalchemy.exc":  # of a search

@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
 
 from segnet.errors import UserError
 
+GREATEST = 2**32 - 1  # of whole numbers; more is a slip, and libraries fail with it in ways of their own
 WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", None: "null", NoneType: "null"}
 
 
@@ -42,6 +43,8 @@ def check(key: str, value: Any, annotation: Any) -> None:
     """
     from pydantic import ValidationError
 
+    if _exceeds(value):
+        raise SettingError(key, value, f"{words(annotation)}; whole numbers are at most {GREATEST}")
     adapter = _adapter(annotation)
     if adapter is None and not isinstance(annotation, type):
         return
@@ -52,6 +55,15 @@ def check(key: str, value: Any, annotation: Any) -> None:
     except ValidationError:
         pass
     raise SettingError(key, value, words(annotation), _takes_text(annotation))
+
+
+def _exceeds(value: Any) -> bool:
+    """Whether a whole number is too large in a value, at any depth."""
+    if isinstance(value, dict):
+        return any(map(_exceeds, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_exceeds, value))
+    return isinstance(value, int) and abs(value) > GREATEST
 
 
 @lru_cache

@@ -11,6 +11,7 @@ from pydantic import Field
 
 Count = Annotated[int, Ge(0)]
 Positive = Annotated[int, Ge(1)]
+Workers = Annotated[int, Interval(ge=0, le=1024)]  # processes
 Share = Annotated[float, Interval(ge=0, le=1)]
 NotNegative = Annotated[float, Ge(0)]
 Above0 = Annotated[float, Gt(0)]
@@ -59,6 +60,7 @@ ImageSize = Annotated[Side | tuple[Side, Side], "one side or [height,width], at 
 Color = tuple[Level, Level, Level]
 Colors = Sequence[Color]
 Images = Text | Sequence[Text]
+Classes = Annotated[Annotated[list[Text], MinLen(1)] | None, "a list of names, such as [defect], or null"]
 Masks = Text | Annotated[list[Text], MinLen(1)] | dict[Text, str]
 HeightWidth = Annotated[
     Annotated[str, Field(pattern=r"^\d+x\d+$")] | None, "<height>x<width>, such as 480x480, or null"

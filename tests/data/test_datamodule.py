@@ -603,7 +603,8 @@ def test_synthetic_is_drawn_where_missing(tmp_path):
 def test_image_without_mask(tmp_path):
     fill(tmp_path, ["t0", "t1", "v0"])
     (tmp_path / "masks/t1.png").unlink()
-    told = r"images/t1\.png: its mask .*masks/t1\.png is missing; add it, or set data\.missing_mask=empty.*defect_free"
+    told = r"^1 of 3 images without a mask: .*images/t1\.png: its mask .*masks/t1\.png is missing; add it, or set "
+    told += r"data\.missing_mask=empty.*defect_free"
     with pytest.raises(ValueError, match=told):
         make(tmp_path).setup()
     for changes in ({"missing_mask": "empty"}, {"defect_free": "*/t1.*"}):
@@ -637,8 +638,8 @@ def test_no_mask_at_all(tmp_path):
         ({"image_size": [64, 16]}, r"data\.image_size=\[64, 16\]: must be one side"),
         ({"image_size": [64, 64, 3]}, r"data\.image_size=\[64, 64, 3\]: must be one side"),
         ({"batch_size": 0}, r"data\.batch_size=0: must be an integer of at least 1"),
-        ({"num_workers": -1}, r"data\.num_workers=-1: must be an integer of at least 0 or auto"),
-        ({"num_workers": "many"}, r"data\.num_workers=many: must be an integer of at least 0 or auto"),
+        ({"num_workers": -1}, r"data\.num_workers=-1: must be an integer in \[0, 1024\] or auto"),
+        ({"num_workers": "many"}, r"data\.num_workers=many: must be an integer in \[0, 1024\] or auto"),
         ({"missing_mask": "skip"}, r"data\.missing_mask=skip: must be error or empty"),
         ({"num_classes": 2}, r"data\.num_classes=2, but data\.classes names 1: \['x'\]; they must agree"),
         ({"classes": ["a", "b"]}, r"data\.num_classes=1, but data\.classes names 2"),

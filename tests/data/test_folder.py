@@ -229,6 +229,18 @@ def test_a_folder_that_is_not_there_and_one_without_masks(tmp_path):
     assert [pair.masks for pair in data.pairs] == [[]] * 9
 
 
+@pytest.mark.parametrize(("bare", "where"), [(["b/0", "b/1", "c/0"], " (all of images/b, images/c)"), (["b/1"], "")])
+def test_how_many_images_have_no_mask_is_told_and_where(tmp_path, bare, where):
+    for name, count in {"a": 2, "b": 2, "c": 1}.items():
+        put(tmp_path, f"images/{name}", f"masks/{name}", count=count)
+    for name in bare:
+        (tmp_path / f"masks/{name}.png").unlink()
+    with pytest.raises(UserError) as error:
+        made(settled(tmp_path, "data.images=images/*/*", "data.masks={images/: masks/}", "data/mask=values"))
+    told = f"{len(bare)} of 5 images without a mask{where}: {tmp_path}/images/{bare[0]}.png: its mask "
+    assert str(error.value).startswith(told)
+
+
 def test_a_proposal_is_what_is_found_and_reads_back(tmp_path):
     for split in ("train", "val", "test"):
         put(tmp_path, f"{split}/photos", f"{split}/labels", (1, 2))

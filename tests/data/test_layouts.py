@@ -189,7 +189,7 @@ def test_photographs_are_no_masks(tmp_path):
     for i in N:
         photo(tmp_path, f"day/{i}.png", i)
         photo(tmp_path, f"night/{i}.png", 20 + i)
-    with pytest.raises(UserError, match=r"18 image files do not show .* \(in day \(9\), night \(9\)\); name them: 'da"):
+    with pytest.raises(UserError, match=r"18 image files \(day \(9\), night \(9\)\) do not show .*; name them: 'da"):
         layouts.find(tmp_path)
 
 
@@ -342,3 +342,89 @@ def test_a_tree_as_of_mvtec_is_read_whole_and_divided_by_hash(tmp_path):
     assert {i: [m.relative_to(tmp_path).as_posix() for m in found.masks_of(i)] for i in images} == written
     assert data["split"]["_target_"].endswith("ByHash")
     assert "divided by hash" in lines[-1]
+
+
+# Sets with good images that have no mask, some called as defective ones are: the defective with their masks, the good.
+GOOD = {
+    "beside, as Real-IAD": ([(f"NG/{i}.jpg", f"NG/{i}.png") for i in N], [f"OK/{i}.jpg" for i in N]),
+    "as DAGM": (
+        [(f"C{c}/{i}.PNG", f"C{c}/Label/{i}_label.PNG") for c in "12" for i in N],
+        [f"C{c}/{i}.PNG" for c in "12" for i in range(9, 30)],
+    ),
+    "as VisA": (
+        [(f"{c}/Images/Anomaly/{i:03d}.jpg", f"{c}/Masks/Anomaly/{i:03d}.png") for c in "ab" for i in N],
+        [f"{c}/Images/Normal/{i:04d}.jpg" for c in "ab" for i in N],
+    ),
+    "as VisA, one category": (
+        [(f"Images/Anomaly/{i:03d}.jpg", f"Masks/Anomaly/{i:03d}.png") for i in N],
+        [f"Images/Normal/{i:04d}.jpg" for i in N],
+    ),
+    "kinds as MVTec AD": (
+        [(f"test/{k}/{i}.png", f"ground_truth/{k}/{i}.png") for k in ("cut", "hole") for i in N],
+        [f"test/good/{i}.png" for i in N],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_image_gets_no_mask_of_another_and_is_not_left_out(tmp_path, name):
+    tree, good = GOOD[name]
+    written = make(tmp_path, tree)
+    for i, image in enumerate(good):
+        photo(tmp_path, image, 100 + i)
+    found = pairs_of(tmp_path, layouts.find(tmp_path))
+    assert {image: [m for m in masks if (tmp_path / m).exists()] for image, masks in found.items()} == {
+        **written, **{image: [] for image in good}
+    }  # fmt: skip
+    assert not {mask for image in good for mask in found[image]} & {m for masks in written.values() for m in masks}
+    folders = {tuple(part for part in ("OK", "Normal", "good") if part in m) for i in good for m in found[i]}
+    assert folders == {tuple(part for part in ("OK", "Normal", "good") if part in i) for i in good}  # theirs, if any
+
+
+@pytest.mark.parametrize("folders", [("test/ok", "test/ko", "mask/ko"), ("images/good", "images/bad", "masks/bad")])
+def test_of_the_layouts_to_choose_one_leaves_good_images_without_a_mask(tmp_path, folders):
+    good, bad, masks = folders
+    written = make(tmp_path, [(f"{bad}/{i}.png", f"{masks}/{i}.png") for i in N])
+    for i in N:
+        photo(tmp_path, f"{good}/{i}.png", 100 + i)
+    with pytest.raises(UserError, match="layouts fit its files; choose one") as error:
+        layouts.find(tmp_path)
+    ways = []
+    for way in str(error.value).partition("choose one: ")[2].split("; or "):
+        given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(shlex.split(way))}
+        found = given["data.masks"]
+        found = {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else found
+        pairs = pairs_of(tmp_path, layouts.find(tmp_path, given["data.images"], found, given.get("data.match")))
+        ways.append({image: [m for m in masks if (tmp_path / m).exists()] for image, masks in pairs.items()})
+    assert {**written, **{f"{good}/{i}.png": [] for i in N}} in ways
+
+
+def test_image_files_that_the_rule_does_not_reach_are_told(tmp_path):
+    make(tmp_path, [(f"Defects/{i}.png", f"Masks/{i}_mask.png") for i in N])
+    assert layouts.find(tmp_path).told == []
+    for i in N:
+        photo(tmp_path, f"Good/cloth/{100 + i}.png", 50 + i)
+    told = "not used are 9 image files (Good/cloth (9)); where they belong to the set, name data.images"
+    assert layouts.find(tmp_path).told == [told]
+    found = layouts.find(tmp_path, ["Defects/*", "Good/**/*"], "Masks/{stem}_mask.png")
+    assert len(pairs_of(tmp_path, found)) == 18
+    assert found.told == []
+
+
+@pytest.mark.parametrize("name", ["{}.json", "lable/{}.xml", "labels/{}.txt"])
+@pytest.mark.parametrize("folder", ["photos", "images"])
+def test_files_that_may_hold_labels_are_told_with_the_command_that_reads_them(tmp_path, name, folder):
+    for i in N:
+        photo(tmp_path, f"{folder}/{i}.png", i)
+        label = tmp_path / name.format(i)
+        label.parent.mkdir(exist_ok=True)
+        label.write_text("")
+    (tmp_path / "readme.txt").write_text("")
+    way = f"9 files (such as {name.format(0)}) may hold labels; python src/import_labels.py input={tmp_path} output="
+    if folder == "images":  # which says where the images are
+        assert layouts.find(tmp_path).told[0].startswith(way)
+        return
+    with pytest.raises(UserError) as error:
+        layouts.find(tmp_path)
+    assert f"; {way}" in str(error.value)
+    assert "; else name them: 'data.images=<glob>'" in str(error.value)

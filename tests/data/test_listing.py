@@ -77,7 +77,8 @@ def test_a_folder_that_cannot_be_read_is_told(shut):
     found = layout(shut, ["images/**/*"], {"images": "masks"})
     assert found.list_images() == ["images/a/0.png", "images/a/1.png", "images/a/2.png"]
     assert found.passed_over() == [f"passed over {told}"]
-    assert layouts.find(shut, masks={"images": "masks"}).told == [f"passed over {told}"]
+    orphans = "not used are 3 image files (masks/b (3)); where they belong to the set, name data.images"
+    assert layouts.find(shut, masks={"images": "masks"}).told == [f"passed over {told}", orphans]
     with pytest.raises(UserError, match=re.escape(f"; passed over: {told}")):
         layout(shut, ["images/b/*"]).list_images()
 

@@ -14,6 +14,11 @@ from segnet.mirror import is_mirror
 from segnet.runs import record
 from segnet.terminal import is_first, tell
 
+# Settings that the search of a folder reads before anything is made of them.
+SEARCHED: dict[str, Any] = {
+    "images": settings.Images, "masks": settings.Masks, "classes": settings.Classes, "num_classes": settings.NumClasses,
+}  # fmt: skip
+
 
 def complete(cfg: DictConfig) -> DictConfig:
     """The configuration of a new training, with everything settled that its command line leaves open."""
@@ -47,7 +52,7 @@ def settle_data(cfg: DictConfig, asking: bool = True, decide: bool = False) -> b
     if not isinstance(cfg.data, DictConfig):
         raise UserError(f"data={cfg.data}: must be one of the options in conf/data/")
     before: Any = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=False)
-    for key, kind in {"images": settings.Images, "masks": settings.Masks}.items():  # the search reads them first
+    for key, kind in SEARCHED.items():
         rules.check(f"data.{key}", before.get(key), kind | None)
     from segnet.data import folder  # torch comes with it
 

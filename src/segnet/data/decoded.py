@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from segnet import terminal
 from segnet.data import cache
-from segnet.data.decoding import header
+from segnet.data.decoding import MAX_PIXELS, header
 from segnet.data.flat_cache import POSITIONS, Content, Flat, Look, kept, look
 from segnet.data.images import resize_mask
 from segnet.data.masks import IGNORE_INDEX, Encoding
@@ -158,9 +158,14 @@ def size_of(value: int | Sequence[int], key: str = "data.image_size") -> tuple[i
     """(height, width) that a setting says: one side, or both.
 
     Raises:
-        UserError: it says something else, or a side is too small for the networks.
+        UserError: it says something else, a side is too small for the networks, or there are too many pixels.
     """
     sides = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(sides) == 2 and all(type(side) is int and side >= SMALLEST for side in sides):
+        if sides[0] * sides[1] > MAX_PIXELS:
+            raise UserError(
+                f"{key}={value}: {sides[0]}×{sides[1]} are more than the limit of {MAX_PIXELS:,} pixels; set a "
+                f"smaller size, such as {key}=480"
+            )
         return sides[0], sides[1]
     raise UserError(f"{key}={value}: must be one side or [height, width], at least {SMALLEST} pixels each")

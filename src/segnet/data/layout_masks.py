@@ -3,8 +3,9 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from posixpath import dirname, normpath
 
-from segnet.data.naming import File, Parts
+from segnet.data.naming import File, Parts, Rule
 from segnet.data.patterns import MaskPattern, Masks, shown
 from segnet.data.recognition import LOOKED_AT, NEARLY, Names, Reading, spread
 from segnet.errors import UserError
@@ -14,11 +15,13 @@ NUMBER = r"0*(\d+)[^\d/]*\.[^./]+$"  # the last number of a path, without the ze
 
 
 def pattern_of(names: Names, reading: Reading) -> tuple[Masks, str | None] | None:
-    """``data.masks`` and ``data.match`` that say what the rule says; the plainest that does."""
+    """``data.masks`` and ``data.match`` that say what the rule says, also of images without a mask; the plainest."""
     for masks, match in _candidates(reading):
         pattern = MaskPattern(names.root, masks, match)
         try:
-            if all(_finds(names, pattern, image, files) for image, files in reading.pairs.items()):
+            if all(_finds(names, pattern, image, files) for image, files in reading.pairs.items()) and all(
+                _finds(names, pattern, image, []) and _looks_in(pattern, image, reading.rule) for image in reading.alone
+            ):
                 return masks, match
         except UserError:
             continue
@@ -27,9 +30,16 @@ def pattern_of(names: Names, reading: Reading) -> tuple[Masks, str | None] | Non
 
 def _finds(names: Names, pattern: MaskPattern, image: File, masks: Sequence[File]) -> bool:
     if set("*?") & set(shown(pattern.masks)):
-        return sorted(pattern.find(image.path)) == sorted(pattern.root / mask.path for mask in masks)
+        found = [path for path in pattern.find(image.path) if path.is_file()]  # else where it should be
+        return sorted(found) == sorted(pattern.root / mask.path for mask in masks)
     there = [name for name in (name.removeprefix("./") for name in pattern.names(image.path)) if name in names.paths]
     return there == [mask.path for mask in masks]
+
+
+def _looks_in(pattern: MaskPattern, image: File, rule: Rule) -> bool:
+    """Whether it looks for an image's mask in the folder of the rule: not in that of the masks of others."""
+    folder = normpath("/".join(rule.folder(image) or ()))
+    return all(dirname(normpath(name)) == folder.removeprefix(".") for name in pattern.names(image.path))
 
 
 def _candidates(reading: Reading) -> Iterator[tuple[Masks, str | None]]:

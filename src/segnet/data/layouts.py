@@ -1,22 +1,22 @@
 """What was recognised in a folder, said as the settings of a data configuration: globs, mask patterns, splits."""
 
 import shlex
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-from segnet.command_line import override
+from segnet.command_line import command_line, override
 from segnet.data.description import Division
 from segnet.data.layout_globs import globs_of
 from segnet.data.layout_masks import by_numbers, pattern_of
 from segnet.data.layout_splits import by_folders, by_lists, split_of
-from segnet.data.listing import unreadable
-from segnet.data.naming import File, Rule
+from segnet.data.listing import amount, counted, neither, unreadable
+from segnet.data.naming import File, Parts, Rule
 from segnet.data.pairs import Layout as Pairs
 from segnet.data.patterns import MaskPattern, Masks, listed, shown
-from segnet.data.recognition import Names, Reading, readings
+from segnet.data.recognition import Names, Reading, in_folders, readings
 from segnet.errors import UserError
 
 IMAGES, MASKS = "images/*", "masks/{stem}.png"  # what has always been read without a word
@@ -27,7 +27,7 @@ MVTEC = {"train", "test", "ground_truth"}
 class Layout:
     """Where images and masks are, and which split each is in; ``told`` are lines for people.
 
-    ``found`` is false where no file is there to say it.
+    ``found`` is false where no file is there to say it; ``bare`` are images that are left out, as is told.
     """
 
     images: Any
@@ -37,6 +37,7 @@ class Layout:
     told: list[str] = field(default_factory=list)
     found: bool = True
     defect_free: str | None = None
+    bare: frozenset[str] = frozenset()
 
 
 def find(root: Path, images: Any = None, masks: Masks | None = None, match: str | None = None) -> Layout:
@@ -56,7 +57,30 @@ def find(root: Path, images: Any = None, masks: Masks | None = None, match: str 
     names = Names(root)
     found = _found(names, images, masks, match)
     found.told += [f"passed over {text}" for text in unreadable(names.shut)]
+    if images is None and found.found:
+        found.told += _elsewhere(names, found)
     return found
+
+
+def _elsewhere(names: Names, found: Layout) -> list[str]:
+    """What is said of image files in folders where neither images nor masks were found: a set's good images, say."""
+    pairs = Pairs(names.root, listed(found.images), found.masks, defect_free=found.defect_free, match=found.match)
+    try:
+        images = pairs.list_images()
+        masks = [mask for image in images for mask in pairs.masks_of(image)]
+    except UserError:  # whoever reads them says it
+        return []
+    near, _ = neither(names.root, [*pairs.images, *pairs.pattern.folders(masks)], images, masks)  # told with the split
+    used = {*images, *near, *found.bare, *(relpath(mask, names.root) for mask in masks)}
+    rest = in_folders(file for file in names.files if file.path not in used)
+    return [f"not used are {_there(rest)}; where they belong to the set, name data.images"] if rest else []
+
+
+def _there(folders: Mapping[Parts, Sequence[File]]) -> str:
+    """Such as ``3 image files (a (2), b (1))``, those with the most files first."""
+    top = sorted(folders.items(), key=lambda item: -len(item[1]))
+    named = ", ".join(f"{'/'.join(folder) or '.'} ({len(files)})" for folder, files in top[:6])
+    return f"{amount(sum(map(len, folders.values())), 'image file')} ({named}{', …' if len(top) > 6 else ''})"
 
 
 def _found(names: Names, images: Any, masks: Masks | None, match: str | None) -> Layout:
@@ -107,13 +131,16 @@ def _all_png(names: Names, images: Sequence[File]) -> bool:
 
 
 def _unknown(names: Names, images: Any, plain: Sequence[File]) -> Layout:
+    labels = []
+    if names.labels:
+        labels = [
+            f"{counted(names.labels, 'file')} may hold labels; {_importing(names.root)} makes masks of those that do"
+        ]
     if images is not None or plain or not names.files:  # whoever reads it says what is missing
-        return Layout(images or IMAGES, MASKS, found=False)
-    folders = Counter("/".join(file.folder) or "." for file in names.files)
-    there = ", ".join(f"{folder} ({count})" for folder, count in folders.most_common(6))
+        return Layout(images or IMAGES, MASKS, found=False, told=labels)
     raise UserError(
-        f"data.root={names.root}: its {len(names.files)} image files do not show which are images and which are their "
-        f"masks (in {there}{', …' if len(folders) > 6 else ''}); name them: 'data.images=<glob>' "
+        f"data.root={names.root}: {_there(names.inside)} do not show which are images and which are their masks; "
+        f"{''.join(f'{text}; else ' for text in labels)}name them: 'data.images=<glob>' "
         f"'data.masks=\"<where an image's mask is, such as masks/{{stem}}.png>\"'"
     )
 
@@ -127,21 +154,24 @@ def _several(names: Names, found: Sequence[Reading], images: Any) -> str:
         texts += [_typed("data.match", layout.match)] if layout.match else []
         ways.append(" ".join(texts))
     parts = all(other.pairs.keys() == found[0].pairs.keys() for other in found)
-    way = shlex.join([f"input={names.root}", f"output={names.root}_set"])
-    one = f"if they are classes or objects of one mask, import_labels.py {way} makes it; else " if parts else ""
+    one = f"if they are classes or objects of one mask, {_importing(names.root)} makes it; else " if parts else ""
     return f"data.root={names.root}: {one}{len(found)} layouts fit its files; choose one: {'; or '.join(ways)}"
+
+
+def _importing(root: Path) -> str:
+    return command_line("import_labels", [override("input", str(root)), override("output", f"{root}_set")])
 
 
 def _said(names: Names, reading: Reading, images: Any) -> Layout:
     """A reading as settings."""
     told: list[str] = []
-    alone = list(reading.alone)
+    alone, left = list(reading.alone), frozenset[str]()
     if images is None:
         homes = {file: split_of(file) for file in (*reading.pairs, *alone)}
         bare = {file for file in alone if homes[file] == "test"}
         if bare and not any(homes[file] == "test" for file in reading.pairs):
             told.append(f"{len(bare)} image{'s' * (len(bare) > 1)} of test have no masks and are left out")
-            alone = [file for file in alone if file not in bare]
+            alone, left = [file for file in alone if file not in bare], frozenset(file.path for file in bare)
     files = sorted((*reading.pairs, *alone), key=lambda file: file.path)
     pattern = pattern_of(names, reading)
     globs = images if images is not None or pattern is None else globs_of(names, files, reading, *pattern)
@@ -151,7 +181,7 @@ def _said(names: Names, reading: Reading, images: Any) -> Layout:
             f"data.root={names.root}: {image.path} has the mask {reading.pairs[image][0].path}, but not all names "
             f"follow one pattern; name them with data.images, data.masks and data.match"
         )
-    return _divided(Layout(globs, pattern[0], pattern[1], told=told), names.root, files)
+    return _divided(Layout(globs, pattern[0], pattern[1], told=told, bare=left), names.root, files)
 
 
 def _matching(root: Path, images: Any) -> list[File]:

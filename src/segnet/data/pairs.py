@@ -1,10 +1,12 @@
 """Which images a data set has, where their masks are, and which split each of them belongs to."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
+from posixpath import dirname
 from typing import Any, Literal
 
 import numpy as np
@@ -110,6 +112,10 @@ def matching(root: Path, patterns: Sequence[str]) -> list[Path]:
     return found
 
 
+class MissingMaskError(UserError):
+    """An image has no mask and should have one."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where images and masks lie below a folder; the arguments are those of `SegmentationDataModule`."""
@@ -189,7 +195,7 @@ class Layout:
         if files[0].exists() or files[0].is_symlink():
             return Pair(self.root / image, files[0], self.mask_drawn, self.bits, tuple(files[1:]))
         if self.missing_mask == "error":
-            raise UserError(
+            raise MissingMaskError(
                 f"{self.root / image}: its mask {files[0]} is missing; add it, or set data.missing_mask=empty "
                 f"(no mask means no defect) or data.defect_free=<pattern>"
             )
@@ -210,13 +216,30 @@ def find(layout: Layout, split: Callable[[Path, Sequence[str]], Split]) -> tuple
         the split is not there; and how many images there are, in a split or not.
 
     Raises:
-        UserError: an image is in the training split and in another.
+        UserError: an image is in the training split and in another, or images have no mask and should have one.
     """
     images = layout.list_images()
     by_split: Split = {name: [] for name in SPLITS} | split(layout.root, images)
     if leaked := sorted(set(by_split["train"]) & {*by_split["val"], *by_split["test"]}):
         raise UserError(f"data.split puts {leaked[0]} ({len(leaked)} in all) into train and val or test")
     used = sorted({image for part in by_split.values() for image in part})
-    pairs = [layout.pair(image) for image in used]
+    pairs, bare = list[Pair](), dict[str, MissingMaskError]()
+    for image in used:
+        try:
+            pairs.append(layout.pair(image))
+        except MissingMaskError as error:
+            bare[image] = error
+    if bare:
+        first = next(iter(bare.values()))
+        raise UserError(f"{len(bare)} of {len(used)} images without a mask{_where(list(bare), used)}: {first}")
     place = {image: i for i, image in enumerate(used)}
     return pairs, {name: [place[image] for image in part] for name, part in by_split.items()}, len(images)
+
+
+def _where(some: Sequence[str], images: Sequence[str]) -> str:
+    """Such as `` (all of a/b)``, if some images are all of these folders; empty if not."""
+    inside, folders = Counter(map(dirname, images)), Counter(map(dirname, some))
+    if len(folders) == len(inside) or any(inside[folder] != count for folder, count in folders.items()):
+        return ""
+    named = list(folders)
+    return f" (all of {', '.join(named[:6])}{', …' if len(named) > 6 else ''})"

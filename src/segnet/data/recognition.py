@@ -50,6 +50,8 @@ class Names:
         self.shut: list[str] = []  # folders that cannot be read
         below = files_below(root, shut=self.shut)
         self.files = [File.of(path) for path in sorted(below) if splitext(path)[1].lower() in EXTENSIONS]
+        stems = {file.stem for file in self.files}
+        self.labels = sorted(path for path in below if _labels(File.of(path), stems))
         self.index: Index = defaultdict(list)
         self.inside = in_folders(self.files)
         for file in self.files:
@@ -106,6 +108,12 @@ class Reading:
     def masks(self) -> set[File]:
         """Those of all images."""
         return {mask for found in self.pairs.values() for mask in found}
+
+
+def _labels(file: File, stems: set[str]) -> bool:
+    """Whether a file may hold labels in a format that `segnet.annotations` reads: YOLO's are called as their images."""
+    kind = file.suffix.lower()
+    return kind in (".json", ".xml") or (kind == ".txt" and file.stem in stems)
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:

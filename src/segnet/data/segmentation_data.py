@@ -101,7 +101,7 @@ class SegmentationData:
         augment: Sequence[Callable[..., Any]] | None = (),
         positive_share: settings.BetweenZeroAndOne | None = None,
         batch_size: settings.Positive = 4,
-        num_workers: settings.Count | Literal["auto"] = "auto",
+        num_workers: settings.Workers | Literal["auto"] = "auto",
         cache_dir: settings.PathText | None = None,
         cache_gb: settings.NotNegative = 20.0,
         device_cache: bool | Literal["auto"] = "auto",

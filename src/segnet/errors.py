@@ -26,8 +26,7 @@ NO_WRITING |= {errno.EROFS: _ELSEWHERE}
 NO_WRITING |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"; free some space, or{_ELSEWHERE[1:]}")
 NO_WRITING |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "; a folder is needed there, so choose another place")
 LOADER = "torch.utils.data"
-# How torch on a CPU and on a GPU, NumPy and OpenCV say that there is no more memory.
-NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Insufficient memory|Unable to allocate", re.IGNORECASE)
+NO_MEMORY = re.compile(r"can't allocate memory|out of memory")  # torch's words, on a CPU and on a GPU
 
 
 class UserError(ValueError):

@@ -31,7 +31,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_with_the_key(name, run_main
     monkeypatch.chdir("/sys")
     code, err = run_main(name, Path("logs/run"), f"data.root={cable}")
     assert code == 1
-    assert re.fullmatch(r"error: logs: .*; choose another folder with output_dir=<folder> or .*\n", err)
+    assert re.fullmatch(r"error: logs: .* choose another folder with output_dir=<folder> or .*\n", err)
 
 
 def test_an_error_stands_on_a_line_of_its_own_beside_the_bar(cable, cache, tmp_path):

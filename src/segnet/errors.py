@@ -21,7 +21,9 @@ EXTRAS = {
 MERGING = "Error merging override"  # Hydra's words
 # What helps where the system refuses to read or write.
 _ELSEWHERE = "; choose another folder with output_dir=<folder> or data.cache_dir=<folder>"
-NO_WRITING = dict.fromkeys((errno.EACCES, errno.EPERM), f"; give permission, chmod -R u+rwX; or{_ELSEWHERE[1:]}")
+NO_WRITING = dict.fromkeys(
+    (errno.EACCES, errno.EPERM), f"; give permission to read and write there, or{_ELSEWHERE[1:]}"
+)
 NO_WRITING |= {errno.EROFS: _ELSEWHERE}
 NO_WRITING |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"; free some space, or{_ELSEWHERE[1:]}")
 NO_WRITING |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "; a folder is needed there, so choose another place")

@@ -47,7 +47,7 @@ def fails(run_main, tmp_path, cable):
         ([f"trainer.max_epochs={10**20}"], "trainer.max_epochs=10+: must be .*; whole numbers are at most 4294967295"),
         (["data=folder", "data.classes=[]"], r"data.classes=\[\]: must be a list of names, .*, or null"),
         (["data=folder", "data.num_classes=300"], r"data.num_classes=300: must be an integer in \[1, 254\]"),
-        (["model.net.widths=[1000000,1000000,1,1,1]"], "the memory does not suffice; lower data.batch_size"),
+        (["model.net.widths=[1,3000000,1,1,1]"], "the memory does not suffice; lower data.batch_size"),
         (["trainer.devices=[9]"], "trainer: `devices` selected with `CPUAccelerator` should be an int > 0"),
         (["data.num_classes=2"], r"data.num_classes=2, but data.classes names 1: \['defect'\]"),
         (["lrr=0.1"], "lrr: no such key; --cfg job lists all keys"),

@@ -3,84 +3,83 @@
 import json
 import signal
 import threading
-import time
-from contextlib import contextmanager
+
+import pytest
 
 from helpers import SMALL, call_main
 
 
-@contextmanager
-def terminated_when(there):
-    """Send this process SIGTERM once ``there()`` is true; outside the command it would do nothing."""
-    before, over = signal.signal(signal.SIGTERM, lambda number, frame: None), threading.Event()
+@pytest.fixture
+def terminated_in(monkeypatch):
+    """``terminated_in(name, there)``: where a function is called, ``there()`` is true, and the process gets SIGTERM."""
 
-    def watch():
-        while not over.is_set():
-            if there():
-                signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)  # a thread that sleeps wakes up
-                return
-            time.sleep(0.001)
+    def arrange(name, there):
+        def instead(*args, **kwargs):
+            assert there()
+            signal.raise_signal(signal.SIGTERM)
+            raise AssertionError("it went on")
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        signal.signal(signal.SIGTERM, before)
+        monkeypatch.setattr(name, instead)
+
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)  # else it would end all tests
+    yield arrange
+    signal.signal(signal.SIGTERM, before)
 
 
-def test_an_export(trained, tmp_path):
+def made(folder):
+    return [path for path in folder.rglob("*") if path.is_file() and ".hydra" not in path.parts]
+
+
+def test_an_export(trained, tmp_path, terminated_in):
     out = tmp_path / "exported"
-    with terminated_when(lambda: any(out.glob(".draft-*"))):
-        code = call_main("export", f"ckpt_path={trained}/checkpoints/best.ckpt", "format=onnx", f"output_dir={out}")
+    terminated_in("segnet.deployment.exported_model.write", lambda: any(out.glob(".draft-*")))
+    code = call_main("export", f"ckpt_path={trained}/checkpoints/best.ckpt", "format=onnx", f"output_dir={out}")
     assert code == 143
-    assert not [path for path in out.rglob("*") if ".hydra" not in path.parts]
+    assert not made(out)
+    assert not list(out.glob(".draft-*"))
 
 
-def test_a_calibration(trained, tmp_path):
+def test_a_calibration(trained, tmp_path, terminated_in):
     out = tmp_path / "calibrated"
-    with terminated_when(lambda: any(tmp_path.rglob(".predictions-*"))):
-        code = call_main(
-            "calibrate", f"ckpt_path={trained}/checkpoints/best.ckpt", "target=f1", "confirm=null", f"output_dir={out}"
-        )
+    terminated_in("segnet.reports.calibration._default", lambda: any(tmp_path.rglob(".predictions-*/*")))
+    code = call_main(
+        "calibrate", f"ckpt_path={trained}/checkpoints/best.ckpt", "target=f1", "confirm=null", f"output_dir={out}"
+    )
     assert code == 143
     assert not list(tmp_path.rglob(".predictions-*"))
-    assert not list(out.glob("*.ckpt"))
+    assert not made(out)
 
 
-def test_images_that_are_drawn(tmp_path):
+def test_an_evaluation(trained, tmp_path, terminated_in):
+    out = tmp_path / "evaluated"
+    terminated_in("segnet.reports.decided.predicted", lambda: any(out.glob("*.part")))
+    code = call_main("eval", f"ckpt_path={trained}/checkpoints/best.ckpt", "trainer=cpu", f"output_dir={out}")
+    assert code == 143
+    assert not made(out)
+
+
+def test_images_that_are_drawn(tmp_path, terminated_in):
     root = tmp_path / "sets" / "cables"
-    with terminated_when(lambda: any(root.parent.glob(".cables-*/data/masks/*.png"))):
-        code = call_main(
-            "train", *SMALL, "data.prepare.images=400", f"data.root={root}", f"output_dir={tmp_path / 'run'}"
-        )
+    terminated_in("segnet.synthetic.cables.render", lambda: any(root.parent.glob(".cables-*/data/masks")))
+    code = call_main("train", *SMALL, f"data.root={root}", f"output_dir={tmp_path / 'run'}")
     assert code == 143
     assert not list(root.parent.iterdir())
 
 
-def test_a_benchmark_keeps_what_it_has_measured(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+def test_a_benchmark_keeps_what_it_has_measured(tmp_path, monkeypatch, terminated_in):
+    scratch, out = tmp_path / "scratch", tmp_path / "b"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setattr("tempfile.tempdir", None)
-    (tmp_path / "scratch").mkdir()
-    out, begun = tmp_path / "b", threading.Event()
-
-    def data(self):
-        begun.set()
-        for _ in range(6000):  # a signal that comes just before a long sleep would not end it
-            time.sleep(0.01)
-
-    monkeypatch.setattr("segnet.benchmark.suite.Bench.data", data)
-    with terminated_when(begun.is_set):
-        code = call_main(
-            "benchmark", "device=cpu", "parts=[ceiling,data,index]", "repeats=1", "cpu.matrix=64", "cpu.copy_mb=1",
-            "turn=0.001", f"output_dir={out}",
-        )  # fmt: skip
+    terminated_in("segnet.benchmark.suite.Bench.data", lambda: any(path.is_dir() for path in scratch.iterdir()))
+    code = call_main(
+        "benchmark", "device=cpu", "parts=[ceiling,data,index]", "repeats=1", "cpu.matrix=64", "cpu.copy_mb=1",
+        "turn=0.001", f"output_dir={out}",
+    )  # fmt: skip
     assert code == 143
-    parts = {row["part"] for row in json.loads((out / "results.json").read_text())["rows"]}
-    assert parts == {"matrix product, 64³", "memory bandwidth"}
-    assert not [path for path in (tmp_path / "scratch").iterdir() if path.is_dir()]
+    results = json.loads((out / "results.json").read_text())
+    assert {row["part"] for row in results["rows"]} == {"matrix product, 64³", "memory bandwidth"}
+    assert not [path for path in scratch.iterdir() if path.is_dir()]
 
 
 def test_elsewhere_than_in_the_main_thread_it_is_left_alone(tmp_path):

@@ -1,5 +1,6 @@
 """The cache holds what decoding gives, is built once, and never outlives a change or a kill."""
 
+import errno
 import os
 import runpy
 import signal
@@ -37,6 +38,10 @@ def never(i):
 def opened(folder, key="k", load=pair, count=5, limit=1.0):
     content = kept(folder, key, Flat(load, [SIZE] * count, 2, 0), limit)
     return content and (content.images.reshape(count, *SIZE, 3), content.masks.reshape(count, *SIZE))
+
+
+def none(*_):
+    raise OSError(errno.ENOLCK, "no locks available")
 
 
 def names(folder):
@@ -193,9 +198,15 @@ def test_a_build_that_takes_long_is_left_alone(tmp_path):
     assert np.array_equal(opened(tmp_path, "other", load=never)[0][4], pair(4)[0])
 
 
+@pytest.mark.parametrize("locks", [True, False])
 @pytest.mark.parametrize("before", ["nothing", "half", "damaged"])
-def test_many_that_begin_at_once_all_get_it(tmp_path, before):
-    """Runs of a sweep side by side: none deletes or mixes what another has just finished, and nothing is left over."""
+def test_many_that_begin_at_once_all_get_it(tmp_path, monkeypatch, before, locks):
+    """Runs of a sweep side by side: none deletes or mixes what another has just finished, and nothing is left over.
+
+    Also on a file system without locks, such as some of a network.
+    """
+    if not locks:
+        monkeypatch.setattr(cache.fcntl, "flock", none)
     for turn in range(6):
         folder = tmp_path / str(turn)
         if before != "nothing":

@@ -43,15 +43,13 @@ class Bench(Table):
     def measure(self) -> None:
         """Measure the parts one after the other."""
         start = time.perf_counter()
-        try:
-            with tempfile.TemporaryDirectory() as scratch:
-                self.scratch = Path(scratch)
-                for part in self.cfg.parts:
-                    getattr(self, part)()
-                    torch.use_deterministic_algorithms(False)
-                    self._release()
-        finally:
-            self.seconds = time.perf_counter() - start
+        with tempfile.TemporaryDirectory() as scratch:
+            self.scratch = Path(scratch)
+            for part in self.cfg.parts:
+                getattr(self, part)()
+                torch.use_deterministic_algorithms(False)
+                self._release()
+                self.seconds = time.perf_counter() - start
 
     def _release(self) -> None:
         """Give memory back, so that no part counts an earlier one's."""

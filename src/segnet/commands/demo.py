@@ -1,8 +1,6 @@
 """A local web page: drop an image and see what a trained network predicts, and what is decided from it."""
 
 import os
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from omegaconf import DictConfig
 
 from segnet.cli import command
 from segnet.errors import UserError
+from segnet.files import ending_on_sigterm
 
 if TYPE_CHECKING:
     from segnet.decisions import OperatingPoint
@@ -28,8 +27,7 @@ def run(cfg: DictConfig) -> None:
     from segnet.deployment.predictor import of_command
 
     predictor = of_command(cfg)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the folder is removed
-    with TemporaryDirectory(prefix="segnet-demo-") as folder:
+    with ending_on_sigterm(), TemporaryDirectory(prefix="segnet-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # of what is uploaded and shown
         launch(page(predictor, cfg), cfg, Path(folder))
 

@@ -4,9 +4,10 @@ from omegaconf import DictConfig
 
 from segnet.cli import command
 from segnet.errors import UserError
-from segnet.files import check_output
+from segnet.files import check_output, ending_on_sigterm
 
 
+@ending_on_sigterm()
 def run(cfg: DictConfig) -> float | None:
     """Evaluate ``ckpt_path`` on the data that `segnet.runs.checkpoint_data` describes.
 

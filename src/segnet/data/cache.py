@@ -77,11 +77,11 @@ def _in_use(part: Path) -> bool:
 def remove(entry: Path) -> None:
     """Delete the files of a cache, the marker last, and its folder if nothing else is in it.
 
-    It is renamed first: others see it whole or not at all, and what they build in its place stays.
+    A finished one is renamed first: others see it whole or not at all, and what they build in its place stays.
     """
     if entry.is_symlink() or not (entry / MARKER).is_file():
         return
-    away = entry.with_name(f"{entry.name}.{uuid4().hex}{PART}")
+    away = entry if entry.name.endswith(PART) else entry.with_name(f"{entry.name}.{uuid4().hex}{PART}")
     with suppress(OSError):
         entry.rename(away)
         for name in (*FILES, MARKER):

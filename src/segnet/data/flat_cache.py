@@ -29,6 +29,7 @@ from segnet.networks.window import Size
 
 POSITIONS = 4096  # of a class in an image, at most
 THREADS = min(8, os.cpu_count() or 1)
+TRIES = 8  # to put a cache into its place, where no lock keeps others away (a network file system)
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def kept(folder: Path, key: str, store: Flat, limit_gb: float) -> Content | None
         if cache.is_whole(target):
             warnings.warn(f"{target}: damaged since it was built; it is built anew", stacklevel=2)
         try:
-            _build(folder, target, store, int(limit_gb * 1e9) - need)
+            found = _build(folder, target, store, int(limit_gb * 1e9) - need)
         except OSError as error:
             if error.errno not in cache.FULL:
                 raise
@@ -203,14 +204,13 @@ def kept(folder: Path, key: str, store: Flat, limit_gb: float) -> Content | None
                 f"data.cache_dir={folder.parent}: no room for {need / 1e9:.3g} GB of images ({error.strerror}); "
                 f"name a folder on another disk, or set data.cache_dir=null, which decodes them in every epoch"
             ) from error
-        found = store.open(target, verify=False)
     with suppress(OSError):  # a shared cache may be read-only
         os.utime(target)  # marks it as used
     return found
 
 
-def _build(folder: Path, target: Path, store: Flat, allowed: int) -> None:
-    """Write the cache ``target`` beside at most ``allowed`` bytes of others. The first of several stays."""
+def _build(folder: Path, target: Path, store: Flat, allowed: int) -> Content | None:
+    """Write the cache ``target`` beside at most ``allowed`` bytes of others and open it; the first of several stays."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{target.name}.{uuid4().hex}{cache.PART}"
     with ExitStack() as stack:
@@ -220,14 +220,16 @@ def _build(folder: Path, target: Path, store: Flat, allowed: int) -> None:
             stack.enter_context(cache.locked(part))
         try:
             store.fill(part)
+            made = store.open(part, verify=False)  # what is open stays readable wherever it is moved
             with cache.alone(folder):
-                if store.open(target, verify=True) is not None:
-                    return  # another process finished the same cache first
-                cache.remove(target)  # damaged, or what a killed deletion left
-                try:
-                    part.rename(target)  # atomic: a killed build leaves only a *.part folder
-                except OSError as error:
-                    raise UserError(f"{target}: is no cache of this program; move it, or set data.cache_dir") from error
+                for _ in range(TRIES):
+                    if (found := store.open(target, verify=True)) is not None:
+                        return found  # another process finished the same cache first
+                    cache.remove(target)  # damaged, or what a killed deletion left
+                    with suppress(OSError):
+                        part.rename(target)  # atomic: a killed build leaves only a *.part folder
+                        return made
+            raise UserError(f"{target}: is no cache of this program; move it, or set data.cache_dir")
         finally:
             cache.remove(part)
 

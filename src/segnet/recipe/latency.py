@@ -20,6 +20,7 @@ from segnet.deployment.exported_model import ExportedModel
 from segnet.deployment.form import Form
 from segnet.deployment.formats import FORMATS
 from segnet.errors import UserError
+from segnet.files import ending_on_sigterm
 from segnet.training.module import SegmentationModule
 
 PARTS = range(4, 33)  # the factors are these over the last one, 32
@@ -95,7 +96,7 @@ def measure(module: SegmentationModule, runtime: str) -> Latency:
         return timed(lambda: module.eval().probabilities(module(image)))
     kind = FORMATS[runtime]
     about = {"classes": module.classes, "colors": None, "image_size": list(module.image_size)}
-    with TemporaryDirectory() as folder:
+    with ending_on_sigterm(), TemporaryDirectory() as folder:
         path = Path(folder) / f"model{kind.suffix}"
         try:
             exported_model.write(module.eval(), path, about, Form(module.image_size, 1))

@@ -14,18 +14,17 @@ help: ## list the targets
 install: $(STAMP) ## make .venv with the locked packages; TORCH=cpu leaves out 3 GB for GPUs
 
 # By uv, where it is installed; it also finds or downloads a Python. Else by the first of these that can make a .venv.
-# Not 3.14: Hydra 1.3.8 does not start there.
 UV := $(shell command -v uv 2>&-)
-PYTHONS := python3 python3.13 python3.12 python3.11
-RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
+RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 runs = $(shell $(1) -c '$(RANGE)' 2>&- && $(1) -c '$(2)' 2>&- && echo yes)
 first = $(firstword $(foreach name,$(PYTHONS),$(if $(call runs,$(name),$(1)),$(name))))
 PYTHON ?= $(or $(call first,import ensurepip),$(call first))
 
 define NEEDS
 $(if $(filter cpu,$(TORCH)),$(error TORCH=cpu: needs uv, which knows where PyTorch keeps its CPU builds: pip install uv, or leave it out))
-$(if $(PYTHON),,$(error no Python from 3.11 to 3.13: install one, or uv, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3))
-$(if $(call runs,$(PYTHON)),,$(error PYTHON=$(PYTHON): is no Python from 3.11 to 3.13; leave it out, or name another))
+$(if $(PYTHON),,$(error no Python from 3.11 to 3.14: install one, or uv, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3))
+$(if $(call runs,$(PYTHON)),,$(error PYTHON=$(PYTHON): is no Python from 3.11 to 3.14; leave it out, or name another))
 $(if $(call runs,$(PYTHON),import ensurepip),,$(error $(PYTHON) has no module venv: apt-get install $(notdir $(PYTHON))-venv, or install uv))
 endef
 

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from segnet.cli import CONF_DIR
 from segnet.command_line import command_line, flags_last, override
+from segnet.hydra_versions import BASE
 
 TEXTS = [
     "plain/x.png", "a b", " a ", "ä/ö", "🙂", "x=1", "$HOME/a", "${oc.env:HOME}", r"a\${b}", r"a\\${b}", "it's",
@@ -21,7 +22,7 @@ def test_a_text_comes_through_shell_and_hydra_as_it_is():
     done = subprocess.run(["bash", "-c", rf"printf '%s\0' {line}"], capture_output=True, text=True, check=True)
     python, script, *words, _ = done.stdout.split("\0")
     assert (python, script, len(words)) == ("python", "src/compare.py", len(TEXTS))
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), **BASE):
         cfg = compose("compare", words)
     assert [cfg.key[f"t{i}"] for i in range(len(TEXTS))] == TEXTS
 

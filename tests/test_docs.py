@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from helpers import ROOT
 from segnet.cli import CONF_DIR
+from segnet.hydra_versions import BASE
 
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
@@ -96,7 +97,7 @@ def test_every_package_has_a_page_in_the_reference():
 
 @cache
 def composed(name: str) -> DictConfig:
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), **BASE):
         return compose(name, [])
 
 
@@ -135,7 +136,7 @@ def test_the_table_of_options_is_that_of_the_folders():
 
 @cache
 def composed_with(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), **BASE):
         return compose("train", list(overrides))
 
 
@@ -157,7 +158,7 @@ def test_named_options_runs_tests_files_and_targets_exist(page):
 
 @cache
 def runs() -> set[str]:
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), **BASE):
         sets = [f"{name}=/d" for name in ("camvid", "magnetic_tile", "neu_seg", "crack_forest", "drive")]
         found = [compose("reproduce", [f"list={name}", *sets]) for name in options("list")]
     return {str(name) for cfg in found for name in cfg.runs}

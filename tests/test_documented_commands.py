@@ -23,6 +23,7 @@ from annotations.writers import labelme
 from helpers import ROOT, SMALL, call_main
 from segnet.cli import CONF_DIR, check_keys
 from segnet.command_line import flags_last
+from segnet.hydra_versions import BASE
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^ *```.*?\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
@@ -262,7 +263,7 @@ def test_what_does_not_run_composes(command, tmp_path):
         f"{o.get_key_element()}={next(iter(o.sweep_string_iterator()))}" if o.is_sweep_override() else o.input_line
         for o in parsed
     ]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), **BASE):
         check_keys(compose(name, single), name)
 
 

@@ -43,6 +43,7 @@ GOOD, OLD, BARE = (False, False), (True, False), (False, True)
         ({"python3": GOOD, "python3.12": GOOD}, "python3"),
         ({"python3": OLD, "python3.12": GOOD}, "python3.12"),
         ({"python3": BARE, "python3.13": GOOD}, "python3.13"),
+        ({"python3.14": GOOD, "python3.13": GOOD}, "python3.14"),
         ({"python3.11": GOOD}, "python3.11"),
     ],
 )
@@ -59,19 +60,19 @@ def test_the_first_python_that_can_is_taken(make, pythons, chosen):
         (
             {},
             ["train"],
-            "no Python from 3.11 to 3.13: install one, or uv, or name it: make train PYTHON=/path/to/python3",
+            "no Python from 3.11 to 3.14: install one, or uv, or name it: make train PYTHON=/path/to/python3",
         ),
-        ({"python3": OLD}, ["test"], "no Python from 3.11 to 3.13: install one, or uv, or name it: make test PYTHON="),
+        ({"python3": OLD}, ["test"], "no Python from 3.11 to 3.14: install one, or uv, or name it: make test PYTHON="),
         ({"python3": BARE}, ["train"], "python3 has no module venv: apt-get install python3-venv, or install uv"),
         (
             {"python3": GOOD, "old": OLD},
             ["train", "PYTHON=old"],
-            "PYTHON=old: is no Python from 3.11 to 3.13; leave it out",
+            "PYTHON=old: is no Python from 3.11 to 3.14; leave it out",
         ),
         (
             {"python3": GOOD},
             ["train", "PYTHON=nowhere"],
-            "PYTHON=nowhere: is no Python from 3.11 to 3.13; leave it out",
+            "PYTHON=nowhere: is no Python from 3.11 to 3.14; leave it out",
         ),
         ({"python3": GOOD}, ["install", "TORCH=cpu"], "TORCH=cpu: needs uv, which knows where"),
         ({"python3": GOOD}, ["test"], "no git, which the tests compare with: apt-get install git"),
@@ -107,6 +108,6 @@ def test_without_gpus_nothing_of_cuda_is_installed_and_everything_else_is(make):
 
 
 def test_this_python_is_in_the_range():
-    assert (3, 11) <= sys.version_info[:2] <= (3, 13)
+    assert (3, 11) <= sys.version_info[:2] <= (3, 14)
     done = subprocess.run(["make", "-n", "train", f"PYTHON={sys.executable}", "UV="], cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr

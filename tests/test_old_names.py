@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from helpers import SMALL, call_main
+from segnet.configuration import instantiate
 from segnet.old_names import RENAMED, current, update_targets
 from segnet.runs.finished import Run
 from segnet.training.checkpoint import load_module, read, start_from
@@ -64,7 +65,7 @@ def test_renamed_arguments_of_a_stored_run_have_their_values():
         update_targets(config)
         panels = config["callbacks"]["panels"]
         assert panels == {"_target_": "segnet.training.callbacks.Panels", "every_n_epochs": 5, "images": 7}
-        instantiate(panels)
+        instantiate(panels, "panels")
         update_targets(config)  # nothing is left to rename
         assert panels["images"] == 7
 

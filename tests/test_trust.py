@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from helpers import ROOT
 from segnet.cli import CONF_DIR
+from segnet.hydra_versions import BASE
 from segnet.runs import record
 from segnet.training.checkpoint import load_module, read, without_downloads
 from segnet.trust import DEPTH, ENTRIES, OWN, RUN, check, plain
@@ -122,7 +123,7 @@ def test_an_argument_that_opens_or_fetches_is_refused(node, entry):
 @cache
 def run(*overrides):
     """The record of a run as a user's command line made it."""
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), **BASE):
         config = compose("train", [*overrides, f"data.root={ROOT}"])
     OmegaConf.set_struct(config, False)
     config.output_dir = "/runs/a"

@@ -21,6 +21,7 @@ from segnet import help_text, mirror, overrides, passwords, rules
 from segnet.command_line import flags_last, texts_quoted
 from segnet.errors import UserError, explain
 from segnet.files import check_output
+from segnet.hydra_versions import MAIN, register_resolver
 from segnet.object_store import is_url
 from segnet.old_names import update_targets
 from segnet.overrides import CONF_DIR
@@ -76,7 +77,7 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
             try:
                 sys.argv[1:] = texts_quoted(flags_last(passwords.taken_apart(sys.argv[1:])))
                 overrides.check(sys.argv[1:])
-                hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)(job)()
+                hydra.main(config_path=str(CONF_DIR), config_name=name, **MAIN)(job)()
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
                 sys.exit(130)
@@ -124,7 +125,7 @@ def expand_home(path: Any) -> Any:
     return str(Path(path).expanduser()) if isinstance(path, str) and path.startswith("~") else path
 
 
-OmegaConf.register_new_resolver("expand_home", expand_home, replace=True)
+register_resolver("expand_home", expand_home, replace=True)
 
 
 def check_keys(cfg: DictConfig, name: str) -> None:

@@ -7,6 +7,7 @@ from traceback import walk_tb
 from typing import Annotated, Any, get_type_hints
 
 from omegaconf import Container, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from segnet import rules
 from segnet.errors import UserError
@@ -29,13 +30,18 @@ def instantiate(config: Any, key: str) -> Any:
     import hydra
     from hydra.errors import InstantiationException
 
+    from segnet.hydra_versions import INSTANTIATE
+
     check_arguments(config, key)
     try:
-        return hydra.utils.instantiate(config, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
+        return hydra.utils.instantiate(config, _convert_="all", **INSTANTIATE)
+    except OmegaConfBaseException:
+        raise
+    except Exception as error:
+        # Hydra 1.3 wraps what a target raises, 1.4 adds a note to it; both end in the key.
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if cause is None or not _passed_through_this_package(cause):
-            text, _, where = str(error).partition("\nfull_key: ")
+            text, _, where = "\n".join([str(error), *getattr(error, "__notes__", ())]).partition("\nfull_key: ")
             told = str(cause) if text.startswith("Error in call") else text  # else it names the target
             place = where if where.startswith(key) else ".".join(filter(None, (key, where)))
             raise UserError(f"{place}: {' '.join(told.split())}") from error

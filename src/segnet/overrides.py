@@ -129,10 +129,12 @@ def _without(command: str, key: str, arguments: Sequence[str]) -> Any:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
+    from segnet.hydra_versions import BASE
+
     GlobalHydra.instance().clear()
     rest = [word for word in given(arguments) if name_of(word) != key and not name_of(word).startswith("hydra")]
     try:
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        with initialize_config_dir(str(CONF_DIR), **BASE):
             return OmegaConf.to_container(compose(command, rest), resolve=False)
     except Exception:  # any of Hydra's and OmegaConf's: the error to be told is another
         return None

@@ -14,6 +14,7 @@ from helpers import ROOT, call_main
 from segnet.cli import CONF_DIR
 from segnet.commands.choices import settle_data
 from segnet.configuration import instantiate
+from segnet.hydra_versions import BASE
 from segnet.reports.audit_report import summary
 from segnet.reports.duplicates import difference_hash
 from segnet.reports.mask_values import guess
@@ -234,7 +235,7 @@ def test_every_data_set_takes_every_mask_encoding():
     masks = sorted(path.stem for path in (CONF_DIR / "data" / "mask").glob("*.yaml"))
     assert len(data) > 6
     assert {"palette", "threshold", "values"} <= set(masks)
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), **BASE):
         for name, mask in itertools.product(data, masks):
             given = [f"data={name}", f"data/mask={mask}", "data.root=x", "data.num_classes=2", "data.classes=[a,b]"]
             colours = ["data.mask.colors=[[0,0,0],[1,1,1]]"] if mask == "palette" else []

@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from helpers import ROOT, SMALL, write_run
 from segnet.cli import CONF_DIR
 from segnet.commands.reproduce import results
+from segnet.hydra_versions import BASE
 from segnet.training.checkpoint import load_module
 
 SETS = "camvid", "magnetic_tile", "neu_seg", "crack_forest", "drive"
@@ -200,7 +201,7 @@ def test_bad_input(reproduce, tmp_path, overrides, message):
 def test_every_run_of_a_list_composes(name):
     """Runs that only combine what others of the list say are left out: a composition takes a third of a second."""
     seen = set()
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), **BASE):
         cfg = compose("reproduce", [f"list={name}", *(f"{name}=/d" for name in SETS)])
         assert cfg.runs
         for overrides in map(shlex.split, cfg.runs.values()):

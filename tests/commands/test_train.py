@@ -14,6 +14,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from helpers import ROOT, SMALL, call_main
+from segnet.configuration import instantiate
 from segnet.training.graph import WARM_UP
 from segnet.training.module import SegmentationModule
 
@@ -282,9 +283,7 @@ def test_batch_norm_statistics_are_those_of_the_training_images(train, cable, ca
     from segnet.training.checkpoint import load_module
 
     module = load_module(out / "checkpoints" / "reestimated.ckpt")
-    from hydra.utils import instantiate
-
-    data = instantiate(module.config["data"], _convert_="all")
+    data = instantiate(module.config["data"], "data")
     data.setup()
     batches = [data.samples("train")[i]["image"].permute(2, 0, 1) for i in range(len(data.indices["train"]))]
     first = module.net.encoder[0][0]

@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image, ImageOps
 
 from segnet.cli import CONF_DIR
 from segnet.commands.choices import settle_data
+from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.data.dataset import EpochSampler, Samples
 from segnet.data.masks import IGNORE_INDEX, Palette, Threshold, Values
 from segnet.data.pairs import Layout
 from segnet.data.splits import SPLITS, ByHash, ByPattern
 from segnet.errors import UserError
+from segnet.hydra_versions import BASE
 
 HALVES = ByPattern("images/t*", "images/v*", "images/v*")
 
@@ -26,10 +27,10 @@ HALVES = ByPattern("images/t*", "images/v*", "images/v*")
 def configured(name, root, tmp_path, *overrides):
     """The data module of conf/data/<name>.yaml, as training composes it."""
     overrides = [f"data={name}", f"data.root={root}", f"output_dir={tmp_path}", *overrides]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), **BASE):
         cfg = compose("train", overrides=[*overrides, f"data.cache_dir={tmp_path / 'cache'}"])
     settle_data(cfg)
-    return instantiate(cfg.data, _convert_="all")
+    return instantiate(cfg.data, "data")
 
 
 def make(root, **changes):

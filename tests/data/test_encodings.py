@@ -14,6 +14,7 @@ from segnet.configuration import instantiate
 from segnet.data import folder
 from segnet.data.masks import IGNORE_INDEX
 from segnet.errors import UserError
+from segnet.hydra_versions import BASE
 
 COLOURS = np.array([[0, 0, 0], [200, 0, 0], [0, 0, 250]], np.uint8)
 VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, *[0] * 756]
@@ -44,7 +45,7 @@ def put(root, masks, suffix="png", palette=None):
 
 
 def composed(root, *overrides):
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), **BASE):
         cfg = compose("check_data", ["data=folder", f"data.root={root}", "data.cache_dir=null", *overrides])
     settle_data(cfg)
     return cfg.data

@@ -14,6 +14,7 @@ from segnet.commands.choices import settle_data
 from segnet.configuration import instantiate
 from segnet.data import description, folder
 from segnet.errors import UserError
+from segnet.hydra_versions import BASE
 
 DATA = Path(os.environ.get("SEGNET_DATASETS", Path(__file__).resolve().parents[3] / "shared" / "datasets"))
 BY_HASH = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -47,7 +48,7 @@ def describe(root, **changes):
 
 
 def settled(root, *overrides):
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), **BASE):
         cfg = compose("check_data", ["data=folder", f"data.root={root}", "data.cache_dir=null", *overrides])
     settle_data(cfg)
     return cfg.data

@@ -5,11 +5,11 @@ import io
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
 from segnet.cli import CONF_DIR
+from segnet.configuration import instantiate
 from segnet.networks.pooling import max_pool
 from segnet.networks.segnet import SegNet, SegNetBasic, SegNetCompact, Stage, count_parameters, enable_mc_dropout
 
@@ -24,7 +24,7 @@ def build(name, num_classes=1):
         config = OmegaConf.merge(OmegaConf.load(CONF_DIR / "model" / f"{parent}.yaml"), config)
     config.data = {"num_classes": num_classes}
     torch.manual_seed(0)
-    return instantiate(config.net, _convert_="all")
+    return instantiate(config.net, "net")
 
 
 STOCK = ("deeplabv3plus", "segformer_b0", "unet")  # theirs want multiples of 32

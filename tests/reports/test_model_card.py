@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from helpers import SMALL, call_main
 from segnet.cli import CONF_DIR
+from segnet.hydra_versions import BASE
 from segnet.runs.resume import recorded
 
 
@@ -42,7 +43,7 @@ def test_a_shell_reads_the_words_that_were_typed(run):
 
 def test_hydra_composes_the_same_run_of_them(run):
     folder, _ = run
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), **BASE):
         again = compose("train", pasted(folder / "README.md"))
     saved = OmegaConf.load(folder / ".hydra" / "config.yaml")
     assert OmegaConf.to_container(again, resolve=True) == OmegaConf.to_container(saved, resolve=True)

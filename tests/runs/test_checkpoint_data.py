@@ -14,6 +14,7 @@ from segnet.cli import CONF_DIR
 from segnet.configuration import instantiate
 from segnet.data import ByHash, ByList, ByPattern, Palette, SegmentationDataModule, Threshold, Values
 from segnet.errors import UserError, explain
+from segnet.hydra_versions import BASE
 from segnet.runs.checkpoint_data import settings
 
 VALUES = {"_target_": "segnet.data.masks.Values", "num_classes": 3, "classes": [0, 7, 9], "ignore": [255]}
@@ -48,7 +49,7 @@ HASH = {"_target_": "segnet.data.splits.ByHash", "train": 0.7, "val": 0.15, "tes
 
 def found(*overrides, name="eval", trained=TRAINED, whole=False):
     """What `settings` gives for a command line, as Hydra composes it."""
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), **BASE):
         cfg = compose(name, ["ckpt_path=x", *overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     with open_dict(cfg):

@@ -15,6 +15,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
 
 from helpers import SMALL, call_main
+from segnet.hydra_versions import BASE
 from segnet.overrides import CONF_DIR
 from segnet.reports.parameters import parameters, swept
 from segnet.runs import record
@@ -179,7 +180,7 @@ def test_columns_of_a_sweep_are_the_values_that_it_varies(tmp_path, cable, cache
 
 def test_columns_of_a_search_and_of_a_single_run(tmp_path):
     overrides = ["experiment=quickstart", "data.prepare.images=96", "model.optimizer.lr=0.25", "~callbacks.panels"]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), **BASE):
         cfg = compose("train", [*overrides, f"output_dir={tmp_path / 'study' / '0'}"])
     record.write(cfg, overrides, tmp_path / "study" / "0")
     alone = parameters(cfg)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
+from segnet.configuration import instantiate
 from segnet.networks import SegNet
 from segnet.training.optimizers import COEFFICIENTS, Muon, orthogonal
 
@@ -101,7 +101,7 @@ def test_steps_as_written_out_in_numpy(nesterov):
 
 def test_the_rest_steps_as_torchs_adamw_in_the_recipe_itself():
     ours, theirs = parameters(), parameters()
-    optimizer = instantiate(recipe())(ours)
+    optimizer = instantiate(recipe(), "optimizer")(ours)
     rest = [theirs[i] for i in range(len(SHAPES)) if i not in MATRICES]
     rate = recipe().lr * recipe().fallback_lr_scale
     stock = torch.optim.AdamW(rest, rate, betas=(0.9, 0.95), weight_decay=recipe().weight_decay)
@@ -142,7 +142,7 @@ def test_a_depthwise_filter_is_no_matrix():
 
 def test_onecycle_drives_both_groups():
     ours = parameters()
-    optimizer = instantiate(recipe())(ours)
+    optimizer = instantiate(recipe(), "optimizer")(ours)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=20)
     rates, shares = [], []
     for _ in range(19):

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import torch
 from hydra import compose
-from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from omegaconf import DictConfig
@@ -17,6 +16,7 @@ from omegaconf import DictConfig
 from segnet import environment
 from segnet.benchmark.programs import execute
 from segnet.benchmark.steps import SOURCE, Step
+from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.synthetic import cables
 from segnet.training.graph import Batch, Results
@@ -92,7 +92,7 @@ class Recipe:
         """The step alone, on a fixed batch: network, loss, counting, clipping and optimizer of the recipe."""
         cfg = self.config()
         torch.manual_seed(0)
-        module: SegmentationModule = instantiate(cfg.model, _convert_="all").to(self.device)
+        module: SegmentationModule = instantiate(cfg.model, "model").to(self.device)
         precision = environment.fastest_precision(self.device.type)
 
         def results(batch: Batch) -> Results:
@@ -114,7 +114,7 @@ class Recipe:
         """
         cfg = self.config()
         cfg.data.device_cache, cfg.data.num_workers = device_cache, workers
-        data: SegmentationDataModule = instantiate(cfg.data, _convert_="all")
+        data: SegmentationDataModule = instantiate(cfg.data, "data")
         data.trainer = Trainer(
             accelerator=self.accelerator, devices=1, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False,

@@ -106,6 +106,8 @@ def matching(root: Path, patterns: Sequence[str]) -> list[Path]:
         if leads_out(pattern):
             raise UserError(f"data.images={pattern!r}: must be a pattern below data.root")
         try:
+            if any("**" in part and part != "**" for part in pattern.split("/")):  # from Python 3.13 on read as one *
+                raise ValueError("** must be all of a folder's name")
             found += root.glob(pattern)
         except (ValueError, IndexError) as error:
             raise UserError(f"data.images={pattern!r}: no glob ({error}); write such as images/**/*.png") from error

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segnet import trust
 from segnet.errors import UserError
+from segnet.hydra_versions import register_resolver
 from segnet.object_store import is_url
 from segnet.old_names import update_targets
 from segnet.passwords import masked
@@ -35,8 +36,8 @@ def record_folder(resume: str | None) -> str | None:
     return CONFIG.parent.name if resume is None or not has_record(Path(str(resume))) else None
 
 
-OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
-OmegaConf.register_new_resolver("record_folder", record_folder, replace=True)
+register_resolver("run_folder", run_folder, replace=True)
+register_resolver("record_folder", record_folder, replace=True)
 
 
 def _folder(cfg: DictConfig, kind: str) -> Path:

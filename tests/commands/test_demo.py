@@ -22,7 +22,7 @@ from PIL import Image
 from scipy import ndimage
 
 from helpers import ROOT
-from segnet.commands.demo import answer, beside, labels, movable
+from segnet.commands.demo import answer, beside, exact, labels, movable, step
 from segnet.commands.guard import Guard
 from segnet.data.images import read_rgb
 from segnet.decisions import OperatingPoint
@@ -199,7 +199,7 @@ def test_each_kind_of_defect_has_a_threshold_of_its_own(tmp_path, monkeypatch):
     blobs = Blobs()
     call = answer(blobs, 10_000, 60)
     masks = []
-    for place, thresholds in enumerate([(0.52, 0.6), (0.52, 0.45), (0.4, 0.6), (0.3, 0.2), (0.999, 0.999)]):
+    for place, thresholds in enumerate([(0.52, 0.6), (0.52, 0.45), (0.4, 0.6), (0.3, 0.2), (0.998, 0.998)]):
         *_, mask, _, _, told, listed = call(str(tmp_path / "a.png"), *thresholds)
         low = [min(asked, own) for asked, own in zip(thresholds, THREE.low, strict=True)]
         exact = thresholds if place else THREE.thresholds  # a slider has steps
@@ -234,10 +234,19 @@ def test_beside_the_sliders_of_several_kinds_are_the_rates_of_all_of_them():
     assert "No rates: the record of the operating point does not hold them" in beside(SimpleNamespace(point=none))(0, 0)
 
 
+@pytest.mark.parametrize("own", [0.0, 0.0004, 0.6004, 0.6005, 0.98437, 0.9994, 0.9996, 0.99999])
+def test_a_slider_begins_at_the_points_own_threshold_and_every_other_place_is_another(own):
+    point, places = OperatingPoint((own,), (own,), (1,)), [i / 1000 for i in range(1000)]
+    kept = [place for place in places if exact(point, (place,)) == (own,)]
+    assert kept == [step(own)]
+    assert abs(kept[0] - own) <= 0.001
+    assert all(exact(point, (place,)) == (place,) for place in places if place not in kept)
+
+
 @pytest.mark.parametrize(
     ("point", "classes", "expected"),
     [
-        (THREE, ["background", "crack", "stain"], ["threshold of crack", "threshold of stain"]),
+        (THREE, ["background", "crack", "stain"], ["crack above", "stain above"]),
         (None, ["background", "crack", "stain"], []),  # the most probable class
         (None, ["defect"], ["threshold"]),
     ],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segnet.decisions import OperatingPoint
     from segnet.deployment.predictor import Predictor
 
-STEP = 0.001  # of a slider
+STEP = 0.001  # of a slider, see `step`
 LISTED = 100  # objects in the table, the largest ones
 HEADERS = ["class", "area", "left", "top", "width", "height", "mean probability", "greatest probability"]
 
@@ -43,14 +43,18 @@ def movable(predictor: "Predictor") -> "OperatingPoint | None":
 
 def labels(point: "OperatingPoint | None", classes: Sequence[str]) -> list[str]:
     """Of the sliders, one for each kind of defect; none without a point."""
-    return [] if point is None else [f"threshold of {name}" for name in classes[1:]] or ["threshold"]
+    return [] if point is None else [f"{name} above" for name in classes[1:]] or ["threshold"]
+
+
+def step(threshold: float) -> float:
+    """The place of a slider that is nearest."""
+    return min(round(threshold, 3), 1 - STEP)
 
 
 def exact(point: "OperatingPoint", thresholds: Sequence[float]) -> tuple[float, ...]:
-    """Of sliders: the point's own threshold where a slider, which has steps, can come no nearer to it."""
-    return tuple(
-        own if abs(given - own) < STEP / 2 else given for own, given in zip(point.thresholds, thresholds, strict=True)
-    )
+    """Of sliders: the point's own threshold where a slider can come no nearer to it."""
+    both = zip(point.thresholds, thresholds, strict=True)
+    return tuple(own if step(given) == step(own) else given for own, given in both)
 
 
 def answer(predictor: "Predictor", max_pixels: int, max_seconds: float) -> Callable[..., list[Any]]:
@@ -168,7 +172,7 @@ def page(predictor: "Predictor", cfg: DictConfig) -> Any:
             names = ["overlay", "mask", "confidence", *(["uncertainty"] if predictor.mc_samples else [])]
             shown = [gradio.Image(label=name, format="png", interactive=False) for name in names]
         decided = gradio.Markdown()
-        starts = () if base is None else base.thresholds
+        starts = [] if base is None else [*map(step, base.thresholds)]
         with gradio.Row():
             sliders = [
                 gradio.Slider(0, 1 - STEP, start, step=STEP, label=label, min_width=200)

@@ -49,6 +49,8 @@ def fails(run_main, tmp_path, cable):
         (["data=folder", "data.num_classes=300"], r"data.num_classes=300: must be an integer in \[1, 254\]"),
         (["model.net.widths=[1,3000000,1,1,1]"], "the memory does not suffice; lower data.batch_size"),
         (["trainer.devices=[9]"], "trainer: `devices` selected with `CPUAccelerator` should be an int > 0"),
+        (["trainer.devices=999"], "trainer.devices=999 on a CPU: .* write trainer.devices=1, which uses all cores"),
+        (["data.cache_dir=/dev/null/x"], "data.cache_dir=/dev/null/x: nothing can be written there .*cache_dir=null"),
         (["data.num_classes=2"], r"data.num_classes=2, but data.classes names 1: \['defect'\]"),
         (["lrr=0.1"], "lrr: no such key; --cfg job lists all keys"),
         (["lrr"], "lrr: must be key=value"),

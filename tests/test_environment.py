@@ -1,9 +1,11 @@
+import os
 import platform
 import re
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -34,6 +36,20 @@ def test_precision_is_one_that_the_hardware_runs(monkeypatch):
         monkeypatch.setattr(environment, "_cpu", {"flags": flags}.get)
         assert environment.fastest_precision("cpu") == precision
     assert environment.fastest_precision("mps") == "32-true"
+
+
+@pytest.mark.parametrize("cores", [1, 2, 8])
+@pytest.mark.parametrize(("device", "asked"), [("cpu", 1), ("cpu", 2), ("cpu", 3), ("cpu", 8), ("cpu", 9), ("cuda", 9)])
+def test_more_processes_than_cores_are_refused_on_a_cpu(monkeypatch, cores, device, asked):
+    """Two are allowed on any machine, so that it can be tried."""
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    trainer = SimpleNamespace(num_devices=asked, strategy=SimpleNamespace(root_device=torch.device(device)))
+    if device == "cuda" or asked <= 2 or asked <= cores:
+        environment.check_processes(trainer)
+        return
+    with pytest.raises(ValueError, match=rf"trainer\.devices={asked} on a CPU: .* write trainer\.devices=1") as error:
+        environment.check_processes(trainer)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_kept_memory_spares_page_faults():

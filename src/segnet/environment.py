@@ -6,11 +6,14 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from segnet.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "albumentations", "hydra-core", "numpy")
 
@@ -52,6 +55,22 @@ def precision_of(wanted: str, accelerator: str) -> str:
             f"trainer.accelerator={accelerator}: torch finds no such device here; write trainer=cpu or trainer=auto"
         )
     return fastest_precision(accelerator) if wanted == "auto" else wanted
+
+
+def check_processes(trainer: "Trainer") -> None:
+    """Refuse more processes of a trainer on the CPU than it has cores: they share these, and only wait for each other.
+
+    Two always may be: one core is enough to try whether a training in several processes works.
+
+    Raises:
+        UserError: there are more.
+    """
+    most, asked = max(2, os.cpu_count() or 1), trainer.num_devices
+    if trainer.strategy.root_device.type == "cpu" and asked > most:
+        raise UserError(
+            f"trainer.devices={asked} on a CPU: a process each, of which {os.cpu_count()} cores take at most {most}; "
+            f"write trainer.devices=1, which uses all cores, or trainer.devices={most}"
+        )
 
 
 def arithmetic(precision: str) -> torch.dtype:

@@ -105,14 +105,14 @@ def test_the_record_has_the_curve_that_the_demo_shows(calibrated):
     with (calibrated / "curves.csv").open() as file:
         rows = list(csv.DictReader(file))
     metrics = results(calibrated)["metrics"]
-    found = moved.rates(point, point.thresholds[0])
+    found = moved.rates(point, point.thresholds)
     assert len(point.record["curve"]["threshold"]) <= moved.POINTS
     for name in moved.RATES:
         rates = [metrics[f"val/{name}_rate{end}"] for end in ("", "_low", "_high")]
         assert found[name] == pytest.approx(rates)
         for row in rows:
             expected = [float(row[f"{name}_rate{end}"]) for end in ("", "_low", "_high")]
-            assert moved.rates(point, float(row["threshold"]) + 1e-9)[name] == pytest.approx(expected, abs=1e-6)
+            assert moved.rates(point, (float(row["threshold"]) + 1e-9,))[name] == pytest.approx(expected, abs=1e-6)
 
 
 def test_eval_of_the_checkpoint_counts_the_same(calibrated, run, tmp_path):

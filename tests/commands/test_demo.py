@@ -1,5 +1,6 @@
 import asyncio
 import http.client
+import json
 import os
 import re
 import shutil
@@ -15,16 +16,22 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from scipy import ndimage
 
 from helpers import ROOT
-from segnet.commands.demo import answer, beside
+from segnet.commands.demo import answer, beside, exact, labels, movable, step
 from segnet.commands.guard import Guard
 from segnet.data.images import read_rgb
 from segnet.decisions import OperatingPoint
+from segnet.decisions.given import chosen
+from segnet.deployment import writer
+from segnet.deployment.prediction import Prediction
 from segnet.deployment.predictor import Predictor
 from segnet.training.checkpoint import load_module
+from segnet.visualization.overlays import palette
 
 # gradio's own dependencies warn of their inner deprecations.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -138,7 +145,7 @@ def test_another_threshold_is_decided_without_the_network(predictor, cable):
     (found,) = predictor([read_rgb(path)])
     p = found.probabilities[0].numpy()
     for threshold in (0.6, 0.2, 0.95, None):
-        shown = call(str(path), threshold)
+        shown = call(str(path), *([] if threshold is None else [threshold]))
         level = 0.6 if threshold is None else threshold
         labels, _ = ndimage.label(p > min(0.3, level), np.ones((3, 3)))
         kept = [i for i in range(1, labels.max() + 1) if (labels == i).sum() >= 5 and p[labels == i].max() > level]
@@ -166,8 +173,88 @@ def test_beside_the_slider_are_the_rates_of_the_curve_or_the_reason_why_there_ar
         {"curve": curve | {"escape": [[0.0, 0.0, 0.1]]}},
         {"curve": curve | {"threshold": []}},
     ):
-        assert "no curve in its record" in beside(SimpleNamespace(point=replace(point, record=bad)))(0.4)
+        assert "does not hold them" in beside(SimpleNamespace(point=replace(point, record=bad)))(0.4)
     assert "carries no operating point" in beside(SimpleNamespace(point=None))(0.5)
+
+
+THREE = OperatingPoint((0.52, 0.6004), (0.35, 0.4), (5, 3))
+
+
+class Blobs:
+    """A predictor of three classes that reads their probabilities from an image's colours, of which it makes blobs."""
+
+    model = SimpleNamespace(classes=["background", "crack", "stain"], colors=None)
+    mc_samples, point = 0, THREE
+
+    def __call__(self, images):
+        p = [torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / 255) for image in images]
+        return [Prediction(one / one.sum(0), point=self.point) for one in p]
+
+
+def test_each_kind_of_defect_has_a_threshold_of_its_own(tmp_path, monkeypatch):
+    """What predict.py writes with an operating point of these thresholds."""
+    values = ndimage.gaussian_filter(np.random.default_rng(0).random((60, 70, 3)), (2, 2, 0))
+    values -= values.min((0, 1)) - 0.01
+    Image.fromarray((values / values.max((0, 1)) * 255).astype(np.uint8)).save(tmp_path / "a.png")
+    blobs = Blobs()
+    call = answer(blobs, 10_000, 60)
+    masks = []
+    for place, thresholds in enumerate([(0.52, 0.6), (0.52, 0.45), (0.4, 0.6), (0.3, 0.2), (0.998, 0.998)]):
+        *_, mask, _, _, told, listed = call(str(tmp_path / "a.png"), *thresholds)
+        low = [min(asked, own) for asked, own in zip(thresholds, THREE.low, strict=True)]
+        exact = thresholds if place else THREE.thresholds  # a slider has steps
+        point = THREE.stored() | {"thresholds": exact, "low": low}
+        (tmp_path / "point.json").write_text(json.dumps(point))
+        monkeypatch.setattr(blobs, "point", chosen(str(tmp_path / "point.json"), None, blobs.model.classes))
+        settings = {"output_dir": str(tmp_path / "out"), "batch_size": 1, "overlay": False, "probabilities": False}
+        writer.write(blobs, [tmp_path / "a.png"], OmegaConf.create(settings | {"segmentation": "rle"}))
+        monkeypatch.undo()
+        written = np.asarray(Image.open(tmp_path / "out" / "a.png"))
+        assert np.array_equal(mask, palette(3, None)[written])
+        objects = sum(ndimage.label(written == kind, np.ones((3, 3)))[1] for kind in (1, 2))
+        assert told.startswith(f"**{'defective' if objects else 'good'}** · {objects} object")
+        assert [row[0] for row in listed].count("stain") == ndimage.label(written == 2, np.ones((3, 3)))[1]
+        masks.append(written.tobytes())
+    assert len(set(masks)) == 5
+    assert not written.any()
+
+
+def test_beside_the_sliders_of_several_kinds_are_the_rates_of_all_of_them():
+    scores = {"defective": [[0.9, 0.2, 0.1, 0.5], [0.1, 0.7, 0.6, 0.1]], "good": [[0.4, 0.1], [0.2, 0.1]]}
+    blobs = SimpleNamespace(point=replace(THREE, record={"scores": scores}))
+    say = beside(blobs)
+    # One of four defective images is above neither threshold; scipy.stats.binomtest(1, 4).proportion_ci() and (0, 2).
+    assert say(0.52, 0.55).startswith(
+        "escape rate 25.0 % (0.6 to 80.6), overkill rate 0.0 % (0.0 to 84.2) counted at 0.520, 0.550 on the images"
+    )
+    assert say(0.36, 0.1).startswith("escape rate 0.0 % (0.0 to 60.2), overkill rate 50.0 % (1.3 to 98.7) counted at")
+    assert "counted at 0.360, 0.400 on" in say(0.36, 0.1)  # below its lower threshold regions have not been counted
+    assert "counted at 0.520, 0.600 on" in say(0.52, 0.6)
+    none = replace(THREE, record={"scores": None})
+    assert "No rates: the record of the operating point does not hold them" in beside(SimpleNamespace(point=none))(0, 0)
+
+
+@pytest.mark.parametrize("own", [0.0, 0.0004, 0.6004, 0.6005, 0.98437, 0.9994, 0.9996, 0.99999])
+def test_a_slider_begins_at_the_points_own_threshold_and_every_other_place_is_another(own):
+    point, places = OperatingPoint((own,), (own,), (1,)), [i / 1000 for i in range(1000)]
+    kept = [place for place in places if exact(point, (place,)) == (own,)]
+    assert kept == [step(own)]
+    assert abs(kept[0] - own) <= 0.001
+    assert all(exact(point, (place,)) == (place,) for place in places if place not in kept)
+
+
+@pytest.mark.parametrize(
+    ("point", "classes", "expected"),
+    [
+        (THREE, ["background", "crack", "stain"], ["crack above", "stain above"]),
+        (None, ["background", "crack", "stain"], []),  # the most probable class
+        (None, ["defect"], ["threshold"]),
+    ],
+)
+def test_there_is_a_slider_for_each_kind_of_defect(point, classes, expected):
+    base = movable(SimpleNamespace(point=point, model=SimpleNamespace(classes=classes)))
+    assert labels(base, classes) == expected
+    assert len(expected) == (len(base.thresholds) if base else 0)
 
 
 def test_it_listens_on_this_machine_only(address):

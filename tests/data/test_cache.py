@@ -355,3 +355,22 @@ def test_a_damaged_cache_is_told_and_built_anew(tmp_path, damage):
         assert np.array_equal(images[i], pair(i)[0])
         assert np.array_equal(masks[i], pair(i)[1])
     assert np.array_equal(opened(tmp_path, load=never)[0], images)  # and sound again
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/proc/x/y", "/sys/x", "/dev/null/x", "file", "file/x", "home", "erofs"])
+def test_a_place_where_nothing_can_be_written_is_told_with_the_remedy(place, tmp_path, monkeypatch):
+    if place == "home":
+        (tmp_path / cache.HOME).write_bytes(b"")
+    (tmp_path / "file").write_bytes(b"")
+    folder = tmp_path / ("" if place in ("home", "erofs") else place)  # an absolute one stays as it is
+    if place == "erofs":
+        (tmp_path / cache.HOME).mkdir()
+
+        def refuse(*_, **__):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(ValueError, match=r"nothing can be written there \(.*data\.cache_dir=null") as error:
+        opened(folder)
+    assert str(error.value).startswith(f"data.cache_dir={folder}: ")
+    assert len(str(error.value).splitlines()) == 1

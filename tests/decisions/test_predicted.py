@@ -1,4 +1,4 @@
-"""The objects of predicted masks, against scipy; what a file may say an operating point is; the point moved."""
+"""The objects of predicted masks, against scipy; what a file may say an operating point is."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segnet.decisions import OperatingPoint, moved, predicted_objects
+from segnet.decisions import OperatingPoint, predicted_objects
 from segnet.decisions.given import chosen, told
 
 EIGHT = np.ones((3, 3))
@@ -128,15 +128,6 @@ def test_a_record_holds_only_what_json_has():
     assert OperatingPoint.read(stored, ["defect"], "x").record == {"a": None, "b": [1, 2]}
     with pytest.raises(ValueError, match="its record holds a bytes"):
         OperatingPoint.read(stored | {"record": {"a": b""}}, ["defect"], "x")
-
-
-@pytest.mark.parametrize(
-    ("threshold", "low", "asked", "expected"),
-    [(0.5, 0.5, 0.7, (0.7, 0.7)), (0.5, 0.3, 0.7, (0.7, 0.3)), (0.5, 0.3, 0.2, (0.2, 0.2))],
-)
-def test_a_moved_point_keeps_its_form(threshold, low, asked, expected):
-    found = moved.at(OperatingPoint((threshold,), (low,), (9,), True, 2.0), asked)
-    assert found == OperatingPoint((expected[0],), (expected[1],), (9,), True, 2.0)
 
 
 @pytest.mark.parametrize("seed", range(5))

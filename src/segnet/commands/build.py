@@ -31,6 +31,7 @@ def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDat
     keep = {key: cfg[key] for key in ("data", "model", "seed", "monitor", "mode")}
     module.config = OmegaConf.to_container(OmegaConf.create(keep), resolve=True)
     trainer = instantiate(cfg.trainer, "trainer")
+    environment.check_processes(trainer)
     if cfg.trainer.sync_batchnorm and trainer.strategy.root_device.type == "cpu":
         raise UserError("trainer.sync_batchnorm=true on a CPU: it needs GPUs; add trainer.sync_batchnorm=false")
     if (teacher := cfg.get("teacher")) is not None:  # a resumed run may be older than this setting

@@ -1,7 +1,7 @@
 """A local web page: drop an image and see what a trained network predicts, and what is decided from it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segnet.decisions import OperatingPoint
     from segnet.deployment.predictor import Predictor
 
-STEP = 0.001  # of the slider
+STEP = 0.001  # of a slider, see `step`
 LISTED = 100  # objects in the table, the largest ones
 HEADERS = ["class", "area", "left", "top", "width", "height", "mean probability", "greatest probability"]
 
@@ -33,20 +33,35 @@ def run(cfg: DictConfig) -> None:
 
 
 def movable(predictor: "Predictor") -> "OperatingPoint | None":
-    """The operating point that the slider moves: the model's, or that of a binary task without one; None of others."""
+    """The operating point that the sliders move: the model's, or that of a binary task without one; None of others."""
     from segnet.decisions import OperatingPoint
 
-    point = predictor.point
-    if point is None and len(predictor.model.classes) == 1:
-        point = OperatingPoint((0.5,), (0.5,), (1,))
-    return point if point is not None and len(point.thresholds) == 1 else None
+    if predictor.point is None and len(predictor.model.classes) == 1:
+        return OperatingPoint((0.5,), (0.5,), (1,))
+    return predictor.point
+
+
+def labels(point: "OperatingPoint | None", classes: Sequence[str]) -> list[str]:
+    """Of the sliders, one for each kind of defect; none without a point."""
+    return [] if point is None else [f"{name} above" for name in classes[1:]] or ["threshold"]
+
+
+def step(threshold: float) -> float:
+    """The place of a slider that is nearest."""
+    return min(round(threshold, 3), 1 - STEP)
+
+
+def exact(point: "OperatingPoint", thresholds: Sequence[float]) -> tuple[float, ...]:
+    """Of sliders: the point's own threshold where a slider can come no nearer to it."""
+    both = zip(point.thresholds, thresholds, strict=True)
+    return tuple(own if step(given) == step(own) else given for own, given in both)
 
 
 def answer(predictor: "Predictor", max_pixels: int, max_seconds: float) -> Callable[..., list[Any]]:
-    """What the page shows for a file, and for a threshold if there is another one than the predictor's.
+    """What the page shows for a file, and for thresholds, one for each kind of defect; none: the predictor's.
 
     Overlay, mask, confidence and uncertainty as uint8 RGB, a table of areas, the verdict, and a table of objects. One
-    image is predicted at a time, and the last one is kept, so that another threshold needs no network. A prediction
+    image is predicted at a time, and the last one is kept, so that other thresholds need no network. A prediction
     that takes longer than ``max_seconds``, the time that it waits for others included, is answered with an error.
     """
     from concurrent.futures import ThreadPoolExecutor
@@ -75,7 +90,7 @@ def answer(predictor: "Predictor", max_pixels: int, max_seconds: float) -> Calla
             last[path] = found
         return last[path]
 
-    def call(path: str | None, threshold: float | None = None) -> list[Any]:
+    def call(path: str | None, *thresholds: float) -> list[Any]:
         if path is None:
             return [None] * (7 if predictor.mc_samples else 6)
         try:
@@ -89,8 +104,8 @@ def answer(predictor: "Predictor", max_pixels: int, max_seconds: float) -> Calla
         except TimeoutError as error:
             waiting.cancel()  # if it has not begun
             raise gradio.Error(f"the prediction took longer than {max_seconds:g} s") from error
-        if base is not None and threshold is not None and abs(threshold - base.thresholds[0]) >= STEP / 2:
-            found = replace(found, point=moved.at(base, threshold))
+        if base is not None and thresholds and (asked := exact(base, thresholds)) != base.thresholds:
+            found = replace(found, point=moved.at(base, asked))
         mask, score = found.decided()
 
         def heat(values: Any) -> Any:
@@ -113,23 +128,25 @@ def answer(predictor: "Predictor", max_pixels: int, max_seconds: float) -> Calla
     return call
 
 
-def beside(predictor: "Predictor") -> Callable[[float | None], str]:
-    """What is said beside the slider for a threshold: both rates with their intervals, or why there are none."""
+def beside(predictor: "Predictor") -> Callable[..., str]:
+    """What is said beside the sliders for thresholds: both rates with their intervals, or why there are none."""
     from segnet.decisions import moved
 
-    def say(threshold: float | None) -> str:
+    def say(*thresholds: float) -> str:
         point = predictor.point
         if point is None:
             return "No rates: the model carries no operating point. `calibrate.py` counts them."
-        if threshold is None:
-            return "Several kinds of defects have a threshold each, which `calibrate.py` chooses together."
-        if (found := moved.rates(point, threshold)) is None:
-            return "No rates: the operating point has no curve in its record. `calibrate.py` counts them."
+        if (found := moved.rates(point, exact(point, thresholds))) is None:
+            return (
+                "No rates: the record of the operating point does not hold them. `calibrate.py` counts them, of "
+                f"several kinds of defects on at most {moved.VALUES:,} images times kinds."
+            )
         texts = [
             f"{name} rate {100 * rate:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
             for name, (rate, low, high) in ((name, found[name]) for name in moved.RATES)
         ]
-        where = f"counted at {found['threshold'][0]:.3f} on the images that chose the operating point"
+        places = ", ".join(f"{threshold:.3f}" for threshold in found["threshold"])
+        where = f"counted at {places} on the images that chose the operating point"
         return f"{', '.join(texts)} {where}; in brackets the interval (95 %)"
 
     return say
@@ -155,10 +172,14 @@ def page(predictor: "Predictor", cfg: DictConfig) -> Any:
             names = ["overlay", "mask", "confidence", *(["uncertainty"] if predictor.mc_samples else [])]
             shown = [gradio.Image(label=name, format="png", interactive=False) for name in names]
         decided = gradio.Markdown()
-        start = None if base is None else base.thresholds[0]
-        slider = gradio.Slider(0, 1 - STEP, start, step=STEP, label="threshold", visible=base is not None)
+        starts = [] if base is None else [*map(step, base.thresholds)]
+        with gradio.Row():
+            sliders = [
+                gradio.Slider(0, 1 - STEP, start, step=STEP, label=label, min_width=200)
+                for start, label in zip(starts, labels(base, model.classes), strict=True)
+            ]
         say = beside(predictor)
-        told = gradio.Markdown(say(start))
+        told = gradio.Markdown(say(*starts))
         areas = gradio.Dataframe(headers=["class", "area"], label="areas", interactive=False)
         objects = gradio.Dataframe(headers=HEADERS, label="objects", interactive=False)
         call = answer(predictor, cfg.max_pixels, cfg.max_seconds)
@@ -168,11 +189,11 @@ def page(predictor: "Predictor", cfg: DictConfig) -> Any:
             lambda path: call(path)[: len(images)], given, images, api_name="predict", api_visibility="undocumented"
         )
         drawn.success(
-            lambda path: [start, *call(path)[len(images) :]], given, [slider, *decisions], api_visibility="private"
+            lambda path: [*starts, *call(path)[len(images) :]], given, [*sliders, *decisions], api_visibility="private"
         )
-        if base is not None:
-            slider.release(call, [given, slider], [*images, *decisions], api_visibility="private")
-            slider.change(say, slider, told, api_visibility="private", queue=False)
+        for slider in sliders:
+            slider.release(call, [given, *sliders], [*images, *decisions], api_visibility="private")
+            slider.change(say, sliders, told, api_visibility="private", queue=False)
     return blocks
 
 

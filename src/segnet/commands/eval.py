@@ -51,6 +51,7 @@ def run(cfg: DictConfig) -> float | None:
     cfg.trainer.precision = environment.precision_of(cfg.trainer.precision, cfg.trainer.accelerator)
     shows, cfg.trainer.enable_progress_bar = cfg.trainer.enable_progress_bar is True, False
     trainer = instantiate(cfg.trainer, "trainer")
+    environment.check_processes(trainer)
     if shows:
         trainer.callbacks.append(Progress())
     data.prepare_data()

@@ -19,6 +19,8 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from segnet.errors import UserError
+
 HOME = "segnet-cache"  # of all caches, below the folder that the user names
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a limit of the process
 MARKER = "made-by-segnet"  # in each of them, locked while it is built
@@ -51,6 +53,25 @@ def locked(part: Path) -> Iterator[None]:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def writable(home: Path) -> Iterator[None]:
+    """Make the folder of all caches; what hinders that, or writing in it, is told with what to do.
+
+    Raises:
+        UserError: nothing can be written there; OSError: it is `FULL`.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise UserError(
+            f"data.cache_dir={home.parent}: nothing can be written there ({error.strerror}); name another folder, or "
+            f"set data.cache_dir=null, which decodes the images in every epoch"
+        ) from error
 
 
 @contextmanager

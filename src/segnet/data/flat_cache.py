@@ -211,10 +211,9 @@ def kept(folder: Path, key: str, store: Flat, limit_gb: float) -> Content | None
 
 def _build(folder: Path, target: Path, store: Flat, allowed: int) -> Content | None:
     """Write the cache ``target`` beside at most ``allowed`` bytes of others and open it; the first of several stays."""
-    folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{target.name}.{uuid4().hex}{cache.PART}"
     with ExitStack() as stack:
-        with cache.alone(folder):
+        with cache.writable(folder), cache.alone(folder):
             cache.make_room(folder, allowed)
             part.mkdir()
             stack.enter_context(cache.locked(part))

@@ -67,3 +67,20 @@ def _rows(tables: Tables, table: Table, verdicts: Verdicts, scale: Scale, option
         Row(tuple(max(low, t) for low, t in zip(option.low, scale.thresholds(max(start, 0.0)), strict=True)), *numbers)
         for start, *numbers in zip(starts.tolist(), *(count.tolist() for count in counts), strict=True)
     ]
+
+
+def scores(tables: Tables, verdicts: Verdicts, option: Option) -> Floats:
+    """Of every image, or part, and kind (n, kinds) the score: it is called defective by it where that is above.
+
+    It is the greatest probability of a region that has the form and the smallest area of a choice; of one threshold and
+    nothing else that of a pixel, at any lower threshold. 0 without any.
+    """
+    if option.form is None:
+        image, kind = np.indices(tables.peaks.shape).reshape(2, -1)
+        greatest = tables.peaks.ravel()
+    else:
+        table = tables.forms[option.form]
+        kept = table.area >= option.area
+        image, kind, greatest = table.image[kept], table.kind[kept], table.greatest[kept]
+    found = [verdicts.greatest(image[kind == k], greatest[kind == k]) for k in range(tables.kinds)]
+    return np.maximum(np.stack(found, 1), 0)

@@ -32,7 +32,7 @@ class OperatingPoint:
         min_area: pixels at the image's own size, at least 1.
         fill_holes: whether holes belong to their region.
         temperature: that logits are divided by (Guo et al., ICML 2017, section 4.2), above 0.
-        record: where it comes from: target, images, rates with their intervals, the curve of the demo (see
+        record: where it comes from: target, images, rates with their intervals, what the demo needs (see
             docs/decisions.md); JSON's values, bounded in size.
     """
 

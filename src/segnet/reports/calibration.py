@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from segnet.decisions import OperatingPoint
 from segnet.decisions.choosing import Choice, choose
-from segnet.decisions.curves import Row, curve
+from segnet.decisions.curves import Row, curve, scores
 from segnet.decisions.operating_point import at_temperature
 from segnet.decisions.tables import Sample, tables
 from segnet.decisions.targets import Target
@@ -54,6 +54,7 @@ class Calibration:
         choice: the setting.
         point: the same, as the network applies it; its record is empty.
         rows: every threshold beside the chosen one.
+        scores: float64 (n, kinds) of the images, or parts, that it was chosen on, see `curves.scores`.
         splits: that it was chosen on, and that it was confirmed on, if any.
         defects: in the truth of the split that it was chosen on.
     """
@@ -62,6 +63,7 @@ class Calibration:
     choice: Choice
     point: OperatingPoint
     rows: list[Row]
+    scores: NDArray[np.float64]
     splits: list[Judged]
     defects: int
 
@@ -98,11 +100,12 @@ def calibrate(
         point = choice.point(fitted)
         own = _judged(chosen_on, kept.at(1.0), point, classes, before)
         rows = curve(found, chosen_on.verdicts, choice.option)
+        scored = scores(found, chosen_on.verdicts, choice.option)
     splits = [own]
     if confirmed is not None:
         subset, other = confirmed
         splits.append(_judged(subset, other(subset), point, classes, None))
-    return Calibration(target, choice, point, rows, splits, len(found.truth))
+    return Calibration(target, choice, point, rows, scored, splits, len(found.truth))
 
 
 def _default(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:

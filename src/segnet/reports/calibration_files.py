@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from segnet.decisions import OperatingPoint, rates
+from segnet.decisions import OperatingPoint, moved, rates
 from segnet.decisions.curves import Row
-from segnet.decisions.moved import POINTS
 from segnet.decisions.operating_point import at_temperature
 from segnet.environment import commit, surroundings
 from segnet.files import csv_file, write_json
@@ -65,6 +64,7 @@ def record(found: Calibration, checkpoint: Path) -> dict[str, Any]:
         },
         "rates": {k: v for one in found.splits for k, v in _named(one, one.after).items()},
         "curve": _curve(found),
+        "scores": moved.stored(found.scores, found.splits[0].subset.verdicts.defective),
         "calibration_error_own_size_before": known(
             {one.subset.name: one.before["calibration_error_own_size"] for one in found.splits}
         ),
@@ -75,12 +75,12 @@ def record(found: Calibration, checkpoint: Path) -> dict[str, Any]:
 
 
 def _curve(found: Calibration) -> dict[str, Any] | None:
-    """For `segnet.decisions.moved.rates`: at most `POINTS` thresholds and the chosen one; None of several kinds."""
+    """For `moved.rates`: at most `moved.POINTS` thresholds and the chosen one; None of several kinds."""
     rows, chosen = found.rows, found.point.thresholds[0]
     if len(found.point.thresholds) > 1 or not rows:
         return None
     own = sum(row.thresholds[0] <= chosen for row in rows) - 1
-    spread = np.linspace(0, len(rows) - 1, min(len(rows), POINTS - 1)).round().astype(int)
+    spread = np.linspace(0, len(rows) - 1, min(len(rows), moved.POINTS - 1)).round().astype(int)
     kept = sorted({max(own, 0), *spread.tolist()})
     defective, good = found.splits[0].subset.counts
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from segnet import terminal
 from segnet.errors import UserError
 from segnet.networks.replay import noticing_waits
+from segnet.training.int8 import Int8
 
 Batch = dict[str, Tensor]
 Results = tuple[Tensor, Tensor, Tensor]  # loss, confusion matrix, histogram
@@ -192,6 +193,8 @@ def _obstacle(trainer: Trainer, module: LightningModule) -> str | None:
         return "a teacher takes part in the step, which has not been tried in a graph"
     if getattr(module, "auxiliary", None) is not None:
         return "auxiliary classifiers take part in the step, which has not been tried in a graph"
+    if any(isinstance(callback, Int8) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        return "callbacks=int8 takes part in the step, which has not been tried in a graph"
     if torch.is_anomaly_enabled():
         return "trainer.detect_anomaly=true reads every gradient"
     if getattr(module, "compile_mode", None) in ("reduce-overhead", "max-autotune"):

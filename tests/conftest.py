@@ -1,6 +1,7 @@
 """Small data and trained networks for every test: generated, made once a session, no network."""
 
 import fcntl
+import gc
 import os
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # A core for each worker; before torch comes, which reads it once. With more threads than cores they wait for each
     # other by spinning, and the suite takes ten times as long.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Until the tests begin, see `unburdened`: it would go through all that is imported and collected again and again.
+    gc.disable()
 
 import torch
 
@@ -40,6 +43,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("cuda"):
                 item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unburdened() -> None:
+    """The garbage collector passes over what is there before a file's tests: libraries, and the tests themselves."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

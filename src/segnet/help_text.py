@@ -5,6 +5,7 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def of(command: str) -> str:
     return re.sub("|".join(map(re.escape, place)), lambda found: place[found[0]], text)
 
 
-def keys(command: str) -> list[Key]:
+@cache
+def keys(command: str) -> tuple[Key, ...]:
     """Of a command's file and of those that it builds on: its own come first."""
     found: dict[str, Key] = {}
     for path in _files(command):
@@ -63,7 +65,7 @@ def keys(command: str) -> list[Key]:
     groups = {name for name, key in found.items() if key.group}
     nested = [key for group in sorted(groups) for key in _nested(group, found[group].default)]
     found = {name: key for name, key in found.items() if key.group or name not in groups}
-    return [*found.values(), *(key for key in nested if key.name not in found)]
+    return (*found.values(), *(key for key in nested if key.name not in found))
 
 
 def _nested(group: str, option: str | None) -> Iterator[Key]:

@@ -34,7 +34,8 @@ class Rounding(nn.Conv2d):
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
             x, weight = self._levels_of_input(x), self._levels_of_weight(self.weight.float())
-        return self._conv_forward(x, weight, self.bias)
+        convolved: Tensor = self._conv_forward(x, weight, self.bias)
+        return convolved
 
     def _levels_of_input(self, x: Tensor) -> Tensor:
         seen = torch.stack(
@@ -111,7 +112,7 @@ class Int8(Callback):
         if stage == "fit":
             for layer in self.layers.values():
                 del layer.bounds, layer.decay
-                layer.__class__ = nn.Conv2d
+                layer.__class__ = nn.Conv2d  # type: ignore[assignment]
             self.layers = {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -916,7 +916,7 @@ def test_a_mask_with_a_tag_of_its_own_turns_with_its_image(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF_DIR / "augment").glob("*.yaml")))
 def test_a_named_augmentation_replaces_the_experiments_and_runs(tmp_path, name):
-    side = {"crop128": 128, "crop256": 256, "patches": 256, "camvid": 384}.get(name, 48)
+    side = {"crop128": 128, "crop256": 256, "patches": 256, "camvid": 384, "crop384": 384}.get(name, 48)
     module = configured("folder", tmp_path, tmp_path, "experiment=magnetic_tile", f"augment={name}", "data=folder")
     own = OmegaConf.load(CONF_DIR / "augment" / f"{name}.yaml").augment
     assert [type(transform).__name__ for transform in module.augment] == [t["_target_"].rpartition(".")[2] for t in own]

@@ -17,7 +17,7 @@ from segnet.data.splits import ByHash
 
 SIZE = (96, 128)
 FLIPS = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
-JITTER = A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.7, 1.3), saturation=(0.7, 1.3), hue=(-0.05, 0.05), p=0.5)
+JITTER = A.ColorJitter(brightness=(0.5, 1.5), contrast=(0.5, 1.5), saturation=(0.2, 1.8), hue=(-0.1, 0.1), p=0.9)
 CAMVID = [A.HorizontalFlip(p=0.5), A.RandomResizedCrop(size=(80, 64), scale=(0.3, 1.0)), JITTER]
 LIGHT = A.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, p=0.5)
 TILE = [*FLIPS, A.Affine(scale=(0.6, 1.2), keep_ratio=True, border_mode=cv2.BORDER_REFLECT_101, p=0.5), LIGHT]

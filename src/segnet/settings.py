@@ -47,7 +47,7 @@ Folds = Annotated[int, Interval(ge=2, le=26)]
 Reach = Annotated[float, Interval(ge=0, le=100)]  # pixels
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 Scale = Annotated[float, Interval(gt=0, le=10)]  # of the training size; memory grows with its square
-CropScale = Annotated[float, Interval(gt=0, le=4)]  # of the images that crops are cut from
+CropScale = Annotated[float, Interval(ge=0.01, le=4)]  # of the images that crops are cut from
 # Of the five stages of VGG16.
 Widths = Annotated[
     Annotated[Sequence[Positive], Len(5, 5)], "5 positive channel counts, one per stage, such as [16,32,80,152,184]"

@@ -248,6 +248,7 @@ def test_reruns_and_resumed_runs_end_with_the_same_bits(folder, cache, tmp_path)
         (["data.image_size=96"], "data.image_size=96 beside data.crop=64: crops are not resized"),
         (["data.positive_share=0.5"], "data.positive_share=0.5 beside data.crop=64: data.crop_share says"),
         (["data.crop=abc"], "data.crop=abc: must be one side or [height,width], at least 32 pixels each or null"),
+        (["data.scale=1e-6"], "data.scale=1e-06: must be a number in [0.01, 4]"),
         (["data.crop=null", "data.scale=0.5"], "data.scale=0.5 without data.crop: add data.crop=480"),
     ],
 )

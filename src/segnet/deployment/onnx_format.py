@@ -11,7 +11,7 @@ from segnet.deployment import runtimes
 from segnet.deployment.calibration import Array, Calibration, report
 from segnet.deployment.form import Form
 from segnet.deployment.formats import KEY, Run, quiet
-from segnet.deployment.onnx_graph import simplify
+from segnet.deployment.onnx_graph import separate_pooling, simplify
 from segnet.deployment.onnx_model import OnnxModel
 from segnet.deployment.portable import Portable, resize_by_products
 from segnet.deployment.pt2_format import program
@@ -25,7 +25,7 @@ NATIVE = 18  # of torch's exporter
 # ONNX Runtime (docs/OperatorKernels.md), OpenVINO (Supported Operations, ONNX), TensorRT (onnx-tensorrt,
 # docs/operators.md), LiteRT (onnx2tf, "Supported layers"), OpenCV DNN (modules/dnn/src/onnx/onnx_importer.cpp).
 _PORTABLE = """
-    Add Cast Ceil Clip Concat Conv DepthToSpace Div MatMul Max Mul Pad Relu Reshape Resize Sigmoid Slice Softmax Sub
+    Add Cast Ceil Clip Concat Conv DepthToSpace Div MatMul MaxPool Mul Pad Relu Reshape Resize Sigmoid Slice Softmax Sub
     Transpose Unsqueeze
 """
 PORTABLE = frozenset(_PORTABLE.split())
@@ -84,6 +84,9 @@ def quantize(calibration: Calibration, path: Path, metadata: str, opset: int) ->
     with TemporaryDirectory() as folder, quiet():
         plain, draft = Path(folder) / "model.onnx", Path(folder) / "draft.onnx"
         write(calibration.module, calibration.form, plain, "", opset)
+        model = onnx.load(plain)
+        separate_pooling(model)
+        onnx.save(model, plain)
         calibrator = ort.create_calibrator(
             plain, ["Conv"], str(Path(folder) / "augmented.onnx"), ort.CalibrationMethod.Percentile,
             extra_options={"percentile": 99.999},

@@ -35,6 +35,25 @@ def simplify(model: "ModelProto") -> None:
     _remove_unused(graph)
 
 
+def separate_pooling(model: "ModelProto") -> None:
+    """Give convolutions a pooling of their own, in place, so that rounding what they read rounds no comparison.
+
+    A runtime computes both at once.
+    """
+    from onnx import helper
+
+    graph = model.graph
+    for node in [node for node in graph.node if node.op_type == "MaxPool"]:
+        (maxima,) = node.output
+        copy = helper.make_node("MaxPool", node.input, [f"{maxima}_read"], f"{node.name}_read")
+        copy.attribute.extend(node.attribute)
+        readers = [reader for reader in graph.node if reader.op_type == "Conv" and reader.input[0] == maxima]
+        for reader in readers:
+            reader.input[0] = copy.output[0]
+        if readers:
+            graph.node.insert(list(graph.node).index(node), copy)
+
+
 def _joined(graph: "GraphProto", first: str, second: str) -> str:
     """The name of a constant that holds two others."""
     from onnx import numpy_helper

@@ -2,10 +2,9 @@
 
 ONNX's MaxUnpool and ScatterND are what these lack (TensorRT, LiteRT and ExecuTorch have no unpooling, OpenVINO's
 scatter is slow). So the encoder hands the decoder three masks a window instead of indices, float zeros and ones:
-whether the maximum is in the lower row, and whether it is on the right of the upper and of the lower row. Slices with
-a step of two, maxima and differences make them; products and a pixel shuffle put the values back. The result equals
-that of `segnet.networks.pooling`, ties included: the upper row and the left column win, which is the first maximum in
-row-major order.
+whether the first, the second and the third value are less than the maximum. Slices with a step of two and differences
+make them; products and a pixel shuffle put the values back. The result equals that of `segnet.networks.pooling`, ties
+included: the first maximum in row-major order wins.
 """
 
 import torch
@@ -24,11 +23,10 @@ def pool(x: Tensor) -> tuple[Tensor, Masks]:
     Returns:
         maxima (N, C, H // 2, W // 2), and masks of the same shape and dtype.
     """
+    greatest = F.max_pool2d(x, 2)
     upper, lower = x[..., :-1:2, :], x[..., 1::2, :]
-    a, b = upper[..., :-1:2], upper[..., 1::2]
-    c, d = lower[..., :-1:2], lower[..., 1::2]
-    above, below = torch.maximum(a, b), torch.maximum(c, d)
-    return torch.maximum(above, below), (_less(above, below), _less(a, b), _less(c, d))
+    first, second, third = upper[..., :-1:2], upper[..., 1::2], lower[..., :-1:2]
+    return greatest, (_less(first, greatest), _less(second, greatest), _less(third, greatest))
 
 
 def _less(x: Tensor, y: Tensor) -> Tensor:
@@ -38,11 +36,12 @@ def _less(x: Tensor, y: Tensor) -> Tensor:
 
 def unpool(x: Tensor, masks: Masks, size: tuple[int, int]) -> Tensor:
     """Put every value of ``x`` (N, C, h, w) back where its window's maximum was; zero elsewhere: (N, C, *size)."""
-    bottom, upper_right, lower_right = masks
-    below = x * bottom
-    above = x - below
-    b, d = above * upper_right, below * lower_right
-    windows = torch.stack([above - b, b, below - d, d], 2).flatten(1, 2)
-    values = F.pixel_shuffle(windows, 2)
+    values = []
+    for less in masks:
+        others = x * less  # not zero where the maximum comes later
+        values.append(x - others)
+        x = others
+    windows = torch.stack([*values, x], 2).flatten(1, 2)
+    spread = F.pixel_shuffle(windows, 2)
     odd = (0, size[1] % 2, 0, size[0] % 2)  # of a dynamic size a torch.SymInt, known when the program runs
-    return values if all(type(side) is int and side == 0 for side in odd) else F.pad(values, odd)
+    return spread if all(type(side) is int and side == 0 for side in odd) else F.pad(spread, odd)

@@ -272,7 +272,7 @@ def test_validation_gives_whole_images_one_by_one(folder):
         ({"crop": 16}, r"data\.crop=16: must be one side or"),
         ({"crop": None, "scale": 0.5}, r"data\.scale=0\.5 without data\.crop: add data\.crop=480"),
         ({"crop": None, "crops_per_epoch": 9}, r"data\.crops_per_epoch=9 without data\.crop"),
-        ({"crop": 64, "scale": 0.0}, r"data\.scale=0\.0: must be a number in \(0, 4\]"),
+        ({"crop": 64, "scale": 0.0}, r"data\.scale=0\.0: must be a number in \[0\.01, 4\]"),
         ({"crop": 64, "positive_share": 0.5}, r"data\.positive_share=0\.5 beside data\.crop=64: data\.crop_share"),
         (
             {"crop": 64, "device_cache": True},

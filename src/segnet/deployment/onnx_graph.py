@@ -38,7 +38,7 @@ def simplify(model: "ModelProto") -> None:
 def separate_pooling(model: "ModelProto") -> None:
     """Give convolutions a pooling of their own, in place, so that rounding what they read rounds no comparison.
 
-    A runtime computes both at once.
+    ONNX Runtime makes one of the two again when it opens the file.
     """
     from onnx import helper
 

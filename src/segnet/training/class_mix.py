@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segnet.data.dataset import Batch
 from segnet.settings import Share
+from segnet.training.module import SegmentationModule
 
 
 class ClassMix(Callback):
@@ -30,10 +31,12 @@ class ClassMix(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Mix the batch in its place."""
+        assert isinstance(pl_module, SegmentationModule)
         seed = os.environ.get("PL_GLOBAL_SEED", "0")
         drawn = zlib.crc32(f"{seed} {trainer.current_epoch} {trainer.global_rank} {batch_idx} mix".encode())
-        given, classes = batch["mask"], max(2, len(pl_module.classes))  # type: ignore[arg-type]
-        random = torch.rand(len(given), classes + 1, generator=torch.Generator().manual_seed(drawn)).to(given.device)
+        given, classes = batch["mask"], max(2, len(pl_module.classes))
+        random = torch.rand(len(given), classes + 1, generator=torch.Generator().manual_seed(drawn))
+        random = random.to(given.device, non_blocking=True)  # else every step waits for the GPU
         taken = pasted(given.roll(1, 0), random[:, :-1], random[:, -1] < self.share)
         batch["image"] = torch.where(taken[:, None], batch["image"].roll(1, 0), batch["image"])
         batch["mask"] = torch.where(taken, given.roll(1, 0), given)

@@ -185,6 +185,15 @@ def test_of_several_layouts_each_can_be_pasted(tmp_path, more):
     assert sorted(ways, key=str) == sorted([first, second], key=str)
 
 
+def test_masks_belong_to_the_images_in_folders_called_as_theirs(tmp_path):
+    written = make(tmp_path, [(f"test/ko/{i}.png", f"ground_truth/ko/{i}.png") for i in N])
+    for i in N:
+        photo(tmp_path, f"train/ok/{i}.png", 50 + i)
+    found = layouts.find(tmp_path)
+    assert pairs_of(tmp_path, found) == written
+    assert found.told == ["not used are 9 image files (train/ok (9)); where they belong to the set, name data.images"]
+
+
 def test_photographs_are_no_masks(tmp_path):
     for i in N:
         photo(tmp_path, f"day/{i}.png", i)
@@ -363,6 +372,12 @@ GOOD = {
         [(f"test/{k}/{i}.png", f"ground_truth/{k}/{i}.png") for k in ("cut", "hole") for i in N],
         [f"test/good/{i}.png" for i in N],
     ),
+    "good and bad called alike": (
+        [(f"images/bad/{i}.png", f"masks/bad/{i}.png") for i in N], [f"images/good/{i}.png" for i in N],
+    ),
+    "and within a split": (
+        [(f"test/Normal/ko/{i}.png", f"mask/Normal/ko/{i}.png") for i in N], [f"test/Normal/ok/{i}.png" for i in N],
+    ),
 }  # fmt: skip
 
 
@@ -379,24 +394,6 @@ def test_a_good_image_gets_no_mask_of_another_and_is_not_left_out(tmp_path, name
     assert not {mask for image in good for mask in found[image]} & {m for masks in written.values() for m in masks}
     folders = {tuple(part for part in ("OK", "Normal", "good") if part in m) for i in good for m in found[i]}
     assert folders == {tuple(part for part in ("OK", "Normal", "good") if part in i) for i in good}  # theirs, if any
-
-
-@pytest.mark.parametrize("folders", [("test/ok", "test/ko", "mask/ko"), ("images/good", "images/bad", "masks/bad")])
-def test_of_the_layouts_to_choose_one_leaves_good_images_without_a_mask(tmp_path, folders):
-    good, bad, masks = folders
-    written = make(tmp_path, [(f"{bad}/{i}.png", f"{masks}/{i}.png") for i in N])
-    for i in N:
-        photo(tmp_path, f"{good}/{i}.png", 100 + i)
-    with pytest.raises(UserError, match="layouts fit its files; choose one") as error:
-        layouts.find(tmp_path)
-    ways = []
-    for way in str(error.value).partition("choose one: ")[2].split("; or "):
-        given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(shlex.split(way))}
-        found = given["data.masks"]
-        found = {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else found
-        pairs = pairs_of(tmp_path, layouts.find(tmp_path, given["data.images"], found, given.get("data.match")))
-        ways.append({image: [m for m in masks if (tmp_path / m).exists()] for image, masks in pairs.items()})
-    assert {**written, **{f"{good}/{i}.png": [] for i in N}} in ways
 
 
 def test_image_files_that_the_rule_does_not_reach_are_told(tmp_path):

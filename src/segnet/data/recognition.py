@@ -109,6 +109,15 @@ class Reading:
         """Those of all images."""
         return {mask for found in self.pairs.values() for mask in found}
 
+    @cached_property
+    def folders_shared(self) -> int:
+        """How many names the folders of every image and its masks share: one of images/bent/0.png, masks/bent/0.png.
+
+        0 if they are in one folder.
+        """
+        both = ((image.folder, mask.folder) for image, masks in self.pairs.items() for mask in masks)
+        return min((len({*home} & {*other}) * (home != other) for home, other in both), default=0)
+
 
 def _labels(file: File, stems: set[str]) -> bool:
     """Whether a file may hold labels in a format that `segnet.annotations` reads: YOLO's are called as their images."""
@@ -135,7 +144,7 @@ def readings(names: Names, images: Sequence[File] | None = None) -> list[Reading
         if reading is None or any(_same(reading, other) for other in found):
             continue
         found = [other for other in found if not _same(other, reading)] + [reading]
-    found = sorted(found, key=lambda reading: -len(reading.pairs))
+    found = sorted(found, key=lambda reading: (-len(reading.pairs), -reading.folders_shared))
     found = [one for i, one in enumerate(found) if not any(_within(one, other) for other in found[:i])]
     found = [reading for reading in found if _looks_right(names, reading)]
     masks = {mask for reading in found for mask in reading.masks}
@@ -160,8 +169,9 @@ def _same(one: Reading, other: Reading) -> bool:
 
 
 def _within(one: Reading, other: Reading) -> bool:
-    """Whether the other has an image for each mask of the one, and for more: files of equal names in other folders."""
-    return len(one.pairs) < len(other.pairs) and one.masks <= other.masks
+    """Whether the other has an image for each mask of the one, and more of them or in folders called more alike."""
+    less = len(one.pairs) < len(other.pairs) or one.folders_shared < other.folders_shared
+    return less and one.masks <= other.masks
 
 
 def _voted(names: Names, images: Sequence[File] | None) -> list[Rule]:

@@ -2,12 +2,15 @@
 
 import shlex
 import subprocess
+import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
 
+from helpers import ROOT
 from segnet.cli import CONF_DIR
 from segnet.command_line import command_line, flags_last, override
+from segnet.commands.train import main
 from segnet.hydra_versions import BASE
 
 TEXTS = [
@@ -54,3 +57,19 @@ def test_overrides_stand_side_by_side(typed, read):
 def test_a_command_line_is_split_into_what_it_was_made_of():
     words = ["seed=1", 'data.root="a b"', "'x"]
     assert shlex.split(command_line("train", words)) == ["python", "src/train.py", *words]
+
+
+@pytest.mark.parametrize("called", ["/usr/bin/segnet-train", "src/train.py"])
+def test_where_the_wheel_alone_is_installed_its_programs_are_named(called, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [called, "--help"])
+    programs = {word for file in (ROOT / "src").glob("*.py") for word in [f"segnet-{file.stem.replace('_', '-')}"]}
+    main()
+    start, *_ = shlex.split(capsys.readouterr().out.splitlines()[0])
+    named = [shlex.split(command_line(name, ["a=b c"])) for name in ("train", "import_labels")]
+    if called.startswith("src"):
+        assert start == "python"
+        assert named == [["python", "src/train.py", "a=b c"], ["python", "src/import_labels.py", "a=b c"]]
+    else:
+        assert start == "segnet-train"
+        assert named == [["segnet-train", "a=b c"], ["segnet-import-labels", "a=b c"]]
+        assert {words[0] for words in named} <= programs  # pyproject.toml has these: tests/test_cli.py

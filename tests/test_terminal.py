@@ -185,3 +185,13 @@ def test_a_warning_is_one_line_without_code():
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT / "src")})
     assert done.stderr.splitlines() == ["warning: the cache is damaged", "warning: and slow"]
+
+
+@pytest.mark.parametrize("flags", [[], ["-u"]])
+def test_output_that_nobody_reads_any_more_ends_a_command_without_a_traceback(flags):
+    command = [sys.executable, *flags, ROOT / "src" / "train.py", "--help"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()  # as `| head -1` does
+    with process:
+        assert process.stderr.read() == ""
+    assert process.returncode == 141 or not flags  # what is buffered is noticed at the end

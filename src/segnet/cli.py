@@ -3,6 +3,7 @@
 import io
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ from segnet.object_store import is_url
 from segnet.old_names import update_targets
 from segnet.overrides import CONF_DIR
 from segnet.settings import COMMANDS, SETS, SHARED, is_path
-from segnet.terminal import is_first, named, quieten
+from segnet.terminal import is_first, named, quieten, unread
 
 Body = Callable[[DictConfig], float | None]
 
@@ -71,10 +72,10 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes errors on, and `_fail` prints them in one line
-            if {"-h", "--help"} & set(sys.argv[1:]):
-                print(help_text.of(name))
-                return
             try:
+                if {"-h", "--help"} & set(sys.argv[1:]):
+                    print(help_text.of(name))
+                    return
                 sys.argv[1:] = texts_quoted(flags_last(passwords.taken_apart(sys.argv[1:])))
                 overrides.check(sys.argv[1:])
                 hydra.main(config_path=str(CONF_DIR), config_name=name, **MAIN)(job)()
@@ -83,6 +84,8 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
                 sys.exit(130)
             except Exception as error:
                 _fail(error, name)
+            finally:
+                unread()  # else Python says at its end that it could not write the rest
 
         return main
 
@@ -91,6 +94,8 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
 
 def _fail(error: Exception, name: str) -> None:
     """Print an error of the user in one line and exit with 1; raise any other, or every one with SEGNET_TRACEBACK=1."""
+    if isinstance(error, BrokenPipeError) and unread():
+        sys.exit(128 + signal.SIGPIPE)  # as a program that the signal ends
     message = explain(error)
     if message is None or os.environ.get("SEGNET_TRACEBACK") == "1":
         raise error

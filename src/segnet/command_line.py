@@ -2,8 +2,10 @@
 
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 
 # Hydra's flags; the first two ask for a sweep.
 SWITCHES = ("-m", "--multirun", "--resolve")
@@ -67,5 +69,17 @@ def _quoted(word: str) -> str:
 
 
 def command_line(name: str, overrides: Sequence[str]) -> str:
-    """``python src/<name>.py <overrides>``, quoted for a shell."""
-    return shlex.join(["python", f"src/{name}.py", *overrides])
+    """``python src/<name>.py <overrides>``, or ``segnet-<name> <overrides>`` where it is so called, quoted for a shell."""
+    return shlex.join([*_program(name), *overrides])
+
+
+def as_called(text: str) -> str:
+    """A text for people with its ``python src/<name>.py`` as `command_line` writes it."""
+    return re.sub(r"python src/(\w+)\.py", lambda found: shlex.join(_program(found[1])), text)
+
+
+def _program(name: str) -> list[str]:
+    """By what is running: one of the wheel's programs, beside which there may be no ``src/``, or a script there."""
+    if Path(sys.argv[0]).name.startswith("segnet-"):
+        return [f"segnet-{name.replace('_', '-')}"]
+    return ["python", f"src/{name}.py"]

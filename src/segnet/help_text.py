@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from segnet.command_line import as_called
 from segnet.overrides import CONF_DIR, options
 
 FLAGS = {
@@ -51,7 +52,7 @@ def of(command: str) -> str:
     ]
     place = {"${hydra.job.name}": command, "${now:%Y-%m-%d_%H-%M-%S}": "<time>"}
     text = "\n\n".join([*_paragraphs(CONF_DIR / f"{command}.yaml", width), *blocks])
-    return re.sub("|".join(map(re.escape, place)), lambda found: place[found[0]], text)
+    return as_called(re.sub("|".join(map(re.escape, place)), lambda found: place[found[0]], text))
 
 
 @cache

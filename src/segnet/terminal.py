@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import select
 import sys
 import warnings
 from collections.abc import Iterator
@@ -131,6 +132,17 @@ class Named:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def unread() -> bool:
+    """Whether what read the output has ended, as ``head`` does; then nothing more is written there."""
+    asked = select.poll()
+    for descriptor in (1, 2):
+        asked.register(descriptor, 0)
+    closed = [descriptor for descriptor, event in asked.poll(0) if event & select.POLLERR]
+    for descriptor in closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return bool(closed)
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ def _quoted(word: str) -> str:
 
 
 def command_line(name: str, overrides: Sequence[str]) -> str:
-    """``python src/<name>.py <overrides>``, or ``segnet-<name> <overrides>`` where it is so called, quoted for a shell."""
+    """``python src/<name>.py <overrides>``, or ``segnet-<name> …`` where it is so called, quoted for a shell."""
     return shlex.join([*_program(name), *overrides])
 
 

@@ -22,6 +22,20 @@ def test_versions_and_commit_are_those_of_the_installed():
     assert environment.commit().startswith(head[:12] or "unknown")
 
 
+def test_the_commit_of_a_repository_around_an_installed_package_is_not_its_own(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "theirs.py").touch()
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "theirs"]):
+        subprocess.run([*git, *words], check=True)
+    file = tmp_path / ".venv" / "environment.py"
+    file.parent.mkdir()
+    file.touch()
+    monkeypatch.setattr(environment, "__file__", str(file))
+    assert environment.commit() == "unknown"
+    subprocess.run([*git, "add", "."], check=True)
+    assert environment.commit().endswith("+changes")
+
+
 def test_precision_is_one_that_the_hardware_runs(monkeypatch):
     chosen = environment.fastest_precision("cpu")
     info = Path("/proc/cpuinfo")

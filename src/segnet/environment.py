@@ -138,6 +138,8 @@ def commit() -> str:
     here = Path(__file__).parent
     try:
         git = ["git", "-C", str(here)]
+        tracked = [*git, "ls-files", "--error-unmatch", Path(__file__).name]  # a .venv may lie in another repository
+        subprocess.run(tracked, capture_output=True, check=True)
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
         dirty = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

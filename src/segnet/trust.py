@@ -41,13 +41,19 @@ class Rule(NamedTuple):
 
 
 OWN = Rule(
-    ("segnet.networks", "segnet.data", "segnet.training"),
+    (
+        "segnet.networks",
+        "segnet.training",
+        *(f"segnet.data.{name}" for name in ("datamodule", "folds", "masks", "path_masks", "splits")),
+    ),
     text=re.compile(r"(?![/~])([^\\{\x00-\x1f]|\{\w*\})*"),  # patterns below the data's root are among them
     excluded=(
-        *(f"segnet.data.{name}" for name in ("cache", "decoding", "description", "encodings", "flat_cache", "folder")),
-        *(f"segnet.data.{name}" for name in ("images", "layouts", "list_files", "looks", "recognition")),
-        *(f"segnet.training.{name}" for name in ("callbacks", "checkpoint", "dashboard", "data_record", "loggers")),
-        *(f"segnet.training.{name}" for name in ("preemption", "published", "recording", "records", "selection")),
+        *(
+            f"segnet.training.{name}"
+            for name in ("callbacks", "checkpoint", "dashboard", "data_record", "distillation")
+        ),
+        *(f"segnet.training.{name}" for name in ("loggers", "preemption", "published", "recording", "records")),
+        "segnet.training.selection",
     ),
     more=True,
 )
@@ -67,6 +73,7 @@ _ROOTS = (
     "torch.optim",
     "torchvision.models",
     "torchvision.transforms.v2",
+    "segnet.data",  # whose classes may be named without their module
     *OWN.homes,
 )
 _CALLBACK = ("lightning.pytorch.Callback", "lightning.pytorch.plugins.io.CheckpointIO")

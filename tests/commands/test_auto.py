@@ -144,6 +144,7 @@ def test_check_data_proposes_a_recipe_that_runs(cable, cache, tmp_path, capfd):
         (["minutes=5"], "minutes=5: needs experiment=auto"),
         (["minutes=0", "experiment=auto"], "minutes=0: must be a number above 0 or null"),
         (["minutes=5", "experiment=auto", "trainer.devices=2"], "minutes=5 with trainer.devices=2"),
+        (["minutes=5", "experiment=auto", "callbacks=int8"], "minutes=5 with callbacks=int8: the speed"),
     ],
 )
 def test_what_minutes_cannot_do_is_one_line(words, told, cable, tmp_path, run_main):

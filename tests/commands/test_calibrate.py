@@ -172,8 +172,9 @@ def test_what_cannot_be_ends_in_one_line(given, told, run, tmp_path, capfd):
     assert not (tmp_path / "o" / "calibrated.ckpt").exists()
 
 
-def test_an_exported_model_is_refused(tmp_path, capfd):
-    assert call_main("calibrate", "ckpt_path=model.onnx", f"output_dir={tmp_path}") == 1
+@pytest.mark.parametrize("kind", ["onnx", "xml", "pte", "tflite", "pt2"])
+def test_an_exported_model_is_refused(tmp_path, capfd, kind):
+    assert call_main("calibrate", f"ckpt_path=model.{kind}", f"output_dir={tmp_path}") == 1
     assert "calibrate the checkpoint, then export it" in capfd.readouterr().err
 
 

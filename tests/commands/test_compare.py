@@ -60,6 +60,18 @@ def test_the_chance_to_be_better_is_the_share_of_draws(tmp_path):
     assert float(row["better in"].removesuffix("% of draws")) == pytest.approx(75, abs=3)
 
 
+def test_draws_without_a_defect_are_none(tmp_path):
+    """Of three images one has a defect, which the first run finds better: so it is better in every draw with it."""
+    write_run(tmp_path / "a", {"val/iou": 0.9}, {"x": (50, 0, 10, 40), "y": (100, 0, 0, 0), "z": (100, 0, 0, 0)})
+    write_run(tmp_path / "b", {"val/iou": 0.8}, {"x": (50, 0, 30, 20), "y": (100, 0, 0, 0), "z": (100, 0, 0, 0)})
+    (row,) = paired_bootstraps(find([str(tmp_path)]), 400, 0)
+    assert (row["95 %"], row["better in"]) == ("+0.4000 to +0.4000", "100.0% of draws")
+    for name in "ab":
+        write_run(tmp_path / "none" / name, {"val/iou": 0.9}, {"y": (100, 0, 0, 0), "z": (100, 0, 0, 0)})
+    (row,) = paired_bootstraps(find([str(tmp_path / "none")]), 400, 0)
+    assert (row["95 %"], row["better in"]) == ("–", "–")
+
+
 def test_other_test_images_or_classes_are_told_not_compared(tmp_path):
     for name, images in {"a": {"x": (1, 2, 3, 4)}, "b": {"y": (1, 2, 3, 4)}, "c": {"x": (1,) * 9}, "d": {}}.items():
         write_run(tmp_path / name, {"val/iou": 1.0}, images)

@@ -1,6 +1,7 @@
 import copy
 import csv
 import os
+import struct
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from segnet.data.images import read_rgb
+from segnet.deployment import video
 from segnet.deployment.prediction import Prediction
 from segnet.deployment.predictor import Predictor
 from segnet.training.checkpoint import load_module
@@ -178,6 +180,35 @@ def test_a_video_becomes_an_overlay_video(run_main, trained, tmp_path):
     assert [got for got, _ in frames] == [True] * 5 + [False]
     assert frames[0][1].shape == (48, 64, 3)
     assert len(table(tmp_path / "o")) == 1
+
+
+def test_a_video_that_gives_its_clock_as_the_frame_rate_becomes_one_too(run_main, trained, tmp_path):
+    film = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
+    for seed in range(3):
+        writer.write(image(48, 64, seed))
+    writer.release()
+    content = bytearray(film.read_bytes())
+    at = content.index(b"strh") + 28  # scale and rate of the stream's header
+    content[at : at + 8] = struct.pack("<II", 1, 90_000)
+    film.write_bytes(content)
+    assert cv2.VideoCapture(str(film)).get(cv2.CAP_PROP_FPS) == 90_000
+    code, err = run_main("predict", tmp_path / "o", f"ckpt_path={trained}/checkpoints/best.ckpt", f"input={film}")
+    assert code == 0, err
+    reader = cv2.VideoCapture(str(tmp_path / "o" / "film_overlay.mp4"))
+    assert [reader.read()[0] for _ in range(4)] == [True] * 3 + [False]
+    assert reader.get(cv2.CAP_PROP_FPS) == 25
+
+
+def test_an_overlay_that_cannot_be_written_is_told(run_main, trained, tmp_path, monkeypatch):
+    film = tmp_path / "film.mp4"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
+    writer.write(image(48, 64, 0))
+    writer.release()
+    monkeypatch.setattr(video, "frame_rate", lambda reader: 90_000.0)  # which OpenCV's MPEG-4 cannot hold
+    code, err = run_main("predict", tmp_path / "o", f"ckpt_path={trained}/checkpoints/best.ckpt", f"input={film}")
+    assert code == 1
+    assert "film.mp4: OpenCV cannot write its overlay, 64×48; convert" in err
 
 
 def test_names_that_are_no_valid_utf8(run_main, trained, tmp_path):

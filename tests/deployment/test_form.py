@@ -16,13 +16,14 @@ from segnet.deployment import exported_model
 from segnet.deployment.exported_model import ExportedModel
 from segnet.deployment.form import Form, parsed
 from segnet.deployment.onnx_format import PORTABLE
+from segnet.deployment.onnx_model import OPERATORS
 from segnet.networks.ensemble import Ensemble
 from segnet.networks.segnet import SegNet, SegNetBasic, SegNetCompact
 
 # Operators that TensorRT's parser has, of those that are written here (onnx-tensorrt, docs/operators.md). It has no
 # MaxUnpool, no pooling with indices, and slices only along axes that are constants.
 TENSORRT = """
-    Add Cast Ceil Clip Concat Conv DepthToSpace Div Exp Log MatMul Max MaxPool Mul Neg Pad ReduceLogSumExp ReduceMax
+    Add Cast Ceil Clip Concat Conv DepthToSpace Div Exp Log MatMul Max MaxPool Mul Neg ReduceLogSumExp ReduceMax
     ReduceSum Relu Reshape Resize Sigmoid Slice Softmax Sub Transpose Unsqueeze
 """
 SIZES = {"Shape", "Size", "ConstantOfShape", "Range", "Expand", "Squeeze", "Gather"}
@@ -72,6 +73,7 @@ def test_a_file_of_one_size_has_portable_operators_only(written):
 
 def test_portable_operators_are_those_of_tensorrt_too():
     assert set(TENSORRT.split()) >= PORTABLE
+    assert OPERATORS >= PORTABLE  # those that predict.py opens
     assert not PORTABLE & SIZES
 
 

@@ -101,7 +101,14 @@ def test_a_loss_without_a_value_is_not_blamed_on_the_learning_rate(tmp_path, cap
 # -- metrics without a value -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("extra", [[], ["callbacks=early_stopping", "callbacks.early_stopping.patience=1"]])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        [],
+        ["callbacks=early_stopping", "callbacks.early_stopping.patience=1"],
+        ["trainer.check_val_every_n_epoch=2"],
+    ],
+)
 def test_a_validation_split_without_the_class_stops_nothing(tmp_path, capfd, caplog, extra):
     root = folder(tmp_path, 4, val_mask=square(0))
     plateau = "model.scheduler={_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, _partial_: true, patience: 0}"
@@ -113,6 +120,23 @@ def test_a_validation_split_without_the_class_stops_nothing(tmp_path, capfd, cap
     assert caplog.text.count("monitor=val/iou: no pixel of the val split shows defect") == 1
     best, last = (torch.load(out / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
     assert best["epoch"] == last["epoch"] == 3
+
+
+def test_a_plateau_waits_for_the_next_validation(tmp_path):
+    plateau = "_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, _partial_: true, patience: 0, threshold: 1e9"
+    given = [f"model.scheduler={{{plateau}, threshold_mode: abs}}", "trainer.check_val_every_n_epoch=2"]
+    code, out = run(folder(tmp_path, 4), TINY, *given, "model.optimizer.lr=1e-3", epochs=7)
+    assert code == 0
+    rates = [float(row["lr"]) for row in rows(out)]  # the second validation and the third are no better than the first
+    assert rates == pytest.approx([1e-3] * 4 + [1e-4] * 2 + [1e-5])
+
+
+def test_an_epoch_that_ends_midway_has_figures_of_its_own(tmp_path):
+    root = folder(tmp_path, 6, train_mask=lambda i: square(0 if i else 255))
+    code, out = run(root, TINY, "augment=none", "model.optimizer.lr=0", "data.batch_size=2", "+trainer.max_steps=4")
+    assert code == 0
+    first, second = rows(out)
+    assert first["train/loss"] != second["train/loss"]  # of all images, and of two
 
 
 def test_early_stopping_stops_and_says_why(tmp_path, caplog):
@@ -130,11 +154,16 @@ def test_an_undefined_metric_prunes_no_trial():
     trial = study.ask()
     metrics = {"val/iou": torch.tensor(float("nan"))}
     trainer = SimpleNamespace(callback_metrics=metrics, current_epoch=0, lightning_module=None)
-    Prune(trial, "val/iou").on_train_epoch_end(trainer, None)
+    prune = Prune(trial, "val/iou")
+    prune.on_validation_end(trainer, None)
+    prune.on_train_epoch_end(trainer, None)
     assert study.get_trials()[1].intermediate_values == {}
     metrics["val/iou"] = torch.tensor(0.5)
+    prune.on_train_epoch_end(trainer, None)  # an epoch without a validation: the figure is an older one's
+    assert study.get_trials()[1].intermediate_values == {}
+    prune.on_validation_end(trainer, None)
     with pytest.raises(optuna.TrialPruned):
-        Prune(trial, "val/iou").on_train_epoch_end(trainer, None)
+        prune.on_train_epoch_end(trainer, None)
 
 
 # -- a last batch of one -----------------------------------------------------------------------------------------------

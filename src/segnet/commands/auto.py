@@ -98,6 +98,11 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
             f"minutes={cfg.minutes} with trainer.devices={cfg.trainer.devices}: the speed of one process is measured; "
             f"leave minutes out, or add trainer.devices=1"
         )
+    if slow := sorted({"auxiliary", "int8"} & set(cfg.callbacks or ())):
+        raise UserError(
+            f"minutes={cfg.minutes} with callbacks={slow[0]}: the speed is measured without it; leave minutes out, or "
+            f"callbacks={slow[0]}"
+        )
     folds = cfg.get("folds") or 1
     case = replace(case, data=_of_a_fold(seen, folds))
     choices, plan = rules.choose(case)

@@ -18,10 +18,11 @@ def run(cfg: DictConfig) -> float | None:
 
     from segnet.data.splits import ALL, SPLITS
     from segnet.decisions import targets
+    from segnet.deployment.formats import SUFFIXES
     from segnet.reports.out_of_fold import FOLDER
 
     target, path = targets.parse(cfg.target), Path(str(cfg.ckpt_path))
-    if path.suffix in (".onnx", ".pt2"):
+    if path.suffix in SUFFIXES:
         raise UserError(f"ckpt_path={path}: calibrate the checkpoint, then export it: the model carries the point")
     if cfg.split not in (*SPLITS, ALL, FOLDER):
         raise UserError(f"split={cfg.split}: must be one of {', '.join(SPLITS)}, {ALL} or {FOLDER}")

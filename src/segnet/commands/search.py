@@ -30,11 +30,17 @@ class Prune(Callback):
 
     def __init__(self, trial: optuna.Trial, monitor: str) -> None:
         self.trial, self.monitor = trial, monitor
+        self._new = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The figures of validation are new."""
+        self._new = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the metric; end the trial if the pruner says so."""
+        new, self._new = self._new or not self.monitor.startswith("val/"), False
         value = trainer.callback_metrics.get(self.monitor)
-        if value is not None and not undefined(trainer, self.monitor):
+        if new and value is not None and not undefined(trainer, self.monitor):
             self.trial.report(float(value), trainer.current_epoch)
             if self.trial.should_prune():
                 raise optuna.TrialPruned(f"{self.monitor} {float(value):.4f} in epoch {trainer.current_epoch}")

@@ -72,7 +72,7 @@ class ExportedModel:
     ) -> None:  # fmt: skip
         self.path, source = Path(path), f"{key}={path}"
         if not self.path.is_file():
-            raise UserError(f"{source}: no such file; export.py writes model.onnx or model.pt2")
+            raise UserError(f"{source}: no such file; export.py writes it, such as model.onnx")
         kind = SUFFIXES.get(self.path.suffix, SUFFIXES[".onnx"])
         if kind.danger and not trusted:
             raise UserError(

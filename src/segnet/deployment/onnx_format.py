@@ -25,7 +25,7 @@ NATIVE = 18  # of torch's exporter
 # ONNX Runtime (docs/OperatorKernels.md), OpenVINO (Supported Operations, ONNX), TensorRT (onnx-tensorrt,
 # docs/operators.md), LiteRT (onnx2tf, "Supported layers"), OpenCV DNN (modules/dnn/src/onnx/onnx_importer.cpp).
 _PORTABLE = """
-    Add Cast Ceil Clip Concat Conv DepthToSpace Div MatMul MaxPool Mul Pad Relu Reshape Resize Sigmoid Slice Softmax Sub
+    Add Cast Ceil Clip Concat Conv DepthToSpace Div MatMul MaxPool Mul Relu Reshape Resize Sigmoid Slice Softmax Sub
     Transpose Unsqueeze
 """
 PORTABLE = frozenset(_PORTABLE.split())

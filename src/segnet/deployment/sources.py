@@ -1,6 +1,5 @@
 """Cameras and streams: frames that come whether or not they are wanted, of which the newest one counts."""
 
-import math
 import os
 import re
 import sys
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from segnet.data.decoding import MAX_PIXELS
-from segnet.deployment.video import open_video
+from segnet.deployment.video import frame_rate, open_video
 from segnet.errors import UserError, printable
 
 CAMERA = "camera:"
@@ -124,9 +123,7 @@ class Camera:
             reader = self._opened()
 
     def _read(self, reader: cv2.VideoCapture, end: Event) -> Iterator[NDArray[np.uint8]]:
-        start, rate = time.monotonic(), reader.get(cv2.CAP_PROP_FPS)
-        period = 1 / rate if math.isfinite(rate) and 1 <= rate <= 1000 else 1 / 25
-        read = 0
+        start, period, read = time.monotonic(), 1 / frame_rate(reader), 0
         while not end.is_set():
             got, frame = reader.read()
             if not got:

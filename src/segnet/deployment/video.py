@@ -1,5 +1,6 @@
 """Videos, predicted frame by frame."""
 
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -67,6 +68,12 @@ def _size(reader: cv2.VideoCapture) -> tuple[int, int]:
     return int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT))
 
 
+def frame_rate(reader: cv2.VideoCapture) -> float:
+    """Frames a second, 25 where the file says none that can be: some containers give their clock's rate instead."""
+    rate = reader.get(cv2.CAP_PROP_FPS)
+    return rate if math.isfinite(rate) and 1 <= rate <= 1000 else 25.0
+
+
 def predict_video(predictor: Predictor, path: Path, folder: Path, table: NDArray[np.uint8]) -> Result | UserError:
     """Write ``<name>_overlay.mp4`` frame by frame; the row holds mean areas over the frames.
 
@@ -82,7 +89,10 @@ def predict_video(predictor: Predictor, path: Path, folder: Path, table: NDArray
         return error
     size = _size(reader)
     code = cv2.VideoWriter.fourcc(*"mp4v")
-    out = cv2.VideoWriter(str(folder / f"{path.stem}_overlay.mp4"), code, reader.get(cv2.CAP_PROP_FPS) or 25.0, size)
+    out = cv2.VideoWriter(str(folder / f"{path.stem}_overlay.mp4"), code, frame_rate(reader), size)
+    if not out.isOpened():
+        reader.release()
+        return UserError(f"{path}: OpenCV cannot write its overlay, {size[0]}×{size[1]}; convert the video to MP4")
     classes, frames, start = len(predictor.model.classes), 0, time.perf_counter()
     sums = np.zeros(classes)
     best, most = 0.0, 0

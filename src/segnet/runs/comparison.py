@@ -101,11 +101,15 @@ def paired_bootstraps(runs: Sequence[Run], resamples: int, seed: int) -> list[Ro
             continue
         sides = [np.stack([side[file] for file in files]) for side in (first, second)]
         differences = bootstrap(sides[0], sides[1], resamples, seed)
-        low, high = np.nanquantile(differences, [0.025, 0.975])
+        defined = differences[~np.isnan(differences)]  # a draw without a defect has no IoU
         whole = [iou(side.sum(0)[None])[0] for side in sides]
         row["difference"] = f"{whole[0] - whole[1]:+.4f}"
-        row["95 %"] = f"{low:+.4f} to {high:+.4f}"
-        rows.append(row | {"better in": f"{np.nanmean(differences > 0):.1%} of draws"})
+        row["95 %"], row["better in"] = "–", "–"
+        if len(defined):
+            low, high = np.quantile(defined, [0.025, 0.975])
+            row["95 %"] = f"{low:+.4f} to {high:+.4f}"
+            row["better in"] = f"{(defined > 0).mean():.1%} of draws"
+        rows.append(row)
     return rows
 
 

@@ -78,7 +78,10 @@ def claim_gpu() -> None:
         return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
     for gpu in visible:
-        lock = os.open(Path(tempfile.gettempdir()) / f"segnet-gpu-{gpu}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        file = (
+            Path(tempfile.gettempdir()) / f"segnet-gpu-{os.getuid()}-{gpu}.lock"
+        )  # of another user it cannot be opened
+        lock = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -19,6 +19,7 @@ from segnet.training import progress, recording
 from segnet.training.dashboard import is_due_in_validation
 from segnet.training.module import SegmentationModule
 from segnet.training.panels import draw_reviews
+from segnet.training.progress import limit
 from segnet.visualization.figures import confusion_figure, drawn
 
 
@@ -146,7 +147,7 @@ class Forecast(Callback):
             return
         seconds = (time.perf_counter() - self._start) / self.steps
         epochs = (trainer.max_epochs or 0) - trainer.current_epoch
-        left = epochs * trainer.num_training_batches * seconds
+        left = min(epochs * trainer.num_training_batches * seconds, limit(trainer))
         if epochs < 0 or left < 60 * self.minutes:
             return
         rate = len(batch["image"]) * trainer.world_size / seconds

@@ -202,8 +202,8 @@ class SegmentationModule(Segmenter):
         self._check_finite(self.finite.now())
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log the epoch's metrics before validation begins, so that one table row holds both."""
-        if self.trainer.is_last_batch:
+        """Log the epoch's metrics before validation begins, so that one table row holds both; time may end an epoch."""
+        if self.trainer.fit_loop.epoch_loop.done:
             self._epoch_end("train")
 
     def on_validation_epoch_end(self) -> None:
@@ -238,7 +238,8 @@ class SegmentationModule(Segmenter):
         optimizer: torch.optim.Optimizer = call(self.optimizer, "model.optimizer", self.parameters())
         if self.scheduler is None:
             return optimizer
-        return attach(self.scheduler, optimizer, self.trainer.estimated_stepping_batches, self.monitor)
+        steps, every = self.trainer.estimated_stepping_batches, self.trainer.check_val_every_n_epoch or 1
+        return attach(self.scheduler, optimizer, steps, self.monitor, every)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint describe itself.

@@ -113,9 +113,14 @@ def _left(trainer: Trainer, durations: Sequence[float]) -> float | None:
         steps = trainer.global_step / (trainer.current_epoch + 1)
         epochs = min(epochs, (trainer.max_steps - trainer.global_step) / max(steps, 1))
     left = epochs * statistics.fmean(durations[1:] or durations)
-    timers = [part.time_remaining() for part in trainer.callbacks if isinstance(part, Timer)]  # type: ignore[attr-defined]
-    left = min([left, *(seconds for seconds in timers if seconds is not None)])
+    left = min(left, limit(trainer))
     return left if math.isfinite(left) and left > 0 else None
+
+
+def limit(trainer: Trainer) -> float:
+    """Seconds that ``trainer.max_time`` still allows; infinite without it."""
+    timers = [part.time_remaining() for part in trainer.callbacks if isinstance(part, Timer)]  # type: ignore[attr-defined]
+    return min((seconds for seconds in timers if seconds is not None), default=math.inf)
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from segnet.configuration import call
 from segnet.errors import UserError
@@ -46,7 +46,9 @@ def run_length(scheduler: Callable[..., Any]) -> str | None:
     return next((name for name in LENGTHS if name in wanted and name not in given), None)
 
 
-def attach(factory: Callable[..., Any], optimizer: Optimizer, steps: float, monitor: str) -> OptimizerLRSchedulerConfig:
+def attach(
+    factory: Callable[..., Any], optimizer: Optimizer, steps: float, monitor: str, every: int = 1
+) -> OptimizerLRSchedulerConfig:
     """Build a schedule for an optimizer, for Lightning's ``configure_optimizers``.
 
     Args:
@@ -55,6 +57,7 @@ def attach(factory: Callable[..., Any], optimizer: Optimizer, steps: float, moni
         optimizer: whose learning rate it sets.
         steps: of the run, infinite where it has no end.
         monitor: the metric that plateau schedules follow.
+        every: epochs from one validation to the next.
 
     Raises:
         UserError: the run has no end, or is too short for the schedule.
@@ -68,7 +71,10 @@ def attach(factory: Callable[..., Any], optimizer: Optimizer, steps: float, moni
     except ZeroDivisionError as error:
         raise UserError(f"model.scheduler: a run of {steps} step(s) is too short for it; train longer") from error
     interval = "step" if length else "epoch"
+    waits = isinstance(scheduler, ReduceLROnPlateau) and monitor.startswith("val/")
     return {
         "optimizer": optimizer,
-        "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": monitor},
-    }
+        "lr_scheduler": {
+            "scheduler": scheduler, "interval": interval, "monitor": monitor, "frequency": every if waits else 1,
+        },
+    }  # fmt: skip

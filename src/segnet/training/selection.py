@@ -29,10 +29,13 @@ def undefined(trainer: Trainer, monitor: str | None) -> bool:
 class BestCheckpoint(callbacks.ModelCheckpoint):
     """Keeps the best epoch; the last one where the metric cannot compare them, which it says once."""
 
+    _told = False
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say it after the first validation."""
-        missing = None if trainer.sanity_checking else _unseen(pl_module, self.monitor)
-        if missing and trainer.current_epoch == 0:
+        missing = None if self._told or trainer.sanity_checking else _unseen(pl_module, self.monitor)
+        self._told |= not trainer.sanity_checking
+        if missing:
             terminal.info(
                 f"monitor={self.monitor}: {missing}, so it cannot tell which epoch is best: best.ckpt is the last one, "
                 f"and nothing stops early; use monitor=val/loss mode=min, or another split"

@@ -80,3 +80,11 @@ def test_what_cannot_be_meant_is_refused(arguments, message):
 )  # fmt: skip
 def test_what_hydra_knows_passes(arguments):
     overrides.check(arguments)
+
+
+def test_what_a_sweep_leaves_out_is_null_where_hydra_deletes_nothing_there(monkeypatch):
+    words = ["~callbacks.panels", "~logger=none", "seed=0,1", "-m"]
+    assert overrides.deleting(words) == words or not overrides.DELETES_IN_SWEEPS
+    monkeypatch.setattr(overrides, "DELETES_IN_SWEEPS", False)
+    assert overrides.deleting(words) == ["callbacks.panels=null", "~logger=none", "seed=0,1", "-m"]
+    assert overrides.deleting(words[:-1]) == words[:-1]

@@ -14,7 +14,7 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from tqdm import tqdm
 
@@ -76,7 +76,7 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
                 if {"-h", "--help"} & set(sys.argv[1:]):
                     print(help_text.of(name))
                     return
-                sys.argv[1:] = texts_quoted(flags_last(passwords.taken_apart(sys.argv[1:])))
+                sys.argv[1:] = overrides.deleting(texts_quoted(flags_last(passwords.taken_apart(sys.argv[1:]))))
                 overrides.check(sys.argv[1:])
                 hydra.main(config_path=str(CONF_DIR), config_name=name, **MAIN)(job)()
             except KeyboardInterrupt:
@@ -150,9 +150,12 @@ def check_keys(cfg: DictConfig, name: str) -> None:
 
 
 def check_entries(cfg: DictConfig, group: str) -> None:
-    """Every entry of a group of named objects must be an object: nothing is skipped silently."""
-    for key, entry in (cfg.get(group) or {}).items():
-        if not isinstance(entry, DictConfig) or "_target_" not in entry:
+    """Every entry of a group of named objects must be an object, or null, which leaves it out."""
+    for key, entry in list((cfg.get(group) or {}).items()):
+        if entry is None:
+            with open_dict(cfg):
+                del cfg[group][key]
+        elif not isinstance(entry, DictConfig) or "_target_" not in entry:
             raise UserError(f"{group}.{key}={entry}: has no _target_; to leave it out write ~{group}.{key}")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import hydra
 from omegaconf import OmegaConf
 
+DELETES_IN_SWEEPS = hydra.__version__ != "1.4.0rc3"  # it refuses ``~key`` there
 if hydra.__version__.startswith("1.3."):
     BASE: dict[str, Any] = {"version_base": "1.3"}  # of hydra.initialize_config_dir: the defaults, the only ones of 1.4
     MAIN = BASE  # of hydra.main

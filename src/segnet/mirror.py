@@ -6,20 +6,19 @@ URL that the user's own command line or configuration names is ever asked for an
 and checkpoints, names the mirror.
 """
 
-import fcntl
 import json
 import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from segnet.errors import UserError
-from segnet.files import write_text
+from segnet.files import locked, write_text
 from segnet.object_store import Remote, UnreachableError, fetch, listed
 from segnet.terminal import tell
 
@@ -62,7 +61,8 @@ def update(url: str, cache_dir: str | Path | None = None, limit_gb: float | None
             there is no whole mirror.
     """
     home = place(url, cache_dir)
-    with _locked(home):
+    home.mkdir(parents=True, exist_ok=True)
+    with locked(_beside(home, "lock")):
         try:
             remote = listed(url)
         except UnreachableError as error:
@@ -173,13 +173,3 @@ def _offline(url: str, home: Path, error: Exception) -> Path:
         f"data.root={url}: cannot be read ({error}), and {home} is no whole mirror of it; check the address, the "
         f"network and the access keys in the environment (docs/data.md, Object stores)"
     ) from error
-
-
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """One process at a time."""
-    home.mkdir(parents=True, exist_ok=True)
-    with _beside(home, "lock").open("w") as file:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

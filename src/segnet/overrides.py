@@ -11,6 +11,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from segnet.command_line import ALONE, MODES, PRINTED, SWITCHES, WITH_A_VALUE, override
 from segnet.errors import UserError
+from segnet.hydra_versions import DELETES_IN_SWEEPS
 from segnet.rules import SettingError, shown
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -22,6 +23,13 @@ def given(arguments: Sequence[str]) -> list[str]:
     """The overrides among a command's arguments."""
     pairs = zip(["", *arguments], arguments, strict=False)
     return [word for before, word in pairs if not word.startswith("-") and before not in WITH_A_VALUE]
+
+
+def deleting(arguments: Sequence[str]) -> list[str]:
+    """The arguments with ``~key`` as ``key=null``, which leaves it out too, where Hydra deletes nothing in a sweep."""
+    if DELETES_IN_SWEEPS or not set(SWITCHES[:2]) & set(arguments):
+        return list(arguments)
+    return [f"{word[1:]}=null" if word.startswith("~") and "=" not in word else word for word in arguments]
 
 
 def check(arguments: Sequence[str]) -> None:

@@ -352,6 +352,7 @@ def test_a_long_run_is_forecast(train, capfd):
         ["~logger", "data.augment=null", "+trainer.enable_checkpointing=false"],
         ["trainer.logger=false", "trainer.enable_progress_bar=false", "callbacks=throughput"],
         ["trainer.logger=null", "trainer.callbacks=null"],
+        ["callbacks.panels=null", "logger.tensorboard=null"],
     ],
 )
 def test_natural_switches(switches, cable, cache, tmp_path, capfd):

@@ -94,7 +94,7 @@ def test_an_untrusted_pt2_file_runs_nothing(file, attack, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("build", [lambda: DDRNet(2, width=8), lambda: LMFFNet(2)], ids=["ddrnet23_slim", "lmffnet"])
-def test_the_onnx_file_of_a_peer_runs_untrusted(build, tmp_path, monkeypatch):
+def test_the_onnx_file_of_a_baseline_runs_untrusted(build, tmp_path, monkeypatch):
     """What SegNet has not: batch norms that no convolution takes up, PReLU, pyramids of pooled maps."""
     monkeypatch.setattr(lmffnet, "DILATIONS", ((2,), (4,)))  # 2 blocks instead of 11 take less time to export
     module = module_of(build(), ("good", "defect"))

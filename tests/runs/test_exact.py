@@ -174,6 +174,16 @@ def test_killed_with_workers_it_ends_with_the_same_bits(given, whole, tmp_path):
     assert_same_bits(out, whole(*given))
 
 
+class Loaded:
+    """Images and masks by their numbers, for workers that are not forked (Python 3.14)."""
+
+    def __init__(self, images, masks):
+        self.images, self.masks = images, masks
+
+    def __call__(self, i):
+        return self.images[i], self.masks[i]
+
+
 @FORKS
 @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (1, True), (2, True), (2, False)])
 def test_order_and_draws_are_those_of_the_epoch_when_the_iterator_is_made(workers, persistent):
@@ -183,7 +193,7 @@ def test_order_and_draws_are_those_of_the_epoch_when_the_iterator_is_made(worker
     flips = [albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)]
     now = 3  # as in a resumed run
     sampler = EpochSampler(7, 5, True, epoch=lambda: now)
-    samples = Samples(lambda i: (images[i], masks[i]), range(7), flips, 5)
+    samples = Samples(Loaded(images, masks), range(7), flips, 5)
     loader = DataLoader(
         samples, 2, sampler=sampler, num_workers=workers, persistent_workers=persistent, collate_fn=collate
     )

@@ -18,8 +18,9 @@ from segnet.benchmark.programs import execute
 from segnet.benchmark.steps import SOURCE, Step
 from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
+from segnet.data.dataset import Batch
 from segnet.synthetic import cables
-from segnet.training.graph import Batch, Results
+from segnet.training.graph import Results
 from segnet.training.module import SegmentationModule
 
 STAGES = 12  # eleven classes and void

@@ -14,9 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segnet import environment
 from segnet.benchmark.reference import StockNetwork
+from segnet.data.dataset import Batch
 from segnet.networks.pooling import max_pool, max_unpool
 from segnet.networks.segnet import SegNet, SegNetCompact, UnpoolingNetwork
-from segnet.training.graph import WARM_UP, Batch, Results, StepGraph
+from segnet.training.graph import WARM_UP, Results, StepGraph
 from segnet.training.losses import CrossEntropy
 
 SOURCE = Path(__file__).resolve().parents[2]

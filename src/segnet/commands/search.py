@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 from hydra import compose
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
@@ -195,7 +196,7 @@ def experiment(trial: FrozenTrial, given: Sequence[str]) -> str:
             defaults = [d for d in defaults if d == value or not isinstance(d, dict) or f"override /{key}" not in d]
             defaults.append({f"override /{key}": value})
         elif not override.startswith("~"):
-            values[key] = OmegaConf.create(f"value: {value}").value if value else None
+            values[key] = OverridesParser.create().parse_override(override).value() if value else None
     config = OmegaConf.create()
     for key, value in values.items():
         OmegaConf.update(config, key, value)

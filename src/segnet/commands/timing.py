@@ -13,11 +13,11 @@ from segnet.commands.sizes import settle_size
 from segnet.configuration import instantiate
 from segnet.data.crops import cut
 from segnet.data.datamodule import SegmentationDataModule
-from segnet.data.dataset import Samples, collate
+from segnet.data.dataset import Batch, Samples, collate
 from segnet.recipe.budget import Speed
 from segnet.recipe.plan import Plan
 from segnet.training import distillation
-from segnet.training.graph import Batch, Results
+from segnet.training.graph import Results
 from segnet.training.module import SegmentationModule
 
 STEPS = 3

@@ -47,15 +47,6 @@ def is_whole(folder: Path) -> bool:
 
 
 @contextmanager
-def locked(part: Path) -> Iterator[None]:
-    """Mark a folder as one of this program's, in use until the block ends or the process dies."""
-    with (part / MARKER).open("w") as file:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
 def writable(home: Path) -> Iterator[None]:
     """Make the folder of all caches; what hinders that, or writing in it, is told with what to do.
 

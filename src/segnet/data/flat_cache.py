@@ -25,6 +25,7 @@ from tqdm import tqdm
 from segnet.data import cache
 from segnet.data.cache import Arrays
 from segnet.errors import UserError
+from segnet.files import locked
 from segnet.networks.window import Size
 
 POSITIONS = 4096  # of a class in an image, at most
@@ -216,7 +217,7 @@ def _build(folder: Path, target: Path, store: Flat, allowed: int) -> Content | N
         with cache.writable(folder), cache.alone(folder):
             cache.make_room(folder, allowed)
             part.mkdir()
-            stack.enter_context(cache.locked(part))
+            stack.enter_context(locked(part / cache.MARKER))
         try:
             store.fill(part)
             made = store.open(part, verify=False)  # what is open stays readable wherever it is moved

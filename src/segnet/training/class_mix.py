@@ -46,8 +46,8 @@ def pasted(mask: Tensor, random: Tensor, mixed: Tensor) -> Tensor:
     """(N, H, W) bool: the pixels of half of the classes (rounded up) that each mask has.
 
     Args:
-        mask: (N, H, W) class indices; those that are no class are never pasted.
-        random: (N, C) in 0..1, by which the classes are chosen: the least.
+        mask: (N, H, W) class indices; ignored pixels are never pasted.
+        random: (N, C) in 0..1, one number a class; the classes with the smallest are pasted.
         mixed: (N,) bool, of the images of which anything is pasted.
     """
     classes = random.shape[1]

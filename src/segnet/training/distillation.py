@@ -15,6 +15,7 @@ from torch import Tensor
 from segnet import terminal
 from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
+from segnet.data.dataset import Batch
 from segnet.data.images import resize_exact
 from segnet.data.masks import IGNORE_INDEX
 from segnet.errors import UserError
@@ -23,7 +24,6 @@ from segnet.training.checkpoint import load_module
 from segnet.training.module import SegmentationModule
 from segnet.training.published import is_published
 
-Batch = dict[str, Tensor]
 BEST = Path("checkpoints") / "best.ckpt"
 
 

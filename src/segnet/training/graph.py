@@ -18,11 +18,11 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 
 from segnet import terminal
+from segnet.data.dataset import Batch
 from segnet.errors import UserError
 from segnet.networks.replay import noticing_waits
 from segnet.training.int8 import Int8
 
-Batch = dict[str, Tensor]
 Results = tuple[Tensor, Tensor, Tensor]  # loss, confusion matrix, histogram
 WARM_UP = 3  # steps of a shape without the graph: kernels are compiled and chosen, the optimizer gets its state
 SHAPES = 2  # a full batch, and the last one of an epoch

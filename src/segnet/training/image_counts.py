@@ -7,9 +7,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from segnet.data.dataset import Batch
 from segnet.training.metrics import Counts
 
-Batch = dict[str, Tensor]
 T = TypeVar("T")
 
 

@@ -1,4 +1,4 @@
-"""The LightningModule: a network, a loss, an optimizer factory and a scheduler factory, and nothing else."""
+"""The LightningModule: trains and evaluates a network by a loss, an optimizer factory and a scheduler factory."""
 
 import os
 import zlib
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from segnet.configuration import call
 from segnet.data.datamodule import SegmentationDataModule
+from segnet.data.dataset import Batch
 from segnet.errors import UserError
 from segnet.settings import Above0, NotNegative, Rgb
 from segnet.training.batches import settle_last_batch
@@ -25,7 +26,6 @@ from segnet.training.schedules import attach
 from segnet.training.segmenter import Segmenter
 from segnet.training.whole_images import evaluate
 
-Batch = dict[str, Tensor]
 STAGES = ("train", "val", "test")
 
 

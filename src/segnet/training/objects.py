@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
-from torch import Tensor
 
+from segnet.data.dataset import Batch
 from segnet.data.masks import IGNORE_INDEX
 from segnet.decisions import regions
 from segnet.decisions.matching import pairs
@@ -25,7 +25,6 @@ from segnet.settings import Text
 from segnet.training.image_counts import gathered
 from segnet.training.segmenter import Segmenter
 
-Batch = dict[str, Tensor]
 LOW = 0.1  # the probability above which pixels join to regions
 SIZES = 4
 BY_SIZE = [f"val/object_recall/size{i + 1}" for i in range(SIZES)]

@@ -27,8 +27,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
         """Write it in one piece; torch's own writer hides why it fails, and may end the process."""
         content = BytesIO()
         torch.save(checkpoint, content)
-        with atomic_write(Path(path)) as part:
-            part.write_bytes(content.getbuffer())
+        with atomic_write(Path(path)) as part, content.getbuffer() as view:
+            part.write_bytes(view)
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load, with the folders that `ModelCheckpoint` remembers made this one: a run folder may have been moved."""

@@ -53,7 +53,7 @@ def test_nor_beside_a_single_image(run_main, cable, trained, tmp_path, monkeypat
     code, err = run_main("predict", "photos", f"ckpt_path={trained}/checkpoints/best.ckpt", f"input={given}")
     assert code == 1
     assert "output_dir=" in err
-    assert "holds the images of input=photos/" in err
+    assert "photos: holds files that no command here has made (a.png, " in err
     assert content(tmp_path / "photos") == before
     code, err = run_main("predict", "logs/a", f"ckpt_path={trained}/checkpoints/best.ckpt", f"input={given}")
     assert code == 0, err

@@ -29,6 +29,7 @@ from segnet.overrides import CONF_DIR
 from segnet.settings import COMMANDS, SETS, SHARED, is_path
 from segnet.terminal import is_first, named, quieten, unread
 
+RESUMING = ("reproduce", "train", "tune")  # look into the folder of an earlier run themselves
 Body = Callable[[DictConfig], float | None]
 
 
@@ -50,6 +51,8 @@ def command(name: str) -> Callable[[Body], Callable[[], None]]:
             try:
                 check_keys(cfg, name)
                 check_settings(cfg, name)
+                if hydra_cfg.mode == RunMode.RUN and name not in RESUMING and is_first():
+                    check_place(Path(cfg.output_dir))
                 if is_url(root := OmegaConf.select(cfg, "data.root")):  # from here on it is a folder of this machine
                     bounds = (OmegaConf.select(cfg, f"data.{key}") for key in ("cache_dir", "cache_gb"))
                     cfg.data.root = str(mirror.update(root, *bounds))
@@ -168,6 +171,22 @@ class Found(Callback):  # type: ignore[misc]
         """Hydra calls it before it writes anything."""
         folder = Path(config.hydra.run.dir).resolve()
         Found.before = {folder, *folder.iterdir()} if folder.is_dir() else set()
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder that was there and holds files, unless a command has written into it before.
+
+    Raises:
+        UserError: naming some of them.
+    """
+    before = Found.before or set()
+    files = sorted(path.name for path in before if path.is_file())
+    if files and folder.resolve() / ".hydra" not in before:
+        there = f"{', '.join(files[:3])}{', …' if len(files) > 3 else ''}"
+        raise UserError(
+            f"output_dir={folder}: holds files that no command here has made ({there}), which results could replace; "
+            f"choose another folder"
+        )
 
 
 def _remove_unfinished(folder: Path) -> None:

@@ -15,9 +15,11 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from segnet.data.decoding import EXTENSIONS, header, turned
+from segnet.data import encodings, looks
+from segnet.data.decoding import EXTENSIONS, header, is_lossy, turned
 from segnet.data.images import read_raw_mask, read_rgb, resize, resize_exact, resize_pair
 from segnet.data.masks import Threshold
+from segnet.errors import UserError
 
 Y, X = np.mgrid[:24, :40]
 SMOOTH = np.stack([Y * 9, X * 5, 255 - (X + Y) * 3], 2).astype(np.uint8)  # survives lossy encoders
@@ -361,6 +363,43 @@ def test_a_palette_of_one_colour_hides_the_mask(tmp_path, kind):
     file.save(tmp_path / "m.png")
     raises_one_line(partial(read_raw_mask, kind=kind), tmp_path / "m.png", "indices [0, 1] in one colour")
     assert np.array_equal(read_raw_mask(tmp_path / "m.png", "index"), indices)
+
+
+LOSSY = {
+    "a.jpg": {}, "a.webp": {"quality": 20}, "a.jp2": {"irreversible": True}, "a.j2k": {"irreversible": True},
+    "a.tif": {"compression": "jpeg"},
+}  # fmt: skip
+EXACT = {
+    "a.png": {}, "a.webp": {"lossless": True}, "a.jp2": {}, "a.tif": {"compression": "tiff_lzw"}, "b.tif": {},
+    "a.bmp": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), [*LOSSY.items(), *EXACT.items()])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_changes_values_is_known(tmp_path, name, options, channels):
+    values = np.random.default_rng(0).integers(0, 3, (64, 64), np.uint8) * 100
+    array = values if channels == 1 else np.repeat(values[..., None], 3, axis=2)
+    Image.fromarray(array).save(tmp_path / name, **options)
+    exact = np.array_equal(np.asarray(Image.open(tmp_path / name).convert("L")), values)
+    assert is_lossy(tmp_path / name) != exact
+    assert exact == (EXACT.get(name) is options)
+
+
+@pytest.mark.parametrize(("name", "options"), LOSSY.items())
+def test_masks_in_what_changes_values_are_black_and_white_or_asked_about(tmp_path, name, options):
+    disc = np.hypot(*np.mgrid[-32:32, -32:32]) < 20
+    for i in range(3):
+        Image.fromarray(np.repeat(np.roll(disc, i)[..., None], 3, axis=2) * np.uint8(255)).save(
+            tmp_path / f"{i}{name[1:]}", **options
+        )
+    files = sorted(tmp_path.iterdir())
+    assert encodings.recognise(looks.looks(files)).mask.encoding == "threshold"
+    for i, file in enumerate(files):
+        assert (Threshold()(read_raw_mask(file, "grey"), file) != np.roll(disc, i)).mean() < 0.02
+        Image.fromarray(np.roll(disc, i) * np.uint8(2) + np.roll(disc, 9) * np.uint8(1)).save(file, **options)
+    with pytest.raises(UserError, match="its compression changes values"):
+        encodings.recognise(looks.looks(files))
 
 
 @pytest.mark.parametrize("quality", [30, 60, 80, 95])

@@ -194,6 +194,26 @@ def test_masks_belong_to_the_images_in_folders_called_as_theirs(tmp_path):
     assert found.told == ["not used are 9 image files (train/ok (9)); where they belong to the set, name data.images"]
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # of Pillow, about the file that is cut off
+@pytest.mark.parametrize("tree", ["images/{}.png masks/{}.tif", "Bilder/{}.png gt/{}.tif"])
+@pytest.mark.parametrize("which", [0, 5])
+@pytest.mark.parametrize("fault", ["empty", "cut", "pages", "nan", "photograph"])
+def test_a_mask_that_is_damaged_hides_the_others_from_nobody(tmp_path, tree, which, fault):
+    image, mask_name = tree.split()
+    written = make(tmp_path, [(image.format(i), mask_name.format(i)) for i in range(24)])
+    bad = tmp_path / mask_name.format(which)
+    if fault in ("empty", "cut"):
+        bad.write_bytes(bad.read_bytes()[: 0 if fault == "empty" else 60])
+    elif fault == "pages":
+        Image.open(bad).save(tmp_path / "two.tif", save_all=True, append_images=[Image.new("L", (16, 16))])
+        (tmp_path / "two.tif").rename(bad)
+    elif fault == "nan":
+        Image.fromarray(np.full((16, 16), np.nan, np.float32)).save(bad)
+    else:
+        photo(tmp_path, mask_name.format(which), 99)
+    assert pairs_of(tmp_path, layouts.find(tmp_path)) == written
+
+
 def test_photographs_are_no_masks(tmp_path):
     for i in N:
         photo(tmp_path, f"day/{i}.png", i)

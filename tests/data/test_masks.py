@@ -250,7 +250,9 @@ def test_a_jpeg_of_0_and_1_is_told():
 def test_values_are_not_read_from_a_jpeg(tmp_path):
     """0 beside 2 becomes 1 at the edge: another class."""
     Image.fromarray(labels(1, 2).astype(np.uint8)).save(tmp_path / "m.jpg")
-    with pytest.raises(ValueError, match=r"m\.jpg: JPEG changes values, so it holds no class values; save it as PNG"):
+    with pytest.raises(
+        ValueError, match=r"m\.jpg: its compression changes values, so it holds no class values; save it as PNG"
+    ):
         Values(3)(read_raw_mask(tmp_path / "m.jpg", "index"), tmp_path / "m.jpg")
 
 

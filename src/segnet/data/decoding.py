@@ -47,6 +47,30 @@ def check_regular(path: Path | str) -> None:
         raise UserError(f"{path}: {kinds.get(stat.S_IFMT(mode), 'a device')} and no image file; rename or remove it")
 
 
+def is_lossy(path: Path) -> bool:
+    """Whether a file is of a kind that changes values: JPEG; WebP, JPEG 2000 and TIFF where they are so compressed.
+
+    Raises:
+        UserError: as `opened`, as far as the header shows it.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".webp", ".jp2", ".j2k", ".tif", ".tiff"):
+        return suffix in LOSSY
+    with _header(path) as file:
+        form, compression = file.format, file.info.get("compression")
+    if form not in ("WEBP", "JPEG2000"):
+        return form in ("JPEG", "MPO") or compression == "jpeg"
+    content = path.read_bytes()
+    if form == "WEBP":  # chunks of a name, a size and padding to an even one, behind a header of 12 bytes
+        at = 12
+        while content[at : at + 4] not in (b"VP8 ", b"VP8L", b""):
+            size = int.from_bytes(content[at + 4 : at + 8], "little")
+            at += 8 + size + size % 2
+        return content[at : at + 4] == b"VP8 "
+    coding = content.find(b"\xff\x52")  # ISO/IEC 15444-1, A.6.1
+    return content[coding + 13] == 0  # the wavelet that rounds
+
+
 @contextmanager
 def opened(path: Path | str, max_pixels: int) -> Iterator[tuple[Image.Image, int, bool]]:
     """The decoded image; the EXIF orientation (1..8) that its pixels still need; whether Pillow kept 8 of its 16 bits.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segnet.data.decoding import LOSSY
+from segnet.data.decoding import is_lossy
 from segnet.data.description import MaskEncoding
 from segnet.data.images import read_raw_mask
 from segnet.data.looks import FEW, Look, Rgb
@@ -68,7 +68,7 @@ def _values(seen: Sequence[Look], names: Sequence[str] | None, ignore: Sequence[
         coloured = any(look.table for look in seen)
         if coloured or (len(held) > 3 and len(labelled) >= len(blank)):
             held, void = held[:-1], sorted({*void, IGNORE_INDEX})
-    lossy = next((look.path for look in seen if look.path.suffix.lower() in LOSSY), None)
+    lossy = next((look.path for look in seen if is_lossy(look.path)), None)
     if _counted(held) and lossy is None and not _objects(seen, held):
         count = len(names) if names is not None and len(names) > 1 else len(held)
         if count >= len(held) and (names is None or len(names) > 1 or len(held) <= 2):
@@ -90,6 +90,11 @@ def _values(seen: Sequence[Look], names: Sequence[str] | None, ignore: Sequence[
             MaskEncoding(encoding="values", classes=[0, IGNORE_INDEX], ignore=sorted({*void, *strays})),
             list(names or ["defect"]),
             f"values 0 and 255; {_listed(strays)}, in {files} of {len(seen)} masks, are ignored",
+        )
+    if lossy is not None:
+        raise UserError(
+            f"{lossy}: its compression changes values, of which the masks hold {_listed(held)}; save them as PNG, or, "
+            f"if there is one class, say what is above a value: data.mask.above=<value>"
         )
     raise _question(seen, held, void)
 
@@ -171,6 +176,12 @@ def _palette(seen: Sequence[Look], names: Sequence[str] | None, ignore: Sequence
         own = order if len(classes) > 1 else order[1:]
         return Found(mask, classes, f"{len(order)} colours", own)
     top = [list(colour) for colour, _ in pixels.most_common(12)]
+    if (lossy := next((look.path for look in seen if is_lossy(look.path)), None)) is not None:
+        raise UserError(
+            f"{lossy}: its compression changes colours, of which the masks hold {len(pixels)}; save them as PNG, or "
+            f"name the true ones, background first: data/mask=palette "
+            f"'data.mask.colors=[[0,0,0],<one for each class>]' data.mask.tolerance=128"
+        )
     raise UserError(
         f"{example}: the masks are in colour, {len(pixels)} in all, and do not say what is a class; name it, "
         f"background first: data/mask=palette 'data.mask.colors={_list(top)}'"

@@ -90,8 +90,8 @@ def _found(names: Names, images: Any, masks: Masks | None, match: str | None) ->
         return _divided(found, root, _matching(root, found.images))
     given = None if images is None else _matching(root, images)
     plain = names.inside.get(("images",), []) if given is None else given
-    if plain and all(names.index.get((("masks",), file.stem)) for file in plain) and _all_png(names, plain):
-        return _divided(Layout(images or IMAGES, MASKS), root, plain)
+    if plain and (suffix := _suffix(names, plain)):
+        return _divided(Layout(images or IMAGES, f"masks/{{stem}}{suffix}"), root, plain)
     if images is None and _as_mvtec(names):
         told = ["a tree as of MVTec AD, without a defect in train/: all images are divided by hash"]
         globs = ["train/*/*", "test/*/*"]
@@ -125,9 +125,10 @@ def _as_mvtec(names: Names) -> bool:
     )
 
 
-def _all_png(names: Names, images: Sequence[File]) -> bool:
-    found = (names.index[("masks",), file.stem] for file in images)
-    return all([mask.suffix for mask in masks] == [".png"] for masks in found)
+def _suffix(names: Names, images: Sequence[File]) -> str | None:
+    """That of the masks, if each of these images has one of its name in masks/, all of one suffix."""
+    found = [[mask.suffix for mask in names.index.get((("masks",), file.stem), ())] for file in images]
+    return found[0][0] if found[0] and all(suffixes == found[0][:1] for suffixes in found) else None
 
 
 def _unknown(names: Names, images: Any, plain: Sequence[File]) -> Layout:

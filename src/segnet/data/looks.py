@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segnet.data.decoding import MAX_PIXELS, header, mode, opened
+from segnet.data.decoding import MAX_PIXELS, header, is_lossy, mode, opened
 from segnet.data.images import read_raw_mask
 from segnet.data.masks import IGNORE_INDEX, Threshold
 from segnet.data.values import counted, packed, unpacked
@@ -53,15 +53,15 @@ def looks(files: Sequence[Path]) -> list[Look]:
     return [look for look in found if look is not None]
 
 
-def like_a_mask(path: Path) -> bool:
-    """Whether a file shows few values or colours, or little but black and white, as photographs do not."""
+def like_a_mask(path: Path) -> bool | None:
+    """Whether a file shows few values or colours, or little but black and white; None if it cannot be read."""
     try:
         colour = _colour(path)
         if colour is not None:
             return len(counted(packed(colour))[0]) <= FEW
         raw = read_raw_mask(path, "index")
     except UserError:
-        return False
+        return None
     if len(counted(raw)[0]) <= FEW:
         return True
     white = {"u1": 255.0, "u2": 65535.0, "f4": 1.0}.get(raw.dtype.str[1:], float(raw.max()))
@@ -91,8 +91,7 @@ def _colour(path: Path) -> NDArray[np.uint8] | None:
         raw: NDArray[np.uint8] = read_raw_mask(path, "rgb")
     except UserError:  # the mask is in the alpha channel
         return None
-    red, green, blue = (raw[..., i] for i in range(3))
-    return None if np.array_equal(red, green) and np.array_equal(red, blue) else raw
+    return None if np.ptp(raw, axis=2).max(initial=0) <= is_lossy(path) else raw  # what was grey may be off by one
 
 
 def _colour_look(path: Path, raw: NDArray[np.uint8]) -> Look:

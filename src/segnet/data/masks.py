@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segnet.data.decoding import LOSSY
+from segnet.data.decoding import is_lossy
 from segnet.data.images import MaskKind
 from segnet.data.values import packed, unpacked
 from segnet.errors import UserError
@@ -62,7 +62,7 @@ class Threshold:
         if not raw.any():
             return np.zeros(raw.shape, np.uint8)
         least, greatest = raw.min(), raw.max()
-        lossy = path.suffix.lower() in LOSSY
+        lossy = is_lossy(path)
         white = {"u1": 255.0, "u2": 65535.0, "f4": 1.0}.get(raw.dtype.str[1:], 0.0)
         white = float(greatest) if greatest in WHITE and not lossy else white
         if least >= 0 and white / 2 < greatest <= white:
@@ -99,9 +99,10 @@ class Values:
         known = self._known()
         if not np.issubdtype(raw.dtype, np.integer):
             raise UserError(f"{path}: the mask holds floating-point values; save it with integers")
-        if path.suffix.lower() in LOSSY and raw.size and raw.min() != raw.max():
+        if raw.size and raw.min() != raw.max() and is_lossy(path):
             raise UserError(
-                f"{path}: JPEG changes values, so it holds no class values; save it as PNG, or use data/mask=threshold"
+                f"{path}: its compression changes values, so it holds no class values; save it as PNG, or use "
+                f"data/mask=threshold"
             )
         if raw.size and (raw.min() < 0 or raw.max() > 65535):
             raise UserError(f"{path}: mask values must lie in 0..65535, found {raw.min()}..{raw.max()}")

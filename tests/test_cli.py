@@ -129,6 +129,7 @@ def test_what_is_not_told_in_one_line_is_a_fault_of_the_code():
     assert explain(UserError("two\nlines")) == "two lines"
     assert explain(UserError("a\x1b[2J\x07.png \u202e é \udce9")) == "a\\x1b[2J\\x07.png \\u202e é \\udce9"
     assert explain(FileNotFoundError(2, "No such file or directory", "a.png")) == "a.png: No such file or directory"
+    assert explain(OSError(28, "No space left on device")).startswith("No space left on device; free some space, or ")
     assert explain(ModuleNotFoundError("No module named 'optuna'", name="optuna")).endswith("segnet-lightning[sweep]'")
     assert explain(ModuleNotFoundError("No module named 'torch'", name="torch")) is None
 

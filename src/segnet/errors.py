@@ -72,6 +72,8 @@ def explain(error: BaseException) -> str | None:
                 "set data.num_workers=0, or lower it or data.batch_size; a run keeps its last checkpoint "
                 "(resume=<run folder>)"
             )
+        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):  # a logger's thread does not say where
+            text = f"{error.strerror}{NO_WRITING[error.errno]}"
         case _:
             return None
     return printable(" ".join(text.split()))

@@ -705,3 +705,40 @@ def test_a_terminated_import_leaves_nothing(tmp_path):
     process.communicate(timeout=60)
     assert process.returncode == 143
     assert not list((tmp_path / "sets").iterdir())
+
+
+@pytest.mark.parametrize("kept", [0, 60])
+@pytest.mark.parametrize("only", [True, False])
+def test_a_json_file_that_is_cut_off_is_not_passed_over(tmp_path, run, kept, only):
+    for name in "ab":
+        image(tmp_path / f"in/{name}.png")
+        coco(tmp_path / f"in/{name}.json", [(1, "crack", SQUARE)], named(f"{name}.png"))
+    cut = tmp_path / "in/b.json"
+    cut.write_bytes(cut.read_bytes()[:kept])
+    code, out, said = run(cut if only else tmp_path / "in", "unlabelled=empty")
+    assert (code, out.exists()) == (1, False)
+    assert f"{cut}: is no JSON (" in said
+    assert "correct or remove it" in said
+
+
+def test_objects_of_which_none_covers_a_pixel_are_an_error(tmp_path, run):
+    image(tmp_path / "in/a.png")
+    coco(tmp_path / "in/a.json", [(1, "crack", [0.1, 0.1, 0.3, 0.1, 0.3, 0.3])])
+    code, out, said = run(tmp_path / "in")
+    assert (code, out.exists()) == (1, False)
+    assert "none of the 1 objects covers a pixel of its image; coordinates must be pixels, not shares" in said
+
+
+def test_images_of_voc_in_no_list_are_counted(tmp_path, run):
+    for name in "abc":
+        image(tmp_path / f"in/JPEGImages/{name}.png")
+    (tmp_path / "in/SegmentationClass").mkdir()
+    mask = Image.fromarray(filled(1, 2, 2, 8, 8), "P")
+    mask.putpalette([0, 0, 0, 128, 0, 0])
+    mask.save(tmp_path / "in/SegmentationClass/a.png")
+    (tmp_path / "in/ImageSets/Segmentation").mkdir(parents=True)
+    (tmp_path / "in/ImageSets/Segmentation/train.txt").write_text("a\n")
+    code, out, said = run(tmp_path / "in")
+    assert code == 0, said
+    assert "left out 2 images of JPEGImages without a mask, in no list" in said
+    assert list(imported(out)) == ["a"]

@@ -229,13 +229,14 @@ def test_mlflow_and_wandb_hold_the_figures_of_tensorboard(here, cable, cache, ca
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_run_whose_store_is_gone_becomes_a_new_one_and_says_so(here, capfd):
+def test_a_run_whose_store_is_gone_becomes_a_new_one_and_says_so(here, capfd, monkeypatch):
     pytest.importorskip("mlflow")
+    monkeypatch.setattr(loggers, "STORE", loggers.STORE.with_name("gone.db"))  # MLflow keeps others open
     (here / "run").mkdir()
     (here / "run" / loggers.IDS).write_text(json.dumps({"mlflow": "0" * 32}))
     made = loggers.MLflow("run")
     printed = capfd.readouterr()
-    assert f"mlflow: sqlite:///logs/mlflow.db has no run {'0' * 32}; what follows becomes a new run there" in (
+    assert f"mlflow: sqlite:///logs/gone.db has no run {'0' * 32}; what follows becomes a new run there" in (
         printed.out + printed.err
     )
     assert made.run_id != "0" * 32

@@ -27,7 +27,7 @@ def load(path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is no JSON ({error}); correct it") from None
+        raise UserError(f"{path}: is no JSON ({error}); correct or remove it") from None
 
 
 def fits(content: Any) -> bool:

@@ -50,7 +50,7 @@ def read(given: Path, images: Path | None, format: str, choices: Choices) -> tup
     folder = Folder(root, images)
     if choices.masks is not None:
         format = "masks"
-    found = _fitting(folder, given)
+    found = _fitting(folder, given, format)
     said = "; ".join(f"{name} ({_counted(files, root)})" for name, files in found.items())
     if format != "auto":
         found = {name: files for name, files in found.items() if name == format}
@@ -86,8 +86,12 @@ def _counted(files: Sequence[Path], root: Path) -> str:
     return counted([path.relative_to(root).as_posix() for path in files], kind)
 
 
-def _fitting(folder: Folder, given: Path) -> dict[Format, list[Path]]:
-    """The files of each format that fits; masks fit where nothing else does."""
+def _fitting(folder: Folder, given: Path, format: str) -> dict[Format, list[Path]]:
+    """The files of each format that fits; masks fit where nothing else does.
+
+    Raises:
+        UserError: a JSON file is none.
+    """
     found: dict[Format, list[Path]] = defaultdict(list)
     files = [given] if given.is_file() else folder.files
     for path in files:
@@ -95,6 +99,8 @@ def _fitting(folder: Folder, given: Path) -> dict[Format, list[Path]]:
             case ".json":
                 if (name := _json(path)) is not None:
                     found[name].append(path)
+                elif format in ("auto", "coco", "labelme"):
+                    coco.load(path)  # one that is cut off would be passed over as if it held something else
             case ".xml" if re.search(rb"<annotations[\s>]", _head(path)):
                 found["cvat"].append(path)
             case ".yaml" | ".yml" if b"names" in _head(path) and yolo.fits(yolo.load(path)):

@@ -14,7 +14,7 @@ from segnet.annotations.folder import Folder, read_text
 from segnet.annotations.records import BACKGROUND, IGNORE, Annotated, Choices, Object, Source, Split
 from segnet.data.decoding import EXTENSIONS, LOSSY, header
 from segnet.data.images import read_raw_mask
-from segnet.data.listing import composed
+from segnet.data.listing import amount, composed
 from segnet.data.values import RGB, packed
 from segnet.errors import UserError
 
@@ -59,9 +59,11 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
                 absent.append(path.name)
                 continue
             found[image] = Annotated(image, partial(_drawn, path, table), header(path)[:2], splits.get(path.stem))
-        for path in folder.images:  # images that have no mask; only those of the lists, where there are some
-            if path.parent == base / "JPEGImages" and path not in found and (not splits or path.stem in splits):
-                found[path] = Annotated(path, None, split=splits.get(path.stem))
+        bare = [path for path in folder.images if path.parent == base / "JPEGImages" and path not in found]
+        listed = [path for path in bare if not splits or path.stem in splits]
+        found |= {path: Annotated(path, None, split=splits.get(path.stem)) for path in listed}
+        if rest := len(bare) - len(listed):
+            told.append(f"left out {amount(rest, 'image')} of JPEGImages without a mask, in no list")
         there = {path.stem for path in found}
         absent += [name for name in splits if name not in there and name not in {Path(a).stem for a in absent}]
     told += missing(absent, folder.root, choices.missing)

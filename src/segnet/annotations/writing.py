@@ -72,7 +72,7 @@ def write(
             does not tell.
 
     Raises:
-        UserError: an image is damaged or its size is not the stated one; ``out`` is not empty.
+        UserError: an image is damaged or its size is not the stated one; no object covers a pixel; ``out`` is not empty.
     """
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise UserError(f"output={out}: exists and is not an empty folder; choose another, or remove it")
@@ -93,6 +93,11 @@ def write(
             shown.append(bool(((mask > 0) & (mask < IGNORE_INDEX)).any()))
             _, encoded = cv2.imencode(".png", mask)
             (part / "masks" / f"{name}.png").write_bytes(encoded.tobytes())
+        if counts.empty and not any(shown):
+            raise UserError(
+                f"none of the {counts.empty.total()} objects covers a pixel of its image; coordinates must be pixels, "
+                f"not shares of the image's size: correct them"
+            )
         told = drawing.told(counts, classes)
         told += _renamed(relative, files)
         division = _divide(images, files, shown, part, told)

@@ -1,5 +1,6 @@
 """What lets a run survive being stopped: checkpoints that are whole or not there, and an orderly end on a signal."""
 
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +28,9 @@ class AtomicCheckpoints(TorchCheckpointIO):
         """Write it in one piece; torch's own writer hides why it fails, and may end the process."""
         content = BytesIO()
         torch.save(checkpoint, content)
-        with atomic_write(Path(path)) as part, content.getbuffer() as view:
-            part.write_bytes(view)
+        content.seek(0)
+        with atomic_write(Path(path)) as part, part.open("wb") as file:
+            shutil.copyfileobj(content, file)
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load, with the folders that `ModelCheckpoint` remembers made this one: a run folder may have been moved."""

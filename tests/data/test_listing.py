@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,18 +60,19 @@ def test_a_link_to_the_folder_in_which_it_lies_is_not_followed(tmp_path):
 
 
 @pytest.fixture
-def shut(tmp_path, monkeypatch):
-    """A set of which ``images/b/`` cannot be read, as it would be for anybody but root."""
-    put(tmp_path, *(f"{kind}/{folder}/{i}.png" for kind in ("images", "masks") for folder in "ab" for i in range(3)))
-    scan = os.scandir
-
-    def refuse(path="."):
-        if str(path) == str(tmp_path / "images/b"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    return tmp_path
+def shut():
+    """A set of which ``images/b/`` cannot be read, for a user other than root, who reads everything."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        put(root, *(f"{kind}/{folder}/{i}.png" for kind in ("images", "masks") for folder in "ab" for i in range(3)))
+        root.chmod(0o755)
+        (root / "images/b").chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        yield root
+        os.seteuid(user)
+        (root / "images/b").chmod(0o755)
 
 
 def test_a_folder_that_cannot_be_read_is_told(shut):
@@ -83,14 +86,13 @@ def test_a_folder_that_cannot_be_read_is_told(shut):
         layout(shut, ["images/b/*"]).list_images()
 
 
-def test_so_it_is_in_an_import_and_a_prediction(shut, monkeypatch, caplog):
+def test_so_it_is_in_an_import_and_a_prediction(shut, caplog):
     caplog.set_level(logging.INFO)
     folder = Folder(shut)
     assert len(folder.images) == 9
     assert any("1 folder (images/b) that cannot be read" in text for text in folder.told())
     assert len(inputs.find(f"{shut}/images/**/*")) == 3
     assert "passed over 1 folder (b) that cannot be read" in caplog.text
-    monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UserError, match=r"input=.*/b: cannot be read; give permission: chmod -R u\+rX "):
         inputs.find(f"{shut}/images/b")
 

@@ -72,7 +72,7 @@ def write(
             does not tell.
 
     Raises:
-        UserError: an image is damaged or its size is not the stated one; no object covers a pixel; ``out`` is not empty.
+        UserError: an image is damaged or not of the stated size; no object covers a pixel; ``out`` is not empty.
     """
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise UserError(f"output={out}: exists and is not an empty folder; choose another, or remove it")

@@ -1,7 +1,6 @@
 """Which files `predict.py` reads and what each becomes: nothing is passed over or overwritten without a word."""
 
 import glob
-import os
 import shlex
 import unicodedata
 from collections.abc import Sequence
@@ -26,9 +25,11 @@ def find(given: str) -> list[Path]:
     path = Path(given)
     folders, shut = list[str](), list[str]()
     if path.is_dir():
-        if not os.access(path, os.R_OK | os.X_OK):
-            raise UserError(f"input={given}: cannot be read; give permission: chmod -R u+rX {shlex.quote(given)}")
-        root, there = path, list(path.iterdir())
+        try:
+            root, there = path, list(path.iterdir())
+        except PermissionError:
+            remedy = f"give permission: chmod -R u+rX {shlex.quote(given)}"
+            raise UserError(f"input={given}: cannot be read; {remedy}") from None
         folders = sorted(p.name for p in there if p.is_dir() and not is_hidden(p.name) and not p.suffix)
     elif path.exists() or path.is_symlink():
         return [path]

@@ -122,7 +122,7 @@ def remedy(error: BaseException, command: str, arguments: Sequence[str]) -> str:
     cause = error.__cause__
     if isinstance(error, SettingError):
         typed = [word for word in given(arguments) if name_of(word) == error.key]
-        if error.text and typed and not isinstance(error.value, str):
+        if error.text and typed and not isinstance(error.value, str | list | dict):
             return f"; as text write {quoted(error.key, typed[-1].partition('=')[2])}"
         default = _default(command, error.key, arguments)
         return "" if default is None else f"; the default is {shlex.quote(f'{error.key}={shown(default)}')}"

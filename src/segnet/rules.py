@@ -93,6 +93,8 @@ def words(annotation: Any) -> str:
         return _either(_alternatives(annotation))
     if origin in (Union, UnionType):
         kinds = [kind for kind in arguments if not (kind is int and float in arguments)]
+        if any(words(kind).endswith(" or null") for kind in kinds if kind is not NoneType):
+            kinds = [kind for kind in kinds if kind is not NoneType]
         return _either(list(dict.fromkeys(part for kind in kinds for part in _alternatives(kind))))
     if isinstance(origin, type) and issubclass(origin, tuple) and Ellipsis not in arguments:
         return f"a list of {len(arguments)}: {', '.join(words(kind) for kind in arguments)}"

@@ -263,6 +263,18 @@ def test_files_that_would_become_one_are_told_before_anything_is_written(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_name_that_would_be_too_long_is_told_before_anything_is_written(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "é" * 123):  # of 246 bytes, and 258 with _overlay.png
+        Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "in" / f"{name}.png")
+    files = inputs.find(str(tmp_path / "in"))
+    with pytest.raises(ValueError, match="would be a name of 258 bytes, and 255 is the limit; rename it"):
+        writer.write(Stub(), files, settings(tmp_path))
+    assert not (tmp_path / "out").exists()
+    writer.write(Stub(), files, settings(tmp_path, overlay=False))
+    assert len(rows(tmp_path)) == 2
+
+
 def test_files_that_are_none_are_a_line_each_and_the_others_are_predicted(folder, tmp_path, capsys):
     """A FIFO would be waited for, and a broken link end the whole command."""
     os.mkfifo(folder / "03b.png")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from segnet.cli import command
+from segnet.command_line import command_line, override
 from segnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ def checkpoint_of(folder: "Path", given: Any) -> "Path":
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         kept = results["checkpoint"]
     except FileNotFoundError:
+        finish = f", or finish it: {command_line('train', [override('resume', str(folder))])}"
         raise UserError(
-            f"run={folder}: no finished run is there (results.json is missing); give logs/train/<run>, or finish it: "
-            f"train.py resume={folder}"
+            f"run={folder}: no finished run is there (results.json is missing); give logs/train/<run>"
+            f"{finish if folder.is_dir() else ''}"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"run={folder}: its results.json cannot be read ({error}); give another run") from error

@@ -1,6 +1,7 @@
 """Which files `predict.py` reads and what each becomes: nothing is passed over or overwritten without a word."""
 
 import glob
+import os
 import shlex
 import unicodedata
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from segnet.data.decoding import EXTENSIONS
 from segnet.data.listing import counted, files_below, is_hidden, split_off, unreadable
 from segnet.deployment.video import VIDEOS, is_video
 from segnet.errors import UserError, printable
+
+LONGEST = 255  # bytes of a name, on Linux's file systems
 
 
 def find(given: str) -> list[Path]:
@@ -67,10 +70,14 @@ class Outputs:
         """Take the names of a file's results.
 
         Raises:
-            UserError: names this file, another one, and what both would become.
+            UserError: names this file, another one, and what both would become; or a name that is too long.
         """
         names = [f"{file.stem}.png", *(f"{file.stem}_{kind}.png" for kind in self._kinds)]
         for name in [f"{file.stem}_overlay.mp4"] if is_video(file) else names:
+            if (size := len(os.fsencode(name))) > LONGEST:
+                raise UserError(
+                    f"input: {file}: {name} would be a name of {size} bytes, and {LONGEST} is the limit; rename it"
+                )
             # Names that differ in case or in how an accent is composed are one file on other systems.
             other = self._owners.setdefault(unicodedata.normalize("NFC", name).casefold(), file)
             if other != file:

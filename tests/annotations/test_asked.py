@@ -742,3 +742,34 @@ def test_images_of_voc_in_no_list_are_counted(tmp_path, run):
     assert code == 0, said
     assert "left out 2 images of JPEGImages without a mask, in no list" in said
     assert list(imported(out)) == ["a"]
+
+
+def test_classes_of_one_name_are_one_and_told(tmp_path, run):
+    image(tmp_path / "in/a.png")
+    coco(tmp_path / "in/a.json", [(1, "crack", SQUARE), (1, "other", SQUARE)], categories=("crack", "other"))
+    text = (tmp_path / "in/a.json").read_text()
+    (tmp_path / "in/a.json").write_text(text.replace('"name": "other"', '"name": "crack"'))
+    code, out, said = run(tmp_path / "in")
+    assert code == 0, said
+    assert "a.json: 2 classes are called 'crack' and become one" in said
+    assert set(np.unique(imported(out)["a"])) == {0, 1}
+
+
+def test_a_number_of_classes_that_is_not_that_of_the_names_is_refused(tmp_path, run):
+    image(tmp_path / "in/images/a.png")
+    (tmp_path / "in/labels").mkdir()
+    (tmp_path / "in/labels/a.txt").write_text("0 0.1 0.1 0.9 0.1 0.9 0.9\n")
+    (tmp_path / "in/data.yaml").write_text("nc: 3\nnames: [crack]\ntrain: images\n")
+    code, out, said = run(tmp_path / "in")
+    assert (code, out.exists()) == (1, False)
+    assert "data.yaml: nc=3, and names has 1; correct one of them" in said
+
+
+def test_an_image_taken_for_one_that_is_not_there_is_told(tmp_path, run):
+    image(tmp_path / "in/a.png")
+    shape = {"label": "crack", "points": [[1, 1], [7, 1], [7, 7]], "shape_type": "polygon"}
+    content = {"imagePath": "b.png", "imageData": None, "shapes": [shape], "imageHeight": 10, "imageWidth": 12}
+    (tmp_path / "in/a.json").write_text(json.dumps(content))
+    code, _, said = run(tmp_path / "in")
+    assert code == 0, said
+    assert "1 image (a.png) taken from beside the JSON file, as the imagePath in it is not there" in said

@@ -1,7 +1,7 @@
 """What a format leaves open and nobody may guess: asked about in an error, or told with its number."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from segnet.annotations.records import Choices
@@ -10,6 +10,15 @@ from segnet.errors import UserError
 
 NO_FILE = "images that are named cannot be found below it"
 NO_IMAGE = "files of labels belong to no image below it"
+
+
+def shared(names: Iterable[str], path: Path) -> list[str]:
+    """What is said of a name that several classes of a file have: they become one."""
+    return [
+        f"{path.name}: {count} classes are called {name!r} and become one"
+        for name, count in Counter(names).items()
+        if count > 1
+    ]
 
 
 def missing(names: Sequence[str], where: Path, choice: str, what: str = NO_FILE) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segnet.annotations import raster, runs, words
-from segnet.annotations.asked import missing, tell_boxes
+from segnet.annotations.asked import missing, shared, tell_boxes
 from segnet.annotations.folder import Folder, read_text
 from segnet.annotations.records import IGNORE, Annotated, Choices, Object, Source, points, size
 from segnet.data.listing import counted
@@ -94,6 +94,7 @@ def _categories(content: Mapping[str, Any], path: Path, told: list[str]) -> dict
             told.append(f"{path.name}: category {name!r} has no object and is the parent of others: no class")
             continue
         names[key] = name.strip()
+    told += shared(names.values(), path)
     return names
 
 

@@ -41,6 +41,7 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     found: dict[Path, Annotated] = {}
     absent: list[str] = []
     inside: list[str] = []
+    beside: list[str] = []
     for path in files:
         content = load(path)
         if not fits(content):
@@ -56,7 +57,7 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
             lines[path.name] += kind in LINES
             spots[path.name] += kind in NO_AREA
         split = words.split_of_folders(path.relative_to(folder.root))
-        file = _image(folder, content, path, split)
+        file = _image(folder, content, path, split, beside)
         if file is None and not content.get("imageData"):
             absent.append(str(content.get("imagePath") or path.name))
             continue
@@ -69,6 +70,8 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
         found[file or path] = Annotated(file or path, draw, stated, split, embedded)
     told = missing(absent, folder.root, choices.missing)
     told += ask_line_width(lines, choices)
+    if beside:
+        told.append(f"{counted(beside, 'image')} taken from beside the JSON file, as the imagePath in it is not there")
     if inside:
         told.append(f"{counted(inside, 'image')} taken out of the JSON file")
     if spots.total():
@@ -76,12 +79,16 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     return Source(list(found.values()), list(labels), told)
 
 
-def _image(folder: Folder, content: Mapping[str, Any], path: Path, split: Any) -> Path | None:
-    """The file that it names, or one beside it with its own stem."""
+def _image(folder: Folder, content: Mapping[str, Any], path: Path, split: Any, beside: list[str]) -> Path | None:
+    """The file that it names, or one beside it with its own stem, whose name is added to ``beside``."""
     given = content.get("imagePath")
-    file = folder.find(given, path, split) if isinstance(given, str) and given.strip() else None
-    beside = [p for p in folder.images if p.parent == path.parent and p.stem == path.stem] if file is None else []
-    return beside[0] if len(beside) == 1 else file
+    if isinstance(given, str) and given.strip() and (file := folder.find(given, path, split)) is not None:
+        return file
+    near = [p for p in folder.images if p.parent == path.parent and p.stem == path.stem]
+    if len(near) != 1:
+        return None
+    beside.append(near[0].name)
+    return near[0]
 
 
 def _embedded(path: Path) -> bytes:

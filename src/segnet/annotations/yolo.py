@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from segnet.annotations import raster, words
-from segnet.annotations.asked import NO_IMAGE, missing, tell_boxes
+from segnet.annotations.asked import NO_IMAGE, missing, shared, tell_boxes
 from segnet.annotations.folder import Folder, read_text
 from segnet.annotations.records import Annotated, Choices, Object, Source, Split, points
 from segnet.data.listing import counted
@@ -70,6 +70,9 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
         )
     content = load(settings[0]) if settings else {}
     names = _names(content, folder)
+    told += shared(names.values(), settings[0] if settings else folder.root)
+    if names and type(stated := content.get("nc")) is int and stated != len(names):
+        raise UserError(f"{settings[0]}: nc={stated}, and names has {len(names)}; correct one of them")
     splits = _splits(content, folder, settings[0], choices, told) if settings else {}
     images: list[Annotated] = []
     boxes, used = Counter[str](), Counter[int]()

@@ -96,10 +96,21 @@ def _mixtures(data: SegmentationData, seen: Seen) -> Iterator[str]:
 
 
 def _inverted(data: SegmentationData, seen: Seen) -> Iterator[str]:
-    """Binary masks that call more than half of most images defective: black and white may be exchanged."""
+    """Binary masks that call more than half of an image defective: black and white may be exchanged.
+
+    In all of them, where most do; in these, where the others are far from it.
+    """
     masks = [i for i, pair in enumerate(data.pairs) if pair.mask is not None]
-    inverted = [i for i in masks if seen.mostly[i]]
-    if data.num_classes > 1 or 2 * len(inverted) <= len(masks):
+    inverted = [i for i in masks if seen.share[i] > 0.5]
+    if data.num_classes > 1 or not inverted:
+        return
+    if 2 * len(inverted) <= len(masks):
+        if not any(0.25 < share < 0.75 for share in seen.share[masks]):
+            yield (
+                f"{counted([_mask(data, i) for i in inverted], 'mask')} of {len(masks)} call more than three quarters "
+                f"of the image {data.classes[0]}, the others less than a quarter; if black and white are exchanged in "
+                f"these files, invert them"
+            )
         return
     values = set(seen.values.everywhere())
     remedy = {

@@ -82,7 +82,8 @@ class Seen:
         self.prints = Fingerprints(self.count)
         self.pixels = {split: np.zeros(self.classes, np.int64) for split in SPLITS}
         self.white, self.bits = (np.zeros(self.count, np.int32) for _ in range(2))
-        self.empty, self.hidden, self.mostly = (np.zeros(self.count, np.bool_) for _ in range(3))
+        self.empty, self.hidden = (np.zeros(self.count, np.bool_) for _ in range(2))
+        self.share = np.zeros(self.count, np.float32)  # of the pixels that are of a class but the first
 
     def put(self, index: int, look: Look, splits: Sequence[str]) -> None:
         """Keep what matters of the look at an image of these splits; val and test may share some."""
@@ -95,7 +96,7 @@ class Seen:
         self.white[index], self.bits[index] = look.white, look.bits
         self.empty[index] = not look.pixels[1:].any()
         self.hidden[index] = look.ignored and self.empty[index]
-        self.mostly[index] = 2 * look.pixels[1:].sum() > look.pixels.sum()
+        self.share[index] = look.pixels[1:].sum() / max(1, look.pixels.sum())
         if look.fingerprint:
             self.prints.put(index, *look.fingerprint)
 

@@ -59,6 +59,29 @@ def test_nor_beside_a_single_image(run_main, cable, trained, tmp_path, monkeypat
     assert code == 0, err
 
 
+@pytest.mark.parametrize("name", ["benchmark", "calibrate", "check_data", "compare", "eval", "export", "predict"])
+def test_files_that_no_command_has_made_are_not_replaced(run_main, cable, trained, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "bent_001.png").write_bytes(b"a mask that took an hour")
+    before = content(out)
+    given = {
+        "check_data": [f"data.root={cable}"],
+        "compare": [f"runs={trained}"],
+        "predict": [f"input={cable}/images/bent_001.png"],
+        "calibrate": ["target=f1"],
+    }.get(name, [])
+    checkpoint = [f"ckpt_path={trained}/checkpoints/best.ckpt"] if name not in ("check_data", "compare") else []
+    code, err = run_main(name, out, *checkpoint, *given)
+    assert code == 1
+    assert f"output_dir={out}: holds files that no command here has made (bent_001.png), which results could" in err
+    assert content(out) == before
+    if name == "predict":
+        (out / "bent_001.png").unlink()
+        for _ in range(2):  # the second time it replaces its own
+            assert run_main(name, out, *checkpoint, *given)[0] == 0
+
+
 def test_data_of_the_checkpoint_are_no_place_for_results(run_main, trained, tmp_path):
     from segnet.training.checkpoint import read
 

@@ -147,3 +147,13 @@ def test_inverted_masks_are_told_with_what_inverts_them(check, tmp_path, kind):
     assert code == 0, told
     assert report["warnings"] == []
     assert report["class_shares"]["train"]["defect"] == pytest.approx(1 - share, abs=0.01)
+
+
+@pytest.mark.parametrize("some", [{3}, {1, 5, 9}, set(range(0, 24, 2))])
+def test_a_few_inverted_masks_are_told_too(check, tmp_path, some):
+    make(tmp_path / "data", lambda i, disc: (disc != (i in some)).astype(np.uint8) * 255)
+    code, told, report = check("data/mask=threshold")
+    assert code == 0, told
+    (warning,) = report["warnings"]
+    assert warning.startswith(f"{len(some)} mask")
+    assert " of 24 call more than three quarters of the image defect, the others less than a quarter" in warning

@@ -40,21 +40,14 @@ class Rule(NamedTuple):
     more: bool = False
 
 
+_IO = "callbacks checkpoint dashboard data_record distillation loggers preemption published recording records selection"
 OWN = Rule(
     (
-        "segnet.networks",
-        "segnet.training",
+        *("segnet.networks", "segnet.training"),
         *(f"segnet.data.{name}" for name in ("datamodule", "folds", "masks", "path_masks", "splits")),
     ),
     text=re.compile(r"(?![/~])([^\\{\x00-\x1f]|\{\w*\})*"),  # patterns below the data's root are among them
-    excluded=(
-        *(
-            f"segnet.training.{name}"
-            for name in ("callbacks", "checkpoint", "dashboard", "data_record", "distillation")
-        ),
-        *(f"segnet.training.{name}" for name in ("loggers", "preemption", "published", "recording", "records")),
-        "segnet.training.selection",
-    ),
+    excluded=tuple(f"segnet.training.{name}" for name in _IO.split()),
     more=True,
 )
 MODEL = (

@@ -127,8 +127,8 @@ def test_evaluation_agrees_and_takes_every_split(run, folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("data.crop=96", "data.crop=96: a network is evaluated as it was trained, with 64; leave it out"),
-        ("data.scale=0.5", "data.scale=0.5: a network is evaluated as it was trained, with 1.0; leave it out"),
+        ("data.crop=96", "data.crop=96: an evaluation has that of the network's training, 64; leave it out"),
+        ("data.scale=0.5", "data.scale=0.5: an evaluation has that of the network's training, 1.0; leave it out"),
         ("data.image_size=96", "data.image_size=96 beside data.crop=64"),
     ],
 )

@@ -1,10 +1,16 @@
 """Choose the operating point of a checkpoint: which objects count, and which images are defective."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from omegaconf import DictConfig
 
 from segnet.cli import command
 from segnet.errors import UserError
 from segnet.files import check_output, ending_on_sigterm
+
+if TYPE_CHECKING:
+    from segnet.decisions.targets import Target
 
 
 @ending_on_sigterm()
@@ -14,32 +20,17 @@ def run(cfg: DictConfig) -> float | None:
     Returns:
         The escape rate on the images that confirm, or without any on those that chose; nan without defective ones.
     """
-    from pathlib import Path
-
-    from segnet.data.splits import ALL, SPLITS
-    from segnet.decisions import targets
-    from segnet.deployment.formats import SUFFIXES
-    from segnet.reports.out_of_fold import FOLDER
-
-    target, path = targets.parse(cfg.target), Path(str(cfg.ckpt_path))
-    if path.suffix in SUFFIXES:
-        raise UserError(f"ckpt_path={path}: calibrate the checkpoint, then export it: the model carries the point")
-    if cfg.split not in (*SPLITS, ALL, FOLDER):
-        raise UserError(f"split={cfg.split}: must be one of {', '.join(SPLITS)}, {ALL} or {FOLDER}")
-    if cfg.confirm not in (*SPLITS, None):
-        raise UserError(f"confirm={cfg.confirm}: must be one of {', '.join(SPLITS)}, or null")
-    if cfg.confirm is not None and (cfg.split == ALL or cfg.split == cfg.confirm):
-        raise UserError(
-            f"confirm={cfg.confirm}: images that choose (split={cfg.split}) cannot confirm; name other ones, or write "
-            f"confirm=null"
-        )
+    target = _check(cfg)
 
     import torch
     from lightning.pytorch import seed_everything
 
     from segnet import environment
     from segnet.configuration import instantiate
+    from segnet.data.splits import ALL
+    from segnet.decisions import targets
     from segnet.reports import calibration, calibration_files, subsets
+    from segnet.reports.out_of_fold import FOLDER
     from segnet.runs import checkpoint_data
     from segnet.training.checkpoint import load_module
 
@@ -53,7 +44,7 @@ def run(cfg: DictConfig) -> float | None:
     check_output(cfg.output_dir, "data.root", data.root)
     data.prepare_data()
     data.setup()
-    run_folder = path.resolve().parents[1] if cfg.split == FOLDER else None
+    run_folder = Path(cfg.ckpt_path).resolve().parents[1] if cfg.split == FOLDER else None
     if run_folder is not None:
         chosen_on = subsets.of_folds(data, run_folder, module.classes)
     else:
@@ -80,6 +71,28 @@ def run(cfg: DictConfig) -> float | None:
         f"written to {folder}; use {folder / 'calibrated.ckpt'} as ckpt_path of predict.py, eval.py, export.py, demo.py"
     )
     return found.splits[-1].after["escape_rate"]
+
+
+def _check(cfg: DictConfig) -> "Target":
+    """What is to be reached; arguments that contradict each other are refused, before anything slow is imported."""
+    from segnet.data.splits import ALL, SPLITS
+    from segnet.decisions import targets
+    from segnet.deployment.formats import SUFFIXES
+    from segnet.reports.out_of_fold import FOLDER
+
+    path = Path(str(cfg.ckpt_path))
+    if path.suffix in SUFFIXES:
+        raise UserError(f"ckpt_path={path}: calibrate the checkpoint, then export it: the model carries the point")
+    if cfg.split not in (*SPLITS, ALL, FOLDER):
+        raise UserError(f"split={cfg.split}: must be one of {', '.join(SPLITS)}, {ALL} or {FOLDER}")
+    if cfg.confirm not in (*SPLITS, None):
+        raise UserError(f"confirm={cfg.confirm}: must be one of {', '.join(SPLITS)}, or null")
+    if cfg.confirm is not None and (cfg.split == ALL or cfg.split == cfg.confirm):
+        raise UserError(
+            f"confirm={cfg.confirm}: images that choose (split={cfg.split}) cannot confirm; name other ones, or write "
+            f"confirm=null"
+        )
+    return targets.parse(cfg.target)
 
 
 main = command("calibrate")(run)

@@ -40,12 +40,7 @@ def run(cfg: DictConfig) -> float | None:
     module.mc_samples = cfg.mc_samples
     seed_everything(module.config["seed"], workers=True, verbose=False)
     settings = checkpoint_data.settings(module.config, cfg, cfg.split == ALL)
-    for key in ("crop", "scale"):
-        if settings.get(key) != (trained := module.config["data"].get(key)):
-            raise UserError(
-                f"data.{key}={settings[key]}: a network is evaluated as it was trained, with {trained or 'null'}; "
-                f"leave it out"
-            )
+    checkpoint_data.check_sizes(settings, module.config["data"], "an evaluation", keys=("crop", "scale"))
     data = instantiate(settings, "data")
     check_output(cfg.output_dir, "data.root", data.root)
     cfg.trainer.precision = environment.precision_of(cfg.trainer.precision, cfg.trainer.accelerator)

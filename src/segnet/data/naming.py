@@ -142,3 +142,9 @@ def holding(image: File, mask: File) -> Rule:
     return Rule(
         tuple(image.stem if p == "{stem}" else p for p in old) if "{stem}" in old else old, new, front, name=None
     )
+
+
+def may_hold_labels(file: File, stems: set[str]) -> bool:
+    """Whether a file may hold labels in a format that `segnet.annotations` reads: YOLO's are called as their images."""
+    kind = file.suffix.lower()
+    return kind in (".json", ".xml") or (kind == ".txt" and file.stem in stems)

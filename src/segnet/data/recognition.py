@@ -19,7 +19,7 @@ import numpy as np
 from segnet.data.decoding import EXTENSIONS, header
 from segnet.data.listing import files_below
 from segnet.data.looks import like_a_mask
-from segnet.data.naming import Change, File, Parts, Rule, between, holding, keys
+from segnet.data.naming import Change, File, Parts, Rule, between, holding, keys, may_hold_labels
 from segnet.errors import UserError
 
 VOTERS, CROWD, RULES = 80, 60, 40  # files that vote, files that share a name's part at most, rules that are looked at
@@ -51,7 +51,7 @@ class Names:
         below = files_below(root, shut=self.shut)
         self.files = [File.of(path) for path in sorted(below) if splitext(path)[1].lower() in EXTENSIONS]
         stems = {file.stem for file in self.files}
-        self.labels = sorted(path for path in below if _labels(File.of(path), stems))
+        self.labels = sorted(path for path in below if may_hold_labels(File.of(path), stems))
         self.index: Index = defaultdict(list)
         self.inside = in_folders(self.files)
         for file in self.files:
@@ -111,18 +111,9 @@ class Reading:
 
     @cached_property
     def folders_shared(self) -> int:
-        """How many names the folders of every image and its masks share: one of images/bent/0.png, masks/bent/0.png.
-
-        0 if they are in one folder.
-        """
+        """How many names the folders of each image and its masks share: one of images/bent/ and masks/bent/."""
         both = ((image.folder, mask.folder) for image, masks in self.pairs.items() for mask in masks)
         return min((len({*home} & {*other}) * (home != other) for home, other in both), default=0)
-
-
-def _labels(file: File, stems: set[str]) -> bool:
-    """Whether a file may hold labels in a format that `segnet.annotations` reads: YOLO's are called as their images."""
-    kind = file.suffix.lower()
-    return kind in (".json", ".xml") or (kind == ".txt" and file.stem in stems)
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
@@ -170,8 +161,8 @@ def _same(one: Reading, other: Reading) -> bool:
 
 def _within(one: Reading, other: Reading) -> bool:
     """Whether the other has an image for each mask of the one, and more of them or in folders called more alike."""
-    less = len(one.pairs) < len(other.pairs) or one.folders_shared < other.folders_shared
-    return less and one.masks <= other.masks
+    more = len(one.pairs) < len(other.pairs) or one.folders_shared < other.folders_shared
+    return more and one.masks <= other.masks
 
 
 def _voted(names: Names, images: Sequence[File] | None) -> list[Rule]:

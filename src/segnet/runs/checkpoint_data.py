@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from segnet.errors import UserError, printable
+from segnet.rules import shown
 
 CHECKPOINT = "checkpoint"  # the option of the group ``data`` that names nothing
 FOLDER = "folder"  # the option whose settings are found
@@ -75,16 +76,19 @@ def is_missing(found: dict[str, Any]) -> bool:
     return own and found.get("prepare") is None and not Path(str(found["root"])).exists()
 
 
-def check_sizes(found: dict[str, Any], trained: dict[str, Any], what: str) -> None:
+def check_sizes(
+    found: dict[str, Any], trained: dict[str, Any], what: str, keys: Sequence[str] = ("image_size", "crop", "scale")
+) -> None:
     """Refuse another size of the network's input than it was trained at: ``what`` is made at that one.
 
     Raises:
         UserError: naming the key.
     """
-    for key in ("image_size", "crop", "scale"):
+    for key in keys:
         if found.get(key) != trained.get(key):
             raise UserError(
-                f"data.{key}={found[key]}: {what} has that of the network's training, {trained.get(key)}; leave it out"
+                f"data.{key}={found[key]}: {what} has that of the network's training, {shown(trained.get(key))}; leave "
+                f"it out"
             )
 
 

@@ -36,9 +36,8 @@ class SegmentationModule(Segmenter):
         net: the network.
         loss: maps logits (N, C, H, W) float32 and masks (N, H, W) int64 to a scalar.
         optimizer: called with the parameters.
-        scheduler: called with the optimizer; a length it wants (``total_steps``, ``T_max`` or
-            ``total_iters``) and was not given is the run's number of steps, and it then steps per batch,
-            otherwise per epoch.
+        scheduler: called with the optimizer; a length it wants (``total_steps``, ``T_max`` or ``total_iters``) and was
+            not given is the run's number of steps, and it then steps per batch, otherwise per epoch.
         classes: class names; one name is a binary task.
         image_size: (height, width) that images have in training (or crops of them), and get in `forward`.
         mean: of the RGB channels in 0..1, for normalisation on the device.
@@ -238,8 +237,8 @@ class SegmentationModule(Segmenter):
         optimizer: torch.optim.Optimizer = call(self.optimizer, "model.optimizer", self.parameters())
         if self.scheduler is None:
             return optimizer
-        steps, every = self.trainer.estimated_stepping_batches, self.trainer.check_val_every_n_epoch or 1
-        return attach(self.scheduler, optimizer, steps, self.monitor, every)
+        every = self.trainer.check_val_every_n_epoch or 1
+        return attach(self.scheduler, optimizer, self.trainer.estimated_stepping_batches, self.monitor, every)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint describe itself.

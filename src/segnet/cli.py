@@ -179,9 +179,9 @@ def check_place(folder: Path) -> None:
     Raises:
         UserError: naming some of them.
     """
-    before = Found.before or set()
+    before, folder = Found.before or set(), folder.resolve()  # of another folder, if that of this second was taken
     files = sorted(path.name for path in before if path.is_file())
-    if files and folder.resolve() / ".hydra" not in before:
+    if files and folder in before and folder / ".hydra" not in before:
         there = f"{', '.join(files[:3])}{', …' if len(files) > 3 else ''}"
         raise UserError(
             f"output_dir={folder}: holds files that no command here has made ({there}), which results could replace; "

@@ -276,7 +276,11 @@ def test_what_is_there_stays(publish, run, release, tmp_path, capfd):
     assert [path.name for path in folder.parent.iterdir()] == ["folder"]
     for given, message in (
         ([f"run={run}", f"output={run}/release"], "output=.*lies in it"),
-        ([f"run={tmp_path}/none", f"output={tmp_path}/a"], "run=.*results.json is missing.*resume="),
+        ([f"run={tmp_path}/none", f"output={tmp_path}/a"], r"run=.*results.json is missing\); give logs/train/<run>$"),
+        (
+            [f"run={tmp_path}", f"output={tmp_path}/a"],
+            "run=.*results.json is missing.*, or finish it: python src/train.py",
+        ),
         ([f"run={run}", f"output={tmp_path}/a", f"ckpt_path={release}"], "does not lie in run=.*operating_point="),
         ([f"run={run}", f"output={tmp_path}/a", "push=name", "format=none"], "push=name: must be <user>/<name>"),
         ([f"run={run}", f"output={tmp_path}/a", "verify=x"], "verify"),

@@ -206,6 +206,7 @@ class Fake:
     """What `configure_optimizers` asks of a trainer."""
 
     estimated_stepping_batches = 50
+    check_val_every_n_epoch = 1
 
 
 @pytest.mark.parametrize(

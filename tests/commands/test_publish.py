@@ -274,11 +274,12 @@ def test_what_is_there_stays(publish, run, release, tmp_path, capfd):
     (folder / "mine").unlink()
     assert publish("format=none")[1] == 0  # an empty one
     assert [path.name for path in folder.parent.iterdir()] == ["folder"]
+    (tmp_path / "empty").mkdir()
     for given, message in (
         ([f"run={run}", f"output={run}/release"], "output=.*lies in it"),
         ([f"run={tmp_path}/none", f"output={tmp_path}/a"], r"run=.*results.json is missing\); give logs/train/<run>$"),
         (
-            [f"run={tmp_path}", f"output={tmp_path}/a"],
+            [f"run={tmp_path}/empty", f"output={tmp_path}/a"],
             "run=.*results.json is missing.*, or finish it: python src/train.py",
         ),
         ([f"run={run}", f"output={tmp_path}/a", f"ckpt_path={release}"], "does not lie in run=.*operating_point="),

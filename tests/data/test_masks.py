@@ -336,3 +336,20 @@ def test_names_of_classes_that_cannot_be(classes, told):
     with pytest.raises(ValueError, match=re.escape(told)):
         check_classes(classes, len(classes), None)
     check_classes(["Straße", "oil stain", "(void)"], 3, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "proposed"),
+    [
+        (np.array([[0, 3, 255]], np.uint8), "data/mask=values 'data.mask.classes=[0,255]' 'data.mask.ignore=[3]'"),
+        (np.arange(9, dtype=np.uint16)[None] * 300, "'data.mask.ignore=[300,600,900,1200,1500,1800,2100]'"),
+        (np.arange(40, dtype=np.uint16)[None] * 70, None),  # shades, of which a list would be as long as useless
+        (np.array([[-1, 0]], np.int32), None),  # which data/mask=values refuses
+        (np.array([[0, 0.5, 2]], np.float32), None),
+    ],
+)
+def test_values_are_proposed_where_they_can_be_named(values, proposed):
+    with pytest.raises(ValueError, match=r"set data\.mask\.above=<value> \(what is above is the class\)") as error:
+        Threshold()(values, Path("m.png"))
+    assert ("data/mask=values" in str(error.value)) == (proposed is not None)
+    assert proposed is None or str(error.value).endswith(proposed)

@@ -27,6 +27,7 @@ IGNORE_INDEX = 255
 # What "white" is in files whose greatest value is one of these: 0/1 masks, 8 bits, and cameras' 10 to 14 in 16.
 WHITE = (1, 255, 1023, 4095, 16383, 65535)
 BETWEEN = 32  # of 255: how far a blended colour may lie from the line between two known ones
+NAMED = 16  # values that a message proposes to name; more are no classes
 
 
 class Encoding(Protocol):
@@ -70,13 +71,12 @@ class Threshold:
             if lossy or not between.any() or _soft(raw, between, white):
                 return np.asarray(raw > white / 2, np.uint8)
         found = np.unique(raw)
-        background = found[0] if len(found) > 1 else 0
-        other = ",".join(f"{v:g}" for v in found[1:-1][:8])
-        raise UserError(
-            f"{path}: black and white is expected, but the mask holds {_some(found.tolist())}; set "
-            f"data.mask.above=<value> (what is above is the class), or name them: "
-            f"data/mask=values 'data.mask.classes=[{background:g},{found[-1]:g}]' 'data.mask.ignore=[{other}]'"
-        )
+        background, other = found[0] if len(found) > 1 else 0, ",".join(f"{v:g}" for v in found[1:-1])
+        ways = "data.mask.above=<value> (what is above is the class)"
+        if len(found) <= NAMED and found[0] >= 0 and np.issubdtype(raw.dtype, np.integer):
+            ways += f", or name them: data/mask=values 'data.mask.classes=[{background:g},{found[-1]:g}]' "
+            ways += f"'data.mask.ignore=[{other}]'"
+        raise UserError(f"{path}: black and white is expected, but the mask holds {_some(found.tolist())}; set {ways}")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,15 @@ def image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def video_of(path, code, frames):
+    """A video of so many frames of 64×48, 10 a second."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10.0, (64, 48))
+    for seed in range(frames):
+        writer.write(image(48, 64, seed))
+    writer.release()
+    return path
+
+
 def table(folder):
     with (folder / "predictions.csv").open() as file:
         return list(csv.DictReader(file))
@@ -167,11 +176,7 @@ def test_an_unreadable_file_is_passed_over_and_told_at_the_end(run_main, trained
 
 
 def test_a_video_becomes_an_overlay_video(run_main, trained, tmp_path):
-    film = tmp_path / "film.mp4"
-    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
-    for seed in range(5):
-        writer.write(image(48, 64, seed))
-    writer.release()
+    film = video_of(tmp_path / "film.mp4", "mp4v", 5)
     code, err = run_main("predict", tmp_path / "o", f"ckpt_path={trained}/checkpoints/best.ckpt", f"input={film}")
     assert code == 0, err
     reader = cv2.VideoCapture(str(tmp_path / "o" / "film_overlay.mp4"))
@@ -183,11 +188,7 @@ def test_a_video_becomes_an_overlay_video(run_main, trained, tmp_path):
 
 
 def test_a_video_that_gives_its_clock_as_the_frame_rate_becomes_one_too(run_main, trained, tmp_path):
-    film = tmp_path / "film.avi"
-    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
-    for seed in range(3):
-        writer.write(image(48, 64, seed))
-    writer.release()
+    film = video_of(tmp_path / "film.avi", "MJPG", 3)
     content = bytearray(film.read_bytes())
     at = content.index(b"strh") + 28  # scale and rate of the stream's header
     content[at : at + 8] = struct.pack("<II", 1, 90_000)
@@ -201,10 +202,7 @@ def test_a_video_that_gives_its_clock_as_the_frame_rate_becomes_one_too(run_main
 
 
 def test_an_overlay_that_cannot_be_written_is_told(run_main, trained, tmp_path, monkeypatch):
-    film = tmp_path / "film.mp4"
-    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
-    writer.write(image(48, 64, 0))
-    writer.release()
+    film = video_of(tmp_path / "film.mp4", "mp4v", 1)
     monkeypatch.setattr(video, "frame_rate", lambda reader: 90_000.0)  # which OpenCV's MPEG-4 cannot hold
     code, err = run_main("predict", tmp_path / "o", f"ckpt_path={trained}/checkpoints/best.ckpt", f"input={film}")
     assert code == 1

@@ -59,7 +59,7 @@ def is_lossy(path: Path) -> bool:
     with _header(path) as file:
         form, compression = file.format, file.info.get("compression")
     if form not in ("WEBP", "JPEG2000"):
-        return form in ("JPEG", "MPO") or compression == "jpeg"
+        return form in ("JPEG", "MPO") or compression in ("jpeg", "tiff_jpeg")
     content = path.read_bytes()
     if form == "WEBP":  # chunks of a name, a size and padding to an even one, behind a header of 12 bytes
         at = 12
@@ -67,8 +67,8 @@ def is_lossy(path: Path) -> bool:
             size = int.from_bytes(content[at + 4 : at + 8], "little")
             at += 8 + size + size % 2
         return content[at : at + 4] == b"VP8 "
-    coding = content.find(b"\xff\x52")  # ISO/IEC 15444-1, A.6.1
-    return content[coding + 13] == 0  # the wavelet that rounds
+    coding = content.find(b"\xff\x52", content.find(b"\xff\x4f\xff\x51"))  # behind the size: ISO/IEC 15444-1, A.6.1
+    return content[coding + 13 : coding + 14] == b"\x00"  # the wavelet that rounds
 
 
 @contextmanager

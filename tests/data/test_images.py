@@ -386,6 +386,13 @@ def test_what_changes_values_is_known(tmp_path, name, options, channels):
     assert exact == (EXACT.get(name) is options)
 
 
+def test_what_changes_values_is_known_by_its_content(tmp_path):
+    Image.fromarray(SMOOTH).save(tmp_path / "a.png", format="WEBP", quality=20)
+    Image.fromarray(SMOOTH).save(tmp_path / "b.tif", format="JPEG")
+    assert is_lossy(tmp_path / "a.png")
+    assert is_lossy(tmp_path / "b.tif")
+
+
 @pytest.mark.parametrize(("name", "options"), LOSSY.items())
 def test_masks_in_what_changes_values_are_black_and_white_or_asked_about(tmp_path, name, options):
     disc = np.hypot(*np.mgrid[-32:32, -32:32]) < 20

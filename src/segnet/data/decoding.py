@@ -53,10 +53,9 @@ def is_lossy(path: Path) -> bool:
     Raises:
         UserError: as `opened`, as far as the header shows it.
     """
-    suffix = path.suffix.lower()
-    if suffix not in (".webp", ".jp2", ".j2k", ".tif", ".tiff"):
-        return suffix in LOSSY
-    with _header(path) as file:
+    if path.suffix.lower() in LOSSY or not path.exists():  # of values that are in no file nothing else is known
+        return path.suffix.lower() in LOSSY
+    with _header(path) as file:  # whatever its name says
         form, compression = file.format, file.info.get("compression")
     if form not in ("WEBP", "JPEG2000"):
         return form in ("JPEG", "MPO") or compression in ("jpeg", "tiff_jpeg")

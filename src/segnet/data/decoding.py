@@ -53,8 +53,9 @@ def is_lossy(path: Path) -> bool:
     Raises:
         UserError: as `opened`, as far as the header shows it.
     """
-    if path.suffix.lower() in LOSSY or not path.exists():  # of values that are in no file nothing else is known
-        return path.suffix.lower() in LOSSY
+    suffix = path.suffix.lower()
+    if suffix in LOSSY or suffix not in EXTENSIONS or not path.exists():  # an array's file, or values of none
+        return suffix in LOSSY
     with _header(path) as file:  # whatever its name says
         form, compression = file.format, file.info.get("compression")
     if form not in ("WEBP", "JPEG2000"):

@@ -177,7 +177,7 @@ def test_of_several_layouts_each_can_be_pasted(tmp_path, more):
     with pytest.raises(UserError, match="2 layouts fit its files; choose one") as error:
         layouts.find(tmp_path)
     ways = []
-    for way in str(error.value).partition("choose one: ")[2].split("; or "):
+    for way in str(error.value).partition("choose one: ")[2].partition("; if they are ")[0].split("; or "):
         given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(shlex.split(way))}
         masks, images = given["data.masks"], given["data.images"]
         masks = {str(k): str(v) for k, v in masks.items()} if isinstance(masks, dict) else masks
@@ -347,6 +347,7 @@ def test_masks_of_classes_can_be_made_one_by_what_the_error_says(tmp_path):
         mask(tmp_path / "my set", f"masks/im{w}_stain.png", 9 + i)
     with pytest.raises(UserError, match="2 layouts fit") as caught:
         layouts.find(tmp_path / "my set")
+    assert "; choose one: 'data.images=" in str(caught.value).partition("import_labels")[0]
     command = shlex.split(str(caught.value).rpartition("import_labels.py ")[2].partition(" makes it")[0])
     assert command == [f"input={tmp_path}/my set", f"output={tmp_path}/my set_set"]
 

@@ -215,7 +215,8 @@ def labels(*values, stripes=False):
         (labels(3, 4, 255), "[0, 3, 4, 255]", "'data.mask.ignore=[3,4]'"),  # as in crack_forest
         (labels(1, 255), "[0, 1, 255]", "'data.mask.ignore=[1]'"),
         (labels(128, 255), "[0, 128, 255]", "data.mask.above=<value>"),
-        (labels(1, 2, 3, 4, 5, 6), "[0, 1, 2, 3, 4, 5, 6]", "data/mask=values"),
+        (labels(1, 2, 3, 4), "[0, 1, 2, 3, 4]", "'data.mask.classes=[0,1,2,3,4]' 'data.mask.ignore=[]'"),
+        (np.where(disc(), 26, 7), "[7, 26]", "'data.mask.classes=[7,26]' 'data.mask.ignore=[]'"),
         (labels(*range(1, 12), 255), "[0, 1, 2, 3, 4, 5, 6, 7] …", "data/mask=values"),
         (labels(40, 80, 120, 160, 200), "[0, 40, 80, 120, 160, 200]", "data/mask=values"),
         (labels(1, 254, 255), "[0, 1, 254, 255]", "data/mask=values"),
@@ -342,7 +343,7 @@ def test_names_of_classes_that_cannot_be(classes, told):
     ("values", "proposed"),
     [
         (np.array([[0, 3, 255]], np.uint8), "data/mask=values 'data.mask.classes=[0,255]' 'data.mask.ignore=[3]'"),
-        (np.arange(9, dtype=np.uint16)[None] * 300, "'data.mask.ignore=[300,600,900,1200,1500,1800,2100]'"),
+        (np.arange(9, dtype=np.uint16)[None] * 300, "=[0,300,600,900,1200,1500,1800,2100,2400]' 'data.mask.ignore=[]'"),
         (np.arange(40, dtype=np.uint16)[None] * 70, None),  # shades, of which a list would be as long as useless
         (np.array([[-1, 0]], np.int32), None),  # which data/mask=values refuses
         (np.array([[0, 0.5, 2]], np.float32), None),

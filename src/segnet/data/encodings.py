@@ -10,6 +10,7 @@ from segnet.data.description import MaskEncoding
 from segnet.data.images import read_raw_mask
 from segnet.data.looks import FEW, Look, Rgb
 from segnet.data.masks import IGNORE_INDEX, Palette
+from segnet.data.values import typed
 from segnet.errors import UserError
 
 STRAY = 0.25  # of the masks that show 255: up to so many may hold other values, which `propose` ignores
@@ -112,21 +113,21 @@ def _question(seen: Sequence[Look], held: Sequence[int], void: Sequence[int]) ->
     count = "count" if len(odd) > 1 else "counts"
     if {0, IGNORE_INDEX} <= set(held):
         ways += [
-            f"the class is 255 and {_listed(odd)} {count} nowhere: 'data.mask.ignore={_list(sorted({*void, *odd}))}'",
+            f"the class is 255 and {_listed(odd)} {count} nowhere: 'data.mask.ignore={typed(sorted({*void, *odd}))}'",
             "the class is what is above half: data.mask.above=127",
         ]
         if _counted(held[:-1]):
             names = ["defect"] if len(held) == 3 else class_names(len(held) - 1)
             ways.append(
                 f"{_range(held[:-1])} are classes and 255 counts nowhere: 'data.mask.ignore=[255]' "
-                f"'data.classes={_list(names)}'"
+                f"'data.classes={typed(names)}'"
             )
     elif held[-1] != IGNORE_INDEX or held[0] != 0:
         ways.append("one class, what is above a value: data.mask.above=<value>")
     if len(held) == 2:
-        ways = [f"{held[1]} is the class: data/mask=values 'data.mask.classes={_list(held)}'"]
+        ways = [f"{held[1]} is the class: data/mask=values 'data.mask.classes={typed(held)}'"]
     else:
-        stored = f"'data.mask.classes={_list(held[:IGNORE_INDEX])}' 'data.mask.ignore={_list(void)}'"
+        stored = f"'data.mask.classes={typed(held[:IGNORE_INDEX])}' 'data.mask.ignore={typed(void)}'"
         ways.append(f"each is a class: data/mask=values {stored}")
     shown = _listed(held[:12]) + (" …" if len(held) > 12 else "")
     return UserError(f"{example}: the masks hold {shown}, which can mean several things; say which: {'; '.join(ways)}")
@@ -169,7 +170,7 @@ def _palette(seen: Sequence[Look], names: Sequence[str] | None, ignore: Sequence
         classes = list(names) if names is not None else class_names(len(order))
         if len(classes) != len(order) and (len(classes), len(order)) != (1, 2):
             raise UserError(
-                f"{example}: the masks hold {len(order)} colours, {_list(order)}, and data.classes names "
+                f"{example}: the masks hold {len(order)} colours, {typed(order)}, and data.classes names "
                 f"{len(classes)}; say which are theirs: data/mask=palette 'data.mask.colors=<one for each class>'"
             )
         mask = MaskEncoding(encoding="palette", colors=order, ignore=[list(colour) for colour in ignore])
@@ -184,7 +185,7 @@ def _palette(seen: Sequence[Look], names: Sequence[str] | None, ignore: Sequence
         )
     raise UserError(
         f"{example}: the masks are in colour, {len(pixels)} in all, and do not say what is a class; name it, "
-        f"background first: data/mask=palette 'data.mask.colors={_list(top)}'"
+        f"background first: data/mask=palette 'data.mask.colors={typed(top)}'"
     )
 
 
@@ -230,7 +231,3 @@ def _range(values: Sequence[int]) -> str:
 def _listed(values: Sequence[int]) -> str:
     texts = [str(value) for value in values]
     return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else "".join(texts)
-
-
-def _list(values: Sequence[object]) -> str:
-    return str(list(values)).replace(" ", "").replace("'", "")

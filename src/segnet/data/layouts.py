@@ -155,8 +155,8 @@ def _several(names: Names, found: Sequence[Reading], images: Any) -> str:
         texts += [_typed("data.match", layout.match)] if layout.match else []
         ways.append(" ".join(texts))
     parts = all(other.pairs.keys() == found[0].pairs.keys() for other in found)
-    one = f"if they are classes or objects of one mask, {_importing(names.root)} makes it; else " if parts else ""
-    return f"data.root={names.root}: {one}{len(found)} layouts fit its files; choose one: {'; or '.join(ways)}"
+    one = f"; if they are classes or objects of one mask, {_importing(names.root)} makes it" if parts else ""
+    return f"data.root={names.root}: {len(found)} layouts fit its files; choose one: {'; or '.join(ways)}{one}"
 
 
 def _importing(root: Path) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from segnet.data.decoding import is_lossy
 from segnet.data.images import MaskKind
-from segnet.data.values import packed, unpacked
+from segnet.data.values import packed, typed, unpacked
 from segnet.errors import UserError
 from segnet.settings import Colors, Count, Positive, Value
 
@@ -71,11 +71,11 @@ class Threshold:
             if lossy or not between.any() or _soft(raw, between, white):
                 return np.asarray(raw > white / 2, np.uint8)
         found = np.unique(raw)
-        background, other = found[0] if len(found) > 1 else 0, ",".join(f"{v:g}" for v in found[1:-1])
         ways = "data.mask.above=<value> (what is above is the class)"
         if len(found) <= NAMED and found[0] >= 0 and np.issubdtype(raw.dtype, np.integer):
-            ways += f", or name them: data/mask=values 'data.mask.classes=[{background:g},{found[-1]:g}]' "
-            ways += f"'data.mask.ignore=[{other}]'"
+            own = found.tolist() if len(found) > 1 else [0, int(greatest)]
+            own, odd = ([0, own[-1]], own[1:-1]) if own[0] == 0 and greatest in WHITE else (own, [])
+            ways += f", or name them: data/mask=values 'data.mask.classes={typed(own)}' 'data.mask.ignore={typed(odd)}'"
         raise UserError(f"{path}: black and white is expected, but the mask holds {_some(found.tolist())}; set {ways}")
 
 

@@ -1,5 +1,6 @@
-"""The different values or colours of a mask, and how often each is there."""
+"""The different values or colours of a mask, how often each is there, and how they are typed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -32,3 +33,8 @@ def counted(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     found, place = np.unique(flat[starts], return_inverse=True)
     counts = np.bincount(place, np.diff(starts, append=len(flat)), len(found))
     return found, counts.astype(np.int64)
+
+
+def typed(values: Sequence[object]) -> str:
+    """A list as it is typed in an override: numbers, names, or colours."""
+    return str(list(values)).replace(" ", "").replace("'", "")

@@ -43,7 +43,7 @@ ifdef UV
 else
 	@:$(NEEDS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
 endif
 	@touch $@

@@ -82,9 +82,9 @@ def test_after_the_training_nothing_is_left_in_the_network():
 
 def test_there_is_no_graph():
     model = module(OnGPU)
-    model.auxiliary = Auxiliary().added
-    model.graph.begin(trainer(), model)
-    assert model.graph.declined == "auxiliary classifiers take part in the step, which has not been tried in a graph"
+    model.trainer = trainer(callbacks=[Auxiliary()])
+    model.graph.begin(model.trainer, model)
+    assert model.graph.declined == "callbacks=auxiliary takes part in the step, which has not been tried in a graph"
 
 
 def test_what_was_not_tried_is_refused():

@@ -23,6 +23,7 @@ from segnet.benchmark.steps import Step
 from segnet.networks.segnet import SegNet
 from segnet.training import finite as finite_file
 from segnet.training import graph as graph_file
+from segnet.training.class_mix import ClassMix
 from segnet.training.finite import when_to_look
 from segnet.training.graph import WARM_UP, StepGraph, _Captured
 from segnet.training.losses import CrossEntropy, lovasz
@@ -409,6 +410,7 @@ RUNS = {
     "clipped": lambda: {"training": {"gradient_clip_val": 0.01}},
     "dropout": lambda: {"dropout": 0.5},
     "ema": lambda: {"callbacks": [EMAWeightAveraging(decay=0.9)]},
+    "class_mix": lambda: {"callbacks": [ClassMix()]},
     "float32": lambda: {"training": {"precision": "32-true"}},
     "nchw": lambda: {"channels_last": False},
 }

@@ -82,17 +82,7 @@ def write(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         part = Path(scratch) / "data"
-        (part / "images").mkdir(parents=True)
-        (part / "masks").mkdir()
-        files: list[str] = []
-        shown: list[bool] = []  # whether it has an object
-        for image, name in tqdm(zip(images, names, strict=True), "importing", len(images), unit="image", disable=None):
-            file = _copy(image, part / "images" / name)
-            files.append(f"images/{file.name}")
-            mask = drawing.mask(image, file, classes, counts, drawn)
-            shown.append(bool(((mask > 0) & (mask < IGNORE_INDEX)).any()))
-            _, encoded = cv2.imencode(".png", mask)
-            (part / "masks" / f"{name}.png").write_bytes(encoded.tobytes())
+        files, shown = _draw(images, names, part, classes, counts, drawn)
         if counts.empty and not any(shown):
             raise UserError(
                 f"none of the {counts.empty.total()} objects covers a pixel of its image; coordinates must be pixels, "
@@ -116,6 +106,28 @@ def write(
             out.rmdir()
         part.rename(out)
     return told
+
+
+def _draw(
+    images: Sequence[Annotated],
+    names: Sequence[str],
+    part: Path,
+    classes: Classes,
+    counts: drawing.Counts,
+    drawn: drawing.Drawn | None,
+) -> tuple[list[str], list[bool]]:
+    """Write images and masks; where each image is, and whether a pixel of its mask belongs to an object."""
+    (part / "images").mkdir(parents=True)
+    (part / "masks").mkdir()
+    files, shown = list[str](), list[bool]()
+    for image, name in tqdm(zip(images, names, strict=True), "importing", len(images), unit="image", disable=None):
+        file = _copy(image, part / "images" / name)
+        files.append(f"images/{file.name}")
+        mask = drawing.mask(image, file, classes, counts, drawn)
+        shown.append(bool(((mask > 0) & (mask < IGNORE_INDEX)).any()))
+        _, encoded = cv2.imencode(".png", mask)
+        (part / "masks" / f"{name}.png").write_bytes(encoded.tobytes())
+    return files, shown
 
 
 def _relative(image: Annotated, root: Path) -> PurePosixPath:

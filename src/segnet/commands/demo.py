@@ -12,7 +12,11 @@ from segnet.errors import UserError
 from segnet.files import ending_on_sigterm
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from segnet.decisions import OperatingPoint
+    from segnet.deployment.prediction import Prediction
     from segnet.deployment.predictor import Predictor
 
 STEP = 0.001  # of a slider, see `step`
@@ -72,10 +76,8 @@ def answer(predictor: "Predictor", max_pixels: int, max_seconds: float) -> Calla
     import numpy as np
 
     from segnet.data.images import read_rgb
-    from segnet.decisions import moved, predicted_objects
-    from segnet.decisions.operating_point import verdict
-    from segnet.deployment.measures import areas, grey
-    from segnet.deployment.prediction import Prediction
+    from segnet.decisions import moved
+    from segnet.deployment.measures import grey
     from segnet.visualization.overlays import overlay, palette
 
     model, base = predictor.model, movable(predictor)
@@ -83,7 +85,7 @@ def answer(predictor: "Predictor", max_pixels: int, max_seconds: float) -> Calla
     one = ThreadPoolExecutor(1)
     last: dict[str, Prediction] = {}
 
-    def predicted(path: str, image: Any) -> Prediction:
+    def predicted(path: str, image: Any) -> "Prediction":
         if path not in last:
             (found,) = predictor([image])
             last.clear()
@@ -114,18 +116,34 @@ def answer(predictor: "Predictor", max_pixels: int, max_seconds: float) -> Calla
         maps = [overlay(image, mask, table, len(model.classes) == 1), table[mask], heat(found.confidence())]
         if found.variance is not None:
             maps.append(heat(found.entropy()))
-        shares = areas(mask, len(model.classes))[1::2]
-        rows = [[name, f"{share} %"] for name, share in zip(model.classes, shares, strict=True)]
-        there = predicted_objects(mask, found.probabilities.numpy())
-        kept = there.largest(LISTED)
-        names = [model.classes[0] if len(model.classes) == 1 else model.classes[index] for index in kept.classes]
-        columns = zip(names, kept.regions.areas.tolist(), kept.boxes.tolist(), kept.mean, kept.greatest, strict=True)
-        listed = [[n, area, *box, f"{mean:.3f}", f"{most:.3f}"] for n, area, box, mean, most in columns]
-        most = f", the {LISTED} largest below" if len(there) > LISTED else ""
-        told = f"**{verdict(mask)}** · {len(there)} object{'s' * (len(there) != 1)}{most} · score {score:.3f}"
-        return [*(np.ascontiguousarray(m) for m in maps), rows, told, listed]
+        return [*(np.ascontiguousarray(m) for m in maps), *in_words(found, mask, score, model.classes)]
 
     return call
+
+
+def in_words(found: "Prediction", mask: "NDArray[np.uint8]", score: float, classes: Sequence[str]) -> list[Any]:
+    """Rows of the areas, the verdict with what it rests on, and rows of the largest objects.
+
+    Args:
+        found: what was predicted.
+        mask: (H, W), as it was decided.
+        score: of the image.
+        classes: their names.
+    """
+    from segnet.decisions import predicted_objects
+    from segnet.decisions.operating_point import verdict
+    from segnet.deployment.measures import areas
+
+    shares = areas(mask, len(classes))[1::2]
+    rows = [[name, f"{share} %"] for name, share in zip(classes, shares, strict=True)]
+    there = predicted_objects(mask, found.probabilities.numpy())
+    kept = there.largest(LISTED)
+    names = [classes[0] if len(classes) == 1 else classes[index] for index in kept.classes]
+    columns = zip(names, kept.regions.areas.tolist(), kept.boxes.tolist(), kept.mean, kept.greatest, strict=True)
+    listed = [[n, area, *box, f"{mean:.3f}", f"{most:.3f}"] for n, area, box, mean, most in columns]
+    most = f", the {LISTED} largest below" if len(there) > LISTED else ""
+    told = f"**{verdict(mask)}** · {len(there)} object{'s' * (len(there) != 1)}{most} · score {score:.3f}"
+    return [rows, told, listed]
 
 
 def beside(predictor: "Predictor") -> Callable[..., str]:

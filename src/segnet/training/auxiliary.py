@@ -8,16 +8,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from segnet.errors import UserError
 from segnet.networks.segnet import UnpoolingNetwork
 from segnet.settings import NotNegative
+from segnet.training.in_step import InStep
 from segnet.training.module import SegmentationModule
 
 
-class Auxiliary(Callback):
+class Auxiliary(InStep):
     """Adds to the training loss that of a 1×1 classifier on each decoder stage but the first and the last.
 
     Each classifier is judged by the module's loss on the mask at its stage's size (nearest pixel). They belong to this
@@ -28,6 +29,8 @@ class Auxiliary(Callback):
         weight: of the mean of their losses.
         lr_scale: their learning rate over the network's; 0.25 is what `Muon` gives to the network's own classifier.
     """
+
+    name = "auxiliary"
 
     def __init__(self, weight: NotNegative = 0.4, lr_scale: NotNegative = 0.25) -> None:
         self.weight, self.lr_scale = weight, lr_scale
@@ -44,11 +47,7 @@ class Auxiliary(Callback):
         assert isinstance(pl_module, SegmentationModule)
         if not isinstance(pl_module.net, UnpoolingNetwork):
             raise UserError("callbacks=auxiliary: needs the decoder stages of a SegNet; use model=segnet")
-        if trainer.world_size > 1 or trainer.precision == "16-mixed" or pl_module.compile_mode is not None:
-            raise UserError(
-                "callbacks=auxiliary: serves neither several devices nor trainer.precision=16-mixed nor model.compile; "
-                "use trainer.devices=1 trainer.precision=auto model.compile=null"
-            )
+        self.check_run(trainer, pl_module)
         self.stages = list(pl_module.net.decoder)[1:-1]
         widths = [[m for m in s.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features for s in self.stages]
         device = trainer.strategy.root_device

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -21,7 +21,7 @@ from segnet import terminal
 from segnet.data.dataset import Batch
 from segnet.errors import UserError
 from segnet.networks.replay import noticing_waits
-from segnet.training.int8 import Int8
+from segnet.training.in_step import InStep
 
 Results = tuple[Tensor, Tensor, Tensor]  # loss, confusion matrix, histogram
 WARM_UP = 3  # steps of a shape without the graph: kernels are compiled and chosen, the optimizer gets its state
@@ -191,14 +191,13 @@ def _obstacle(trainer: Trainer, module: LightningModule) -> str | None:
         return f"trainer.precision={trainer.precision} scales the loss anew in every step"
     if getattr(module, "teacher", None) is not None:
         return "a teacher takes part in the step, which has not been tried in a graph"
-    if getattr(module, "auxiliary", None) is not None:
-        return "auxiliary classifiers take part in the step, which has not been tried in a graph"
-    if any(isinstance(callback, Int8) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-        return "callbacks=int8 takes part in the step, which has not been tried in a graph"
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    if part := next((callback for callback in callbacks if isinstance(callback, InStep)), None):
+        return f"callbacks={part.name} takes part in the step, which has not been tried in a graph"
     if torch.is_anomaly_enabled():
         return "trainer.detect_anomaly=true reads every gradient"
     if getattr(module, "compile_mode", None) in ("reduce-overhead", "max-autotune"):
         return f"model.compile={module.compile_mode} makes graphs of its own"
-    if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
         return "callbacks=swa changes the batch norms during the run"
     return None

@@ -7,11 +7,11 @@ CVPR 2018, section 3.
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from segnet.errors import UserError
 from segnet.settings import BelowOne
+from segnet.training.in_step import InStep
 
 TINY = 1e-12  # a scale, where all values are zero
 
@@ -72,7 +72,7 @@ class _Levels(torch.autograd.Function):
         return gradient * inside, None
 
 
-class Int8(Callback):
+class Int8(InStep):
     """Trains a network whose int8 files are to lose less: made for a few epochs from the ``weights`` of a trained one.
 
     Every convolution becomes `Rounding` for the training. Nothing else knows of it: validation, checkpoints, figures
@@ -81,6 +81,8 @@ class Int8(Callback):
     Args:
         decay: of the moving averages of the bounds, for a batch.
     """
+
+    name = "int8"
 
     def __init__(self, decay: BelowOne = 0.99) -> None:
         self.decay = decay
@@ -94,11 +96,7 @@ class Int8(Callback):
         """
         if stage != "fit":
             return
-        if trainer.world_size > 1 or trainer.precision == "16-mixed" or pl_module.compile_mode is not None:
-            raise UserError(
-                "callbacks=int8: serves neither several devices nor trainer.precision=16-mixed nor model.compile; "
-                "use trainer.devices=1 trainer.precision=auto model.compile=null"
-            )
+        self.check_run(trainer, pl_module)
         for name, layer in pl_module.named_modules():
             if type(layer) is nn.Conv2d:
                 layer.__class__ = Rounding

@@ -199,6 +199,7 @@ def test_where_no_mask_can_be_read_no_class_is_said_to_be_absent(run_main, root,
     for error in report["errors"]:
         assert "the mask holds [1, 2]; set" in error
         assert "'data.mask.classes=[1,2]' 'data.mask.ignore=[]'" in error
+    assert report["empty_masks"] == {"train": 0, "val": 0, "test": 0}
     assert not [text for text in report["warnings"] if "does not occur" in text]
     named = ["data/mask=values", "data.mask.num_classes=1", "data.mask.classes=[1,2]"]
     assert examine(run_main, root, tmp_path / "again", *named)[2]["errors"] == []  # the remedy

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from matplotlib import image as reader
+from omegaconf import OmegaConf
 
 from helpers import write_run
 from segnet import tables
@@ -84,7 +85,7 @@ def test_the_bootstrap_against_plain_loops():
     rng = np.random.default_rng(0)
     first, second = rng.integers(0, 100, (2, 30, 4))
     second[:, 3] += 60  # more hits
-    found = bootstrap(first, second, 4000, 0)
+    found = bootstrap(first, second, True, 4000, 0)
     expected = []
     for _ in range(4000):
         draw = rng.integers(0, 30, 30)
@@ -97,12 +98,26 @@ def test_the_bootstrap_against_plain_loops():
 
 def test_equal_runs_do_not_differ():
     one = np.random.default_rng(1).integers(0, 9, (10, 9))
-    assert (bootstrap(one, one, 100, 0) == 0).all()
+    assert (bootstrap(one, one, False, 100, 0) == 0).all()
 
 
 def test_iou_of_several_classes_leaves_out_absent_ones():
     matrix = np.array([[[3, 1, 0], [2, 4, 0], [0, 0, 0]]]).reshape(1, 9)
-    assert iou(matrix)[0] == pytest.approx((3 / 6 + 4 / 7) / 2)
+    assert iou(matrix, False)[0] == pytest.approx((3 / 6 + 4 / 7) / 2)
+
+
+def test_of_two_named_classes_both_count(tmp_path):
+    """The first run finds b better, the second a: as the defect and its background, or as two classes."""
+    images = {"a": {"x": (80, 20, 0, 100)}, "b": {"x": (100, 0, 10, 90)}}
+    for classes, expected in ((1, 100 / 120 - 90 / 100), (2, (80 / 100 + 100 / 120) / 2 - (100 / 110 + 90 / 100) / 2)):
+        for name, given in images.items():
+            folder = tmp_path / str(classes) / name
+            write_run(folder, {"val/iou": 1.0 - (name == "b")}, given)
+            config = OmegaConf.load(folder / ".hydra" / "config.yaml")
+            OmegaConf.update(config, "data.num_classes", classes)
+            OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+        (row,) = paired_bootstraps(find([str(tmp_path / str(classes))]), 100, 0)
+        assert row["difference"] == f"{expected:+.4f}"
 
 
 def test_names_are_as_short_as_they_can_be():
@@ -154,7 +169,8 @@ def test_the_files_of_a_true_run_are_read(trained):
     run = Run(trained, "trained")
     metrics = json.loads((trained / "results.json").read_text())["metrics"]
     whole = sum(run.images.values())
-    assert iou(whole[None])[0] == pytest.approx(metrics["test/iou"], abs=1e-6)
+    assert run.binary
+    assert iou(whole[None], run.binary)[0] == pytest.approx(metrics["test/iou"], abs=1e-6)
     (row,) = table([run])
     assert (row["best val/iou"], row["epochs"], run.sign) == (metrics["val/iou"], 20, 1)
     assert row["final val/iou"] == float(run.epochs[-1]["val/iou"])

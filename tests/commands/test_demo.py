@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -28,6 +29,7 @@ from segnet.data.images import read_rgb
 from segnet.decisions import OperatingPoint
 from segnet.decisions.given import chosen
 from segnet.deployment import writer
+from segnet.deployment.measures import grey
 from segnet.deployment.prediction import Prediction
 from segnet.deployment.predictor import Predictor
 from segnet.training.checkpoint import load_module
@@ -116,6 +118,17 @@ def test_an_image_comes_back_as_overlay_mask_confidence_and_areas(address, predi
     assert np.array_equal(shown.any(-1), expected.mask() == 1)
     assert np.asarray(Image.open(overlay)).shape[:2] == np.asarray(Image.open(confidence)).shape[:2] == (64, 64)
     assert areas["data"] == [["defect", f"{100 * expected.mask().mean():.3f} %"]]
+
+
+def test_deep_images_are_read_by_the_bits_of_the_training(predictor, tmp_path, monkeypatch):
+    values = np.random.default_rng(0).integers(0, 900, (64, 64)).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "dark.png")
+    monkeypatch.setitem(predictor.model.config["data"], "bits", 12)
+    (expected,) = predictor([np.repeat((values >> 4).astype(np.uint8)[..., None], 3, axis=2)])
+    _, _, confidence, *_ = answer(predictor, 10_000, 60)(str(tmp_path / "dark.png"))
+    levels = grey(expected.confidence())
+    assert np.array_equal(confidence, cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1])
+    assert len(np.unique(levels)) > 9
 
 
 def test_verdict_and_objects_are_those_of_the_mask(predictor, cable):

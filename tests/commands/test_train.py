@@ -344,6 +344,14 @@ def test_the_search_for_a_rate_is_refused_with_what_to_do_instead(run_main, tmp_
 def test_a_long_run_is_forecast(train, capfd):
     train("run", "callbacks.forecast.steps=2", "callbacks.forecast.minutes=0", "trainer.max_epochs=2")
     assert re.search(r"forecast: [\d.]+ images/s, [\d.]+ GB at most so far, 2 epochs of", capfd.readouterr().out)
+    train(
+        "steps",
+        "callbacks.forecast.steps=1",
+        "callbacks.forecast.minutes=0",
+        "trainer.max_epochs=9",
+        "trainer.max_steps=3",
+    )
+    assert re.search(r"forecast: .* so far, 1 epochs of", capfd.readouterr().out)  # which has more than three steps
 
 
 @pytest.mark.parametrize(

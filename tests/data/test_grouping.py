@@ -2,7 +2,7 @@ import pytest
 
 from segnet.data import grouping
 from segnet.data.datamodule import SegmentationDataModule
-from segnet.data.masks import Threshold
+from segnet.data.masks import Threshold, Values
 from segnet.data.splits import ByHash
 from segnet.errors import UserError
 
@@ -39,3 +39,15 @@ def test_what_is_no_regular_expression_is_refused(tmp_path, key):
 def test_so_is_the_group_of_a_split():
     with pytest.raises(UserError, match=r"^data\.split\.group='\[': no regular expression \(.*\); correct it$"):
         ByHash(1, 0, 0, group="[")
+
+
+def test_names_that_figures_give_to_intervals_are_refused(tmp_path):
+    """object_recall/risk_high is the end of the interval of object_recall/risk."""
+    told = r"^data\.classes: 'risk' and 'risk_high': in results\.json the second is the end .*; rename one of them$"
+    with pytest.raises(ValueError, match=told):
+        SegmentationDataModule(
+            tmp_path, "*.png", "{stem}.png", Values(3), ["good", "risk", "risk_high"], 3, ByHash(1, 0, 0)
+        )
+    grouping.check_names("data.kinds", ["low", "high", "risk", "risk_higher", "_low"])
+    with pytest.raises(ValueError, match=r"^data\.kinds: 'a' and 'a_low': "):
+        grouping.check_names("data.kinds", {"a", "a_low"})

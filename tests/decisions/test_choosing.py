@@ -7,7 +7,8 @@ import pytest
 from scipy import ndimage
 
 from segnet.decisions import OperatingPoint
-from segnet.decisions.choosing import choose, settings
+from segnet.decisions.choosing import Option, choose, settings
+from segnet.decisions.curves import scores
 from segnet.decisions.sweeps import Verdicts
 from segnet.decisions.tables import tables
 from segnet.decisions.targets import parse
@@ -54,6 +55,22 @@ def counts(point, given, parts):
             objects += [len({i for i, _ in same}), m, len({j for _, j in same}), n]
     pairs = [(truth[part], called[part]) for part in truth]
     return sum(t and not c for t, c in pairs), sum(c and not t for t, c in pairs), *objects.tolist()
+
+
+@pytest.mark.parametrize("form", [(0.35, False), (0.35, True), (0.5, False)])
+@pytest.mark.parametrize("area", [6, 15])
+def test_scores_agree_with_masks_and_with_what_chooses_where_pixels_are_ignored(form, area):
+    """A region keeps its area and its greatest probability, whatever of it is ignored, as long as a pixel is left."""
+    given = samples(3, images=30)
+    point = OperatingPoint((0.95,), form[:1], (area,), form[1])
+    found = tables(given, 1, form[:1])
+    verdicts = Verdicts.of([f"{i:02}" for i in range(30)], [True] * 30)
+    chosen = scores(found, verdicts, Option(0, 0, False, form[1], area, 0, (0.95,), (0.95,), form))[:, 0]
+    own = [point.decided(p, mask != 255)[1] for p, mask in given]
+    assert own == pytest.approx(chosen.tolist())
+    called = [bool(np.where(mask == 255, 0, point.mask(p)).any()) for p, mask in given]
+    assert [score > 0.95 for score in own] == called
+    assert 0 < sum(called) < 30
 
 
 def loss(target, found, defective, good):

@@ -32,6 +32,7 @@ def pairs(count, classes, size):
         (("defect",), Form()),
         (("good", "crack", "never"), Form((48, 64), 2, "inside", "nhwc", "float32")),
         (("good", "crack"), Form((48, 64), 1, "outside", "nchw", "float32")),
+        ([f"class {i}" for i in range(20)], Form((48, 64))),  # whose pairs are no bytes
     ],
 )
 def test_it_measures_and_decides_alone(classes, form, tmp_path):

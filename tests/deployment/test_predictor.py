@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from segnet.data.images import resize_exact
+from segnet.decisions import OperatingPoint
 from segnet.deployment import predictor as predictor_module
 from segnet.deployment.exported_model import ExportedModel
 from segnet.deployment.measures import areas, grey
@@ -247,6 +248,31 @@ def exported(tmp_path):
     onnx.helper.set_model_props(model, {"segnet.json": json.dumps(about)})
     onnx.save(model, tmp_path / "model.onnx")
     return load_model(str(tmp_path / "model.onnx"), "cpu")
+
+
+@pytest.mark.parametrize("views", [{}, {"flips": True, "scales": [0.5, 0.75, 1, 1.25, 1.5]}, {"scales": [1] * 11}])
+@pytest.mark.parametrize("temperature", [1.0, 1.5])
+def test_a_probability_of_one_in_every_view_is_one(views, temperature):
+    """Twenty times a twentieth is more than 1 in float32, and what is beyond it has no root."""
+
+    class Sure(torch.nn.Module):
+        def forward(self, x):
+            return 40 * x.mean(1, keepdim=True) - 20
+
+    made = SegmentationModule(
+        Sure(), CrossEntropy(1), partial(torch.optim.SGD, lr=0.1), classes=["a"], image_size=64,
+        mean=[0, 0, 0], std=[1, 1, 1],
+    ).eval()  # fmt: skip
+    made.operating_point = OperatingPoint((0.5,), (0.5,), (1,), temperature=temperature)
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[16:48, 16:48] = 255
+    (found,) = Predictor(made, **views)([image])
+    mask, score = found.decided()
+    assert (mask == (image[..., 0] > 0)).mean() > 0.97  # of an edge half a pixel may blur
+    assert mask[20:44, 20:44].all()
+    assert score == pytest.approx(1, abs=1e-6)
+    assert 0 <= found.probabilities.min() <= found.probabilities.max() <= 1
+    assert found.entropy().isfinite().all()
 
 
 @pytest.mark.parametrize("flips", [False, True])

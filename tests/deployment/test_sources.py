@@ -119,7 +119,16 @@ def test_options_of_the_users_come_last_and_stay(monkeypatch):
 def test_what_is_live_and_how_it_is_named():
     assert [is_live(word) for word in ("camera:0", "rtsp://a/b", "RTSPS://a", "http://a", "https://a")] == [True] * 5
     assert [is_live(word) for word in ("/a/camera:0", "a.mp4", "file:///a", "concat:a|b")] == [False] * 4
-    assert without_password("rtsp://user:pass:w@host/a@b") == "rtsp://***@host/a@b"
+    for given, shown in (
+        ("rtsp://user:pass:w@host/a@b", "rtsp://***@host/a@b"),
+        ("rtsp://user:p@ss@host:554/a", "rtsp://***@host:554/a"),
+        ("rtsp://user:a/b@host/c", "rtsp://***@host/c"),
+        ("rtsp://user@host/a", "rtsp://***@host/a"),
+        ("rtsp://host:554/a", "rtsp://host:554/a"),
+        ("http://host/video?user=a&pwd=secret&channel=1", "http://host/video?user=a&pwd=***&channel=1"),
+        ("rtsp://host/user=a_password=secret_channel=1", "rtsp://host/user=a_password=***"),
+    ):
+        assert without_password(given) == shown
     with pytest.raises(UserError) as found:
         Camera("rtsp://user:secret@127.0.0.1:9/")
     assert "secret" not in str(found.value)

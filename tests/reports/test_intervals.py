@@ -13,7 +13,7 @@ from segnet.reports.intervals import note
 from segnet.runs.comparison import interval
 
 
-def by_hand(matrices, resamples):
+def by_hand(matrices, binary, resamples):
     """Percentiles of the IoU (mean over the classes that occur, or the defect's) of images drawn with replacement."""
     rng = random.Random(1)
     drawn = []
@@ -23,7 +23,7 @@ def by_hand(matrices, resamples):
         for c in range(len(total)):
             union = total[c].sum() + total[:, c].sum() - total[c, c]
             ious.append(total[c, c] / union if union else None)
-        if len(total) == 2:
+        if binary:
             ious = ious[1:]
         known = [v for v in ious if v is not None]
         drawn += [sum(known) / len(known)] if known else []
@@ -31,22 +31,22 @@ def by_hand(matrices, resamples):
     return drawn[int(0.025 * len(drawn))], drawn[int(0.975 * len(drawn))]
 
 
-@pytest.mark.parametrize(("classes", "images"), [(2, 12), (4, 30)])
-def test_the_interval_is_that_of_images_drawn_anew(classes, images):
+@pytest.mark.parametrize(("classes", "binary", "images"), [(2, True, 12), (2, False, 12), (4, False, 30)])
+def test_the_interval_is_that_of_images_drawn_anew(classes, binary, images):
     rng = np.random.default_rng(0)
     matrices = [rng.integers(0, 60, (classes, classes)) + np.diag(rng.integers(0, 300, classes)) for _ in range(images)]
-    found = interval(np.stack(matrices).reshape(images, -1), 4000)
-    assert found == pytest.approx(by_hand(matrices, 4000), abs=0.015)
+    found = interval(np.stack(matrices).reshape(images, -1), binary, 4000)
+    assert found == pytest.approx(by_hand(matrices, binary, 4000), abs=0.015)
     assert found[1] - found[0] > 0.03
-    wide = interval(np.stack(matrices[:5]).reshape(5, -1), 4000)
+    wide = interval(np.stack(matrices[:5]).reshape(5, -1), binary, 4000)
     assert wide[1] - wide[0] > found[1] - found[0]
 
 
 def test_what_cannot_be_known_is_said():
     one = np.array([[5, 0, 0, 3]])
-    assert interval(one) is None
-    assert interval(np.array([[5, 0, 0, 0]] * 9)) is None  # no defect
-    assert interval(np.repeat(one, 9, 0)) == (1.0, 1.0)
+    assert interval(one, True) is None
+    assert interval(np.array([[5, 0, 0, 0]] * 9), True) is None  # no defect
+    assert interval(np.repeat(one, 9, 0), True) == (1.0, 1.0)
     assert note(None, 1) == "unknown (1 image: the figure says little)"
     assert note([0.25, 0.5], 4) == "0.2500 to 0.5000 (4 images: so few say little)"
     assert note([0.25, 0.5], 25) == "0.2500 to 0.5000 (25 images)"

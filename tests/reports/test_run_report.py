@@ -1,9 +1,13 @@
 """What a run's report takes from its rows, and what it holds where there was no test."""
 
+import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from helpers import SMALL, call_main
 from segnet.reports.run_report import best_row
@@ -28,6 +32,29 @@ def test_the_best_row_goes_by_monitor_and_mode(monitor, mode, epoch):
 def test_without_a_value_it_is_the_last_row():
     assert best_row(ROWS[2:4], "val/loss", "min") == ROWS[3]
     assert best_row([], "val/loss", "min") == {}
+
+
+@pytest.mark.filterwarnings("ignore:data. no val image shows")
+def test_where_no_epoch_can_be_chosen_the_figures_are_those_of_the_last(cable, tmp_path):
+    """Of validation images without a defect the IoU is 0 at a false alarm, and tells no epoch from another."""
+    good, bad = [], []
+    for path in sorted((cable / "images").iterdir()):
+        (bad if np.asarray(Image.open(cable / "masks" / path.name)).any() else good).append(f"images/{path.name}")
+    for name, files in {"train": bad[1:], "val": good, "test": bad[:1]}.items():
+        (tmp_path / f"{name}.txt").write_text("\n".join(files))
+    lists = [f"data.split.{name}={tmp_path / name}.txt" for name in ("train", "val", "test")]
+    small = [word for word in SMALL if not word.startswith("trainer.max_epochs")]
+    code = call_main(
+        "train", *small, f"data.root={cable}", "data.split._target_=segnet.data.splits.ByList", *lists,
+        f"output_dir={tmp_path / 'run'}", "~callbacks.panels", "trainer.max_epochs=3", "data.cache_dir=null",
+    )  # fmt: skip
+    assert code == 0
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert found["best_epoch"] == kept["epoch"] == 2
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert found["metrics"]["train/loss"] == float(last["train/loss"])
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,11 @@ from contextlib import suppress
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from helpers import ROOT, SMALL, call_main
+from segnet.runs import leaderboard
 
 
 @pytest.mark.parametrize(("launcher", "jobs"), [("basic", 4), ("joblib", 2), ("submitit_local", 2)])
@@ -51,6 +53,18 @@ def test_a_failed_job_is_recorded_and_the_rest_continue(launcher, jobs, cable, c
     assert (sweep / "leaderboard.md").read_text().count("\n") == jobs + 2
     with Image.open(sweep / "leaderboard.png") as image:
         assert image.size == (990, int(110 * (1.2 + 0.32 * (jobs - 1))))  # a bar for each that has ended
+
+
+def test_jobs_that_ended_together_are_all_in_the_last_table(sweep, tmp_path, capfd):
+    """Each may have looked before the other had its figures."""
+    folder = shutil.copytree(sweep, tmp_path / "sweep")
+    shutil.move(folder / "1", tmp_path / "late")
+    leaderboard.write(folder)
+    shutil.move(tmp_path / "late", folder / "1")
+    leaderboard.Leaderboard().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}}))
+    with (folder / "leaderboard.csv").open() as file:
+        assert [row["job"] for row in csv.DictReader(file)] == ["1", "0", "2", "3"]
+    assert (folder / "leaderboard.md").read_text() in capfd.readouterr().out
 
 
 def test_a_sweep_over_ddp_is_refused_with_the_way_out(cable, cache, tmp_path, capfd):

@@ -171,6 +171,8 @@ def test_a_run_may_go_on_without_an_end(short, tmp_path, capfd):
     code = call_main("train", f"resume={out}", "trainer.max_epochs=-1")
     assert code == 0, capfd.readouterr().err
     assert [row["epoch"] for row in rows(out)] == ["0", "1"]
+    assert call_main("train", f"resume={out}", "trainer.max_epochs=9") == 1  # fewer than without end
+    assert "trainer.max_epochs=9: the run has -1; a resumed run can only get more" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def answer(predictor: "Predictor", max_pixels: int, max_seconds: float) -> Calla
         if path is None:
             return [None] * (7 if predictor.mc_samples else 6)
         try:
-            image = read_rgb(path, max_pixels)
+            image = read_rgb(path, max_pixels, getattr(model, "bits", None))
         except (ValueError, OSError) as error:
             text = str(error).replace(path, os.path.basename(path))  # noqa: PTH119 (text)
             raise gradio.Error(text.replace(os.path.dirname(path), "")) from error  # noqa: PTH120 (text)

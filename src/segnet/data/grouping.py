@@ -1,6 +1,7 @@
 """What a regular expression takes from an image's path: the object it shows, its kind, the part it belongs to."""
 
 import re
+from collections.abc import Collection
 
 from segnet.errors import UserError
 
@@ -17,6 +18,20 @@ def check(key: str, pattern: str | None) -> None:
         re.compile(pattern or "")
     except (re.error, TypeError) as error:
         raise UserError(f"{key}={pattern!r}: no regular expression ({error}); correct it") from error
+
+
+def check_names(key: str, names: Collection[str]) -> None:
+    """Refuse names of classes or kinds whose figures would be called as the ends of another's interval.
+
+    Raises:
+        UserError: with both names.
+    """
+    for end in ("_low", "_high"):
+        if both := sorted(name for name in names if name + end in names):
+            raise UserError(
+                f"{key}: {both[0]!r} and {both[0] + end!r}: in results.json the second is the end of the first one's "
+                f"interval; rename one of them"
+            )
 
 
 def group(pattern: str, path: str) -> str | None:

@@ -115,6 +115,7 @@ class SegmentationData:
         for name in PLAIN:
             rules.check(f"data.{name}", given[name], types[name])
         check_classes(classes, num_classes, colors)
+        grouping.check_names("data.classes", classes)
         for name, pattern in {"kinds": kinds, "parts": parts}.items():
             grouping.check(f"data.{name}", pattern)
         if is_url(root):
@@ -157,6 +158,9 @@ class SegmentationData:
         """
         if not self.pairs:
             self.pairs, self.indices, self.found = find(self.layout, self.split)
+            if self.kinds is not None:
+                files = (pair.image.relative_to(self.root).as_posix() for pair in self.pairs)
+                grouping.check_names("data.kinds", {grouping.kind_of(self.kinds, file) for file in files})
             self.arrays = self._arrays()
             if self.cache_dir is not None:
                 self.arrays.use_cache(Path(str(self.cache_dir)), self.cache_gb)

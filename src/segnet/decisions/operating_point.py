@@ -58,13 +58,21 @@ class OperatingPoint:
         """
         return self.decided(probabilities)[1]
 
-    def decided(self, probabilities: NDArray[np.float32]) -> tuple[NDArray[np.uint8], float]:
-        """`mask` and `score`, whose regions are looked for once."""
+    def decided(
+        self, probabilities: NDArray[np.float32], known: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.uint8], float]:
+        """`mask` and `score`, whose regions are looked for once.
+
+        Args:
+            probabilities: (C, H, W) after the temperature.
+            known: (H, W), the pixels that count: a region without any is none of the score. None: all.
+        """
         mask = np.zeros(probabilities.shape[1:], np.uint8)
         best = 0.0
         for number, (found, greatest) in enumerate(self.candidates(probabilities)):
             large = found.areas >= self.min_area[number]
-            best = max(best, float(greatest[large].max(initial=0)))
+            counted = large if known is None else large & np.isin(1 + np.arange(len(found)), found.labels[known])
+            best = max(best, float(greatest[counted].max(initial=0)))
             mask[found.keep(large & (greatest > self.thresholds[number]))] = number + 1
         return mask, best
 
@@ -145,7 +153,7 @@ def at_temperature(probabilities: NDArray[np.float32], temperature: float) -> ND
     """Probabilities (C, H, W) whose logits are divided by ``temperature``; bit-equal at 1."""
     if temperature == 1:
         return probabilities
-    p = probabilities.astype(np.float64)
+    p = probabilities.astype(np.float64).clip(0, 1)  # a mean may be a rounding beside, and has no root there
     if len(p) == 1:
         first, second = p ** (1 / temperature), (1 - p) ** (1 / temperature)
         return np.asarray(first / (first + second), np.float32)

@@ -40,7 +40,7 @@ if Path("/proc/self/status").exists():  # of Linux
     row["memory MB"] = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1.024e-3
 row["file MB"] = sum(path.stat().st_size for path in here.glob("model.*")) / 1e6
 if (here / "samples.npz").exists():  # images, their masks, and what the checkpoint decides
-    saved = dict(np.load(here / "samples.npz"))
+    saved = {k: v if k == "images" else v.astype(int) for k, v in np.load(here / "samples.npz").items()}
     p = np.concatenate([timed(x[None].repeat(about["batch"] or 1, 0))[0][:1] for x in saved["images"]])
     mask, count = (p[..., 0] > 0.5 if p.shape[-1] == 1 else p.argmax(-1)).astype(int), max(p.shape[-1], 2)
     row["decisions"] = (mask == saved["decided"]).mean()

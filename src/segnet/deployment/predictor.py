@@ -169,7 +169,7 @@ class Predictor:
             for scale in self.scales:
                 for i, p in enumerate(self._view([t.flip(flip) for t in tensors], size, scale)):
                     sums[i] = sums[i] + p.flip(flip).to(tensors[i].device) / views
-        return sums
+        return [total.clamp_(max=1) for total in sums]  # twenty times a twentieth is more
 
     def _view(self, tensors: Sequence[Tensor], size: tuple[int, int], scale: float) -> list[Tensor]:
         """Probabilities (C, H, W) of images (1, 3, H, W) of any sizes, in one batch."""

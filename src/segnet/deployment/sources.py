@@ -40,7 +40,8 @@ def is_live(given: str) -> bool:
 
 def without_password(given: str) -> str:
     """An address as it may be printed and kept."""
-    return re.sub(r"(?<=://)[^/@]*@", "***@", given)
+    given = re.sub(r"(?<=://)(?:[^/?#]*@|[^/?#@:]*:\S*@)", "***@", given)  # may hold an @, or wrongly a /
+    return re.sub(r"(?i)((?:password|passwd|pass|pwd)=)[^&\s]*", r"\1***", given)
 
 
 class Camera:

@@ -130,9 +130,10 @@ def _look(
     known = mask != IGNORE_INDEX
     if not known.all():
         # The mask as predict.py writes it, without ignored pixels: as calibrate.py counts it (`Outcomes`).
+        if prediction.point is not None:
+            score = prediction.point.decided(prediction.probabilities.numpy(), known)[1]
         mask, guess = np.where(known, mask, 0), np.where(known, guess, 0)
         prediction = replace(prediction, probabilities=prediction.probabilities * torch.from_numpy(known))
-        score = score if prediction.point is None else prediction.decided()[1]
     probabilities = prediction.probabilities.numpy()
     found = objects.compare(mask, guess, probabilities)
     score = objects.score(probabilities) if prediction.point is None else score

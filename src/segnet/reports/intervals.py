@@ -27,7 +27,7 @@ def found(split: str, module: SegmentationModule, own: Confusions | None) -> Int
         own: confusion matrices at the images' own size, or None.
     """
     sides = {"iou": [matrix.numpy() for _, matrix in module.image_counts.found], "iou_own_size": own or []}
-    return _some({f"{split}/{name}": matrices for name, matrices in sides.items()})
+    return _some({f"{split}/{name}": matrices for name, matrices in sides.items()}, module)
 
 
 def of_validation(trainer: Trainer, module: SegmentationModule, data: SegmentationDataModule) -> Intervals:
@@ -44,7 +44,7 @@ def of_validation(trainer: Trainer, module: SegmentationModule, data: Segmentati
         _, mask, guess = answer(module, data, index)
         matrices.append(confusion(mask, guess, size))
     module.train(was_training)
-    return _some({"val/iou": matrices})
+    return _some({"val/iou": matrices}, module)
 
 
 def validates_all(trainer: Trainer) -> bool:
@@ -53,8 +53,9 @@ def validates_all(trainer: Trainer) -> bool:
     return isinstance(limit, float) and limit == 1
 
 
-def _some(sides: dict[str, Sequence[NDArray[np.int64]]]) -> Intervals:
-    bounds = {name: interval(np.stack(part).reshape(len(part), -1)) for name, part in sides.items() if part}
+def _some(sides: dict[str, Sequence[NDArray[np.int64]]], module: SegmentationModule) -> Intervals:
+    binary = len(module.classes) == 1
+    bounds = {name: interval(np.stack(part).reshape(len(part), -1), binary) for name, part in sides.items() if part}
     return {name: list(limits) for name, limits in bounds.items() if limits}
 
 

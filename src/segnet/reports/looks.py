@@ -94,7 +94,7 @@ class Seen:
         for split in splits:
             self.pixels[split] += look.pixels
         self.white[index], self.bits[index] = look.white, look.bits
-        self.empty[index] = not look.pixels[1:].any()
+        self.empty[index] = not look.error and not look.pixels[1:].any()
         self.hidden[index] = look.ignored and self.empty[index]
         self.share[index] = look.pixels[1:].sum() / max(1, look.pixels.sum())
         if look.fingerprint:

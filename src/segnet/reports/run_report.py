@@ -148,7 +148,8 @@ def collect(
     matrices = own["test"].confusions if "test" in own else None
     metrics = tested.figures(module, "test", trainer, matrices) if module.image_counts.found else {}
     checkpoint = trainer.checkpoint_callback
-    best = best_row(rows, cfg.monitor, cfg.mode)
+    # Where the monitor cannot compare epochs, best.ckpt is the last one (`BestCheckpoint`).
+    best = best_row(rows[-1:] if module.unseen(cfg.monitor) else rows, cfg.monitor, cfg.mode)
     metrics |= {k: float(v) for k, v in best.items() if k.startswith(("train/", "val/")) and v}
     for split, part in own.items():
         metrics |= part.metrics(split)

@@ -100,9 +100,10 @@ def paired_bootstraps(runs: Sequence[Run], resamples: int, seed: int) -> list[Ro
             rows.append(row | {"difference": told, "95 %": "", "better in": ""})
             continue
         sides = [np.stack([side[file] for file in files]) for side in (first, second)]
-        differences = bootstrap(sides[0], sides[1], resamples, seed)
+        binary = run.binary
+        differences = bootstrap(sides[0], sides[1], binary, resamples, seed)
         defined = differences[~np.isnan(differences)]  # a draw without a defect has no IoU
-        whole = [iou(side.sum(0)[None])[0] for side in sides]
+        whole = [iou(side.sum(0)[None], binary)[0] for side in sides]
         row["difference"] = f"{whole[0] - whole[1]:+.4f}"
         row["95 %"], row["better in"] = "–", "–"
         if len(defined):
@@ -113,20 +114,24 @@ def paired_bootstraps(runs: Sequence[Run], resamples: int, seed: int) -> list[Ro
     return rows
 
 
-def bootstrap(first: NDArray[np.int64], second: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.float64]:
+def bootstrap(
+    first: NDArray[np.int64], second: NDArray[np.int64], binary: bool, resamples: int, seed: int
+) -> NDArray[np.float64]:
     """Differences (resamples,) of IoU of two runs' confusion matrices (images, K · K), drawn in pairs."""
     draws = _draws(len(first), resamples, seed)
-    return iou(draws @ first) - iou(draws @ second)
+    return iou(draws @ first, binary) - iou(draws @ second, binary)
 
 
-def interval(confusions: NDArray[np.int64], resamples: int = 1000, seed: int = 0) -> tuple[float, float] | None:
+def interval(
+    confusions: NDArray[np.int64], binary: bool, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float] | None:
     """The 95 % interval of the IoU of confusion matrices (images, K · K) over the choice of images.
 
     None where it is unknown: a single image, or no draw with a defect. Of few images it is too narrow.
     """
     if len(confusions) < 2:
         return None
-    drawn = iou(_draws(len(confusions), resamples, seed) @ confusions)
+    drawn = iou(_draws(len(confusions), resamples, seed) @ confusions, binary)
     drawn = drawn[~np.isnan(drawn)]
     return (float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))) if len(drawn) else None
 
@@ -136,15 +141,15 @@ def _draws(count: int, resamples: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
 
 
-def iou(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """IoU (N,) of confusion matrices (N, K · K): the defect's, or the mean over the classes that occur."""
+def iou(confusions: NDArray[np.int64], binary: bool) -> NDArray[np.float64]:
+    """IoU (N,) of confusion matrices (N, K · K): the defect's of a binary task, else the mean of classes that occur."""
     classes = math.isqrt(confusions.shape[1])
     matrix = confusions.reshape(-1, classes, classes).astype(np.float64)
     hit = matrix.diagonal(axis1=1, axis2=2)
     union = matrix.sum(1) + matrix.sum(2) - hit
     each = np.divide(hit, union, out=np.full_like(hit, np.nan), where=union > 0)
-    binary: NDArray[np.float64] = each[:, 1]
-    return binary if classes == 2 else np.nanmean(each, 1)
+    one: NDArray[np.float64] = each[:, 1]
+    return one if binary else np.nanmean(each, 1)
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

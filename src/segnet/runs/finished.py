@@ -47,6 +47,11 @@ class Run:
         update_targets(loaded)  # or every name would differ between an old run and a new one
         return dict(_flat(OmegaConf.to_container(loaded)))
 
+    @property
+    def binary(self) -> bool:
+        """Whether one class is told from the background."""
+        return self.config.get("data.num_classes", "1") == "1"
+
     @cached_property
     def epochs(self) -> list[dict[str, str]]:
         """The rows of metrics.csv."""

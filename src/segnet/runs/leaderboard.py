@@ -55,6 +55,7 @@ class Leaderboard(Callback):  # type: ignore[misc]
         """Say where the table is."""
         sweep = Path(config.hydra.sweep.dir)
         if (sweep / "leaderboard.md").is_file():
+            write(sweep)  # of two jobs that end together each may have missed the other
             print((sweep / "leaderboard.md").read_text(encoding="utf-8"))
             print(f"leaderboard {sweep / 'leaderboard.md'}")
 

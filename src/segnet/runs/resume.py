@@ -96,7 +96,7 @@ def _grow(config: DictConfig, epochs: int, folder: Path) -> None:
     before = config.trainer.max_epochs
     if epochs == before:
         return
-    if -1 < epochs < before:
+    if before == -1 or -1 < epochs < before:  # -1: without end
         raise UserError(f"trainer.max_epochs={epochs}: the run has {before}; a resumed run can only get more")
     if config.model.scheduler is not None:
         from segnet.configuration import instantiate

@@ -1,6 +1,7 @@
 """What a run shows while it trains: a table of epochs, and panels in its loggers."""
 
 import csv
+import math
 import resource
 import sys
 import time
@@ -147,8 +148,12 @@ class Forecast(Callback):
             return
         seconds = (time.perf_counter() - self._start) / self.steps
         epochs = (trainer.max_epochs or 0) - trainer.current_epoch
-        left = min(epochs * trainer.num_training_batches * seconds, limit(trainer))
-        if epochs < 0 or left < 60 * self.minutes:
+        batches = epochs * trainer.num_training_batches if epochs >= 0 else math.inf
+        if trainer.max_steps >= 0:
+            batches = min(batches, (trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches)
+            epochs = math.ceil(batches / trainer.num_training_batches)
+        left = min(batches * seconds, limit(trainer))
+        if math.isinf(batches) or left < 60 * self.minutes:
             return
         rate = len(batch["image"]) * trainer.world_size / seconds
         end = time.strftime("%a %H:%M", time.localtime(time.time() + left))

@@ -93,7 +93,8 @@ COMMANDS = {
     },
     "predict": {
         "ckpt_path": "path", "input": "path", "overlay": "bool", "probabilities": "bool", "batch_size": "positive",
-        "tile": ("abc", "0", "-1", "16", "1.5", "[1]", "nan", "true"), "overlap": (*NO_NUMBER, "-0.1", "1", "2"), "flips": "bool",
+        "tile": ("abc", "0", "-1", "16", "1.5", "[1]", "nan", "true"), "overlap": (*NO_NUMBER, "-0.1", "1", "2"),
+        "flips": ("abc", "1", "0.5", "[true]", "null", "vertical"),
         "scales": ("abc", "1.0", "[]", "[0]", "[-1]", "[a]", "null", "[nan]"), "mc_samples": "count", "precision": "choice",
         "device": "choice", "seed": "count", "operating_point": "path", "exit_code": "choice", "segmentation": "choice",
         "watch": "bool", "live.seconds": ("abc", "0", "-1", "[1]", "nan", "true"), "live.keep": "count", "live.rows": "positive",

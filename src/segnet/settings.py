@@ -29,6 +29,7 @@ Level = Annotated[int, Interval(ge=0, le=255)]
 Mode = Literal["min", "max"]
 Find = Annotated[Literal["lr", "batch_size"] | None, "batch_size or null"]
 Device = Literal["auto", "cpu", "cuda"]
+Flips = bool | Literal["horizontal"]  # over which mirror images a prediction is averaged
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 # A number of batches, or a share of them.
 Batches = Annotated[
@@ -109,7 +110,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "predict": {
         "ckpt_path": PathText, "input": PathText, "overlay": bool, "probabilities": bool, "batch_size": Positive,
-        "tile": Tile, "overlap": BelowOne, "flips": bool, "scales": Annotated[list[Scale], MinLen(1)],
+        "tile": Tile, "overlap": BelowOne, "flips": Flips, "scales": Annotated[list[Scale], MinLen(1)],
         "mc_samples": Count, "precision": Precision, "device": Device, "operating_point": Point,
         "exit_code": Literal["errors", "verdict"], "segmentation": Literal["rle", "polygon"], "watch": bool,
         "live.seconds": Above0 | None, "live.keep": Count, "live.rows": Positive, "live.tries": Count,

@@ -75,6 +75,8 @@ def test_flips_average_the_mirror_images(module):
     with torch.no_grad():
         parts = [module(x.flip(f)).flip(f).sigmoid() for f in ([], [-1], [-2], [-1, -2])]
     torch.testing.assert_close(found, torch.stack(parts).mean(0)[0], atol=1e-5, rtol=1e-5)
+    found = Predictor(module, flips="horizontal")([array])[0].probabilities
+    torch.testing.assert_close(found, torch.stack(parts[:2]).mean(0)[0], atol=1e-5, rtol=1e-5)
 
 
 def test_scales_average_the_image_at_several_sizes(module):

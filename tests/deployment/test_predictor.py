@@ -317,6 +317,7 @@ def test_an_exported_model_takes_tiles_of_its_own_size(exported):
         ({"mc_samples": -2}, "mc_samples=-2: must be 0, or at least 2"),
         ({"mc_samples": 2}, "mc_samples=2: the network has no dropout to sample from"),
         ({"scales": []}, r"scales=\[\]: must be positive factors"),
+        ({"flips": "vertical"}, r"flips=vertical: must be true, false or horizontal"),
         ({"scales": [1, 0]}, r"scales=\[1, 0\]: must be positive factors"),
     ],
 )

@@ -23,10 +23,12 @@ from segnet.errors import UserError
 from segnet.networks.replay import Replay
 from segnet.networks.segnet import SMALLEST, enable_mc_dropout
 from segnet.networks.window import BATCH, OVERLAP, Size, padded, size_at, slide
+from segnet.settings import Flips
 from segnet.training.checkpoint import load_module
 from segnet.training.module import SegmentationModule
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-1, -2))
+HOW_MANY: dict[bool | str, int] = {False: 1, "horizontal": 2, True: 4}  # of these
 FORMS = 8  # sizes of batches whose CUDA graphs are kept: several scales, each with a last batch of its own
 SHARE = 1 / 32  # of a GPU's memory that the sums of a batch may take; adding to them takes four times as much again
 
@@ -45,7 +47,7 @@ class Predictor:
         tile: side of the sliding window in pixels; null as in training: whole images resized, or the window of a
             network's crops, at the scale of its training.
         overlap: share of a window that the next one covers again, in [0, 1).
-        flips: average over mirror images.
+        flips: average over mirror images; ``horizontal`` over the one from left to right.
         scales: average over the image at these multiples of its usual size.
         mc_samples: average over so many passes with dropout active (Bayesian SegNet), 0 for one without.
         batch_size: images or windows at a time.
@@ -57,7 +59,7 @@ class Predictor:
         precision: str = "32-true",
         tile: int | None = None,
         overlap: float = OVERLAP,
-        flips: bool = False,
+        flips: Flips = False,
         scales: Sequence[float] = (1.0,),
         mc_samples: int = 0,
         batch_size: int = BATCH,
@@ -70,6 +72,8 @@ class Predictor:
             raise UserError(f"batch_size={batch_size}: must be an integer of at least 1")
         if type(mc_samples) is not int or mc_samples < 0 or mc_samples == 1:
             raise UserError(f"mc_samples={mc_samples}: must be 0, or at least 2 to have a variance")
+        if flips not in (False, True, "horizontal"):
+            raise UserError(f"flips={flips}: must be true, false or horizontal")
         if not scales or min(scales) <= 0:
             raise UserError(f"scales={list(scales)}: must be positive factors, such as [0.75,1,1.25]")
         if isinstance(model, ExportedModel):
@@ -82,7 +86,7 @@ class Predictor:
         self.model, self.overlap, self.point = model, overlap, model.operating_point
         trained = model.image_size if model.on_crops else None
         self.window: Size | None = trained if tile is None else (tile, tile)
-        self.flips = FLIPS if flips else FLIPS[:1]
+        self.flips = FLIPS[: HOW_MANY[flips]]
         self.scales, self.mc_samples, self.batch_size = tuple(scales), mc_samples, batch_size
         self.precision = precision
         self._logits = (

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from segnet.data.device_colour import COLOUR, NOTHING, Factors, steps_of
 from segnet.data.device_geometry import CROPS, GEOMETRY, RESAMPLING, Params, Size
+from segnet.data.transforms import seed_of, share_generators
 from segnet.errors import UserError
 
 _INTERPOLATION = {"interpolation": (cv2.INTER_LINEAR,), "mask_interpolation": (cv2.INTER_NEAREST,)}
@@ -97,14 +98,15 @@ class DeviceTransforms:
                 self.fill = [*np.broadcast_to(transform.fill, 3), np.ravel(transform.fill_mask)[0]]
 
     def draw(self, seed: int) -> Tensor:
-        """Draw one sample, as ``Compose`` would after ``set_random_seed(seed)``.
+        """Draw one sample, as `Transforms` does with this seed.
 
         Returns:
             float32 (16 + 4·steps of colour,): rows of the map from output to input pixels (6), what a mask's
             coordinates are shifted by before they are rounded down (2), first and last column and row that may be
             read (4), fill of images and mask (4), factors of colour.
         """
-        self.compose.set_random_seed(seed)
+        share_generators(self.compose, seed_of(seed, 0))
+        self.compose.py_random.random()  # its own probability of 1
         size = self.input_size
         to_input, shift = np.eye(3), np.array([0.5, 0.5])
         readable = np.array([[0, 0], [size[1] - 1, size[0] - 1]])

@@ -8,6 +8,7 @@ of each draw; Python's, NumPy's and torch's generators are set to it, and put ba
 import inspect
 import random
 import sys
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -63,9 +64,11 @@ class Transforms:
                 np.random.set_state(before[1])  # noqa: NPY002
 
     def _run(self, image: Array, mask: Array, seed: int) -> tuple[Array, Array]:
-        for step in self.steps:
-            if hasattr(step, "set_random_seed"):
-                step.set_random_seed(seed)
+        for number, step in enumerate(self.steps):
+            if of_albumentations(step):
+                share_generators(step, seed_of(seed, number))
+            elif hasattr(step, "set_random_seed"):
+                step.set_random_seed(seed_of(seed, number))
             try:
                 out = step(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))
             except Exception as error:
@@ -78,6 +81,20 @@ class Transforms:
                 ) from error
             image, mask = _pair(out, step)
         return image, mask
+
+
+def seed_of(seed: int, step: int) -> int:
+    """The seed of one of several steps of a draw, in 0..2³²−1: equal ones would draw alike."""
+    return zlib.crc32(f"{seed} {step}".encode())
+
+
+def share_generators(compose: Any, seed: int) -> None:
+    """Let all transforms of a ``Compose`` draw from the same two generators, one after the other.
+
+    By its ``set_random_seed`` each gets generators of its own of one seed, and draws what the others draw: of two flips
+    with a probability of a half either both or none.
+    """
+    compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
 
 
 class TorchVision:

@@ -21,6 +21,9 @@ def nothing_there(monkeypatch):
         ("storage='postgresql://me:pw@host:5432/db'", f"storage='{HOST}'", "pw"),
         ("storage=postgresql+psycopg://me:p%40s%2Fs+x@h/db", "storage=postgresql+psycopg://me@h/db", "p@s/s+x"),
         ("storage=postgresql://me:p@s:s@h/db", "storage=postgresql://me@h/db", "p@s:s"),  # not quoted as it should be
+        ("storage=postgresql://me:pw?x@h/db", "storage=postgresql://me@h/db", "pw?x"),
+        ("storage=postgresql://me:p?a=b/c@h/db", "storage=postgresql://me@h/db", "p?a=b/c"),
+        ("storage=postgresql://me:p@w?x@h/db?user=a@b", "storage=postgresql://me@h/db?user=a@b", "p@w?x"),
         ("storage=me:pw@host/db", "storage=me@host/db", "pw"),  # no URL, which is told later
         ("storage=postgresql://me:pw@[::1]:5432/db", "storage=postgresql://me@[::1]:5432/db", "pw"),
         ("storage=postgresql://h/db?user=me&password=p%26w", "storage=postgresql://h/db?user=me", "p&w"),

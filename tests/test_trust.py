@@ -198,6 +198,7 @@ MLFLOW = {"_target_": "segnet.training.loggers.MLflow", "save_dir": "${output_di
         {"logger__x": {**MLFLOW, "save_dir": "/elsewhere"}},
         {"logger__x": {"_target_": "segnet.training.loggers.Wandb", "save_dir": "${output_dir}", "offline": False}},
         {"logger__x": {"_target_": "segnet.training.loggers.Wandb", "save_dir": "${output_dir}", "offline": 0}},
+        {"logger__x": {**MLFLOW, "tracking_uri": "databricks"}},
         {"logger__x": {"_target_": "segnet.training.loggers.CSVLogger", "save_dir": "notes"}},
         {"logger__x": {"_target_": "segnet.training.loggers.require", "package": "os"}},
     ],

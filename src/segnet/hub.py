@@ -1,6 +1,7 @@
 """Published networks on the Hugging Face hub: fetched and pushed by its own client when a command line says so."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,7 +88,8 @@ def push(folder: Path, name: str, private: bool) -> str:
         commit = api.upload_folder(repo_id=name, folder_path=folder, commit_message="Published by publish.py")
     except Exception as error:  # of the client's, of its HTTP library's, of the system's
         raise UserError(
-            f"push={name}: the hub does not take it ({_reason(error)}); {folder} is whole: hf upload {name} {folder}"
+            f"push={name}: the hub does not take it ({_reason(error)}); {folder} is whole: "
+            f"hf upload {name} {shlex.quote(str(folder))}"
         ) from error
     return f"{SCHEME}{name}@{commit.oid}"
 

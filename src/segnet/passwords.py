@@ -13,7 +13,8 @@ from segnet.errors import UserError
 
 KEY = "SEGNET_STORAGE_PASSWORD"  # in the environment; psycopg reads PGPASSWORD and ~/.pgpass by itself
 _STORAGE = re.compile(r"\+{0,2}storage=")
-_USER = re.compile(r"(?P<before>(?:[^:/@?]*://)?[^:/@?]*):(?!//)(?P<secret>[^?]*)@")
+# Up to the last @ before a query, which begins with ?name=, else up to the first one, as SQLAlchemy reads it.
+_USER = re.compile(r"(?P<before>(?:[^:/@?]*://)?[^:/@?]*):(?!//)(?P<secret>(?:(?!\?\w+=).)*|[^@]*)@")
 _QUERY = re.compile(r"(?P<mark>[?&])(?P<name>\w*pass\w*)=(?P<secret>[^&'\"]*)&?", re.IGNORECASE)
 _SHOWN = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
 

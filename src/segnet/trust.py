@@ -196,8 +196,8 @@ class _Check:
         if strange := [name for name in given if name not in known or name.startswith("_")]:
             refuse(self.source, entry, f"takes no {strange[0]} from a file")
         for name, value in given.items():
-            if name == "offline" and value is not True:
-                refuse(self.source, f"{key}.offline={value}", "would send the run over the network")
+            if (name == "offline" and value is not True) or (name == "tracking_uri" and value is not None):
+                refuse(self.source, f"{key}.{name}={value}", "would send the run somewhere else")
             for text in () if name in free else _texts(value):
                 inside = self.folder is not None and Path(text).is_relative_to(self.folder)
                 good = inside or (name not in _PLACES and (form.fullmatch(text) or _METRIC.fullmatch(text)))

@@ -14,7 +14,8 @@ from hydra import compose, initialize_config_dir
 
 from helpers import ROOT, SMALL, write_run
 from segnet.cli import CONF_DIR
-from segnet.commands.reproduce import results
+from segnet.commands.reproduce import finished, keep_weights, note, results
+from segnet.errors import UserError
 from segnet.hydra_versions import BASE
 from segnet.training.checkpoint import load_module
 
@@ -148,6 +149,31 @@ def test_what_is_finished_is_not_trained_again_and_another_run_is_refused(reprod
     assert other.returncode == 1
     assert "holds another run" in other.stderr
     assert files == {path: path.stat().st_mtime_ns for path in files}
+
+
+def test_a_run_is_known_by_its_command_whatever_its_record_became(tmp_path):
+    """``experiment=auto`` writes the recipe that it chose into the record; ``verbose`` and ``trust`` change no run."""
+    folder, given = tmp_path / "a" / "0", ["experiment=auto", "data.root=/my data", "verbose=true", "seed=0"]
+    note(folder, given)
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text("- optimizer=muon\n- data.root=/my data\n- seed=0\n")
+    (folder / ".hydra" / "config.yaml").write_text("seed: 0\n")
+    assert not finished(folder, given)
+    assert not finished(folder, [word for word in given if word != "verbose=true"])
+    with pytest.raises(UserError, match="holds another run"):
+        finished(folder, [*given, "trainer.max_epochs=3"])
+
+
+def test_the_only_checkpoint_is_kept(tmp_path):
+    """A run without validation or without the best one's callback has ``last.ckpt`` alone."""
+    for names in (["last"], ["best", "last"]):
+        folder = tmp_path / "-".join(names) / "checkpoints"
+        folder.mkdir(parents=True)
+        for name in names:
+            torch.save({"state_dict": {}, "optimizer_states": [1], "config": {}}, folder / f"{name}.ckpt")
+        keep_weights(folder.parent)
+        assert [path.name for path in folder.iterdir()] == [f"{names[0]}.ckpt"]
+        assert set(torch.load(folder / f"{names[0]}.ckpt", weights_only=True)) == {"state_dict", "config"}
 
 
 def test_time_that_is_up_stops_a_run_and_the_same_command_resumes_it(reproduce, tmp_path):

@@ -4,10 +4,17 @@ import signal
 
 import optuna
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from optuna.distributions import CategoricalDistribution
 from PIL import Image
 
 from helpers import SMALL, call_main, start, wait_for
-from segnet.commands.search import history
+from segnet.cli import CONF_DIR, check_entries
+from segnet.commands import storage
+from segnet.commands.search import history, open_study
+from segnet.commands.trials import experiment, overrides_of
+from segnet.hydra_versions import BASE
 
 # sqlite connections of Optuna's storage are closed when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -56,7 +63,7 @@ def test_the_best_configuration_is_an_experiment_that_repeats_the_trial(study, g
     experiments.mkdir(parents=True)
     (experiments / "best.yaml").write_text((study / "best.yaml").read_text())
     out = tmp_path / "again"
-    own = [o for o in given if not o.startswith(("prune", "trainer.max_epochs"))]
+    own = [o for o in given if not o.startswith(("prune", "trainer.max_epochs", "~"))]
     code = call_main(
         "train", *own, "experiment=best", f"hydra.searchpath=[file://{tmp_path}/conf]", f"output_dir={out}"
     )
@@ -82,6 +89,56 @@ def test_a_killed_study_resumes_and_tries_the_killed_trial_again(given, tmp_path
     keys = ("optimizer", "model.optimizer.lr", "data.batch_size")
     assert [rows[2][key] for key in keys] == [rows[1][key] for key in keys]
     assert len({tuple(row[key] for key in keys) for row in rows}) == 3
+
+
+@pytest.mark.parametrize("name", ["plain", "what?", "a%20b", "a#b c"])
+def test_a_study_killed_in_its_last_trial_repeats_it(name, tmp_path):
+    cfg = OmegaConf.create({
+        "output_dir": str(tmp_path / name), "storage": None, "study": "s", "mode": "max",
+        "prune": {"startup_trials": 1, "warmup_epochs": 0},
+    })  # fmt: skip
+    killed = open_study(cfg)
+    value = killed.ask().suggest_float("model.optimizer.lr", 0.1, 0.9)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert "study.db" in [path.name for path in (tmp_path / name).iterdir()]
+    again = open_study(cfg)
+    assert storage.ready(again, 1)
+    trial = again.ask()
+    assert trial.suggest_float("model.optimizer.lr", 0.1, 0.9) == value
+    again.tell(trial, 0.5)
+    assert not storage.ready(again, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "params"),
+    [
+        (["callbacks=[default,ema]", "augment=[flip]"], {"model.optimizer.lr": 0.5}),
+        (["~scheduler", "data/mask=values", "data.mask.ignore=[3,4]"], {"data.batch_size": 3}),
+        (["experiment=camvid", "~scheduler", "~callbacks.panels", "data.augment.1.size=[128,128]"], {"seed": 3}),
+        ([], {"optimizer": "adamw"}),
+        (["experiment=quickstart"], {"model.class_weights": None, "scheduler": None}),
+        (["experiment=quickstart"], {"data.split.group": "([^/]+)/x, y", "data.classes": "[crack]", "own_size": True}),
+    ],
+)
+def test_an_experiment_file_composes_as_its_trial(given, params, tmp_path):
+    trial = optuna.trial.create_trial(
+        value=0.5, params=params, distributions={k: CategoricalDistribution([v]) for k, v in params.items()}
+    )
+    (tmp_path / "experiment").mkdir()
+    with initialize_config_dir(str(CONF_DIR), **BASE):
+        expected = compose("train", [*given, *overrides_of(params)])
+        (tmp_path / "experiment" / "best.yaml").write_text(experiment(trial, given))
+        found = compose("train", ["experiment=best", f"hydra.searchpath=[file://{tmp_path}]"])
+    for config in (expected, found):
+        check_entries(config, "callbacks")  # which leaves out what is null
+    found, expected = (OmegaConf.to_container(config, resolve=False) for config in (found, expected))
+    assert {k: v for k, v in found.items() if k != "model"} == {k: v for k, v in expected.items() if k != "model"}
+    schedules = [one["model"].pop("scheduler", None) for one in (found, expected)]  # null, or not there
+    assert found["model"] == expected["model"]
+    assert schedules[0] == schedules[1]
+    for key, value in params.items():
+        if "." in key:
+            assert OmegaConf.select(OmegaConf.create(expected), key) == {"[crack]": ["crack"]}.get(value, value)
 
 
 def test_failed_trials_are_counted_and_not_fatal(given, tmp_path, capfd):

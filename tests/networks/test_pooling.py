@@ -9,7 +9,7 @@ FORMATS = [torch.contiguous_format, torch.channels_last]
 
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("size", [(32, 32), (33, 50), (47, 35), (2, 2)])
+@pytest.mark.parametrize("size", [(32, 32), (33, 50), (47, 35), (2, 2), (3, 32766), (2, 32767), (3, 40000)])
 def test_equals_the_stock_operators_in_output_and_gradient(size, dtype, layout):
     torch.manual_seed(0)
     # Few distinct values, so that most windows have ties; negative ones too.

@@ -10,12 +10,18 @@ from segnet.configuration import instantiate
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.errors import UserError
 from segnet.training import distillation
+from segnet.training.checkpoint import without_downloads
 from segnet.training.module import SegmentationModule
 from segnet.training.monitors import check_metric
 
 
-def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDataModule]:
-    """Trainer, module and data as configured, from the configured seed."""
+def build(cfg: DictConfig, weights_follow: bool = False) -> tuple[Trainer, SegmentationModule, SegmentationDataModule]:
+    """Trainer, module and data as configured, from the configured seed.
+
+    Args:
+        cfg: of conf/train.yaml.
+        weights_follow: a checkpoint replaces the network's, so that none is downloaded.
+    """
     environment.keep_freed_memory()
     torch.set_float32_matmul_precision("high")
     # trainer.deterministic would have new tensors filled before their kernels fill them, to find faults: 5 % of a step.
@@ -24,7 +30,11 @@ def build(cfg: DictConfig) -> tuple[Trainer, SegmentationModule, SegmentationDat
     cfg.trainer.precision = environment.precision_of(cfg.trainer.precision, cfg.trainer.accelerator)
     settle_size(cfg.data)
     data = instantiate(cfg.data, "data")
-    module = instantiate(cfg.model, "model")
+    model = OmegaConf.to_container(cfg.model, resolve=True)
+    assert isinstance(model, dict)
+    if weights_follow:
+        model["net"] = without_downloads(model["net"])
+    module = instantiate(OmegaConf.create(model), "model")
     for name, callback in cfg.callbacks.items():
         if callback.get("monitor") is not None:
             check_metric(f"callbacks.{name}.monitor", callback.monitor, module.classes)

@@ -25,7 +25,7 @@ def fit(
 ) -> float | None:
     """Train one network as configured, or continue in its folder; see `segnet.commands.train.run`."""
     start = resume.checkpoint(cfg) if resuming else None
-    trainer, module, data = build(cfg)
+    trainer, module, data = build(cfg, weights_follow=start is not None)
     if resuming:
         terminal.info(f"resume: {f'continues {start}' if start else 'there is no checkpoint yet, so it starts anew'}")
     if (weights := cfg.get("weights")) is not None and start is None:

@@ -2,6 +2,7 @@
 
 import keyword
 import re
+import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,4 +66,5 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    print(f"{folder} is a project; train with: cd {folder} && python src/train.py experiment=quickstart")
+    where = shlex.quote(str(folder))
+    print(f"{folder} is a project; train with: cd {where} && python src/train.py experiment=quickstart")

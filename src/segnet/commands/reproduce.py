@@ -83,6 +83,7 @@ def _train(
             return None
         print(f"[{i + 1}/{len(todo)}] {name}: train.py {shlex.join(overrides)}", flush=True)
         log = folder / f"{name}.log" if cfg.jobs > 1 else None
+        note(folder / name, overrides)
         code = train(folder / name, overrides, end, stop, cfg.trust, cfg.verbose, log)
         if code and log is not None:
             print(f"{name}: {_last_line(log)} ({log} has more)", file=sys.stderr, flush=True)
@@ -106,14 +107,14 @@ def _last_line(log: Path) -> str:
 
 
 def keep_weights(folder: Path) -> None:
-    """Of a finished run, leave the checkpoints' weights and configuration: no optimizer's state, no ``last.ckpt``."""
+    """Of a finished run, leave weights and configuration of the best checkpoint, or of the last where it is alone."""
     import torch
 
     from segnet.files import atomic_write
     from segnet.runs.resume import LAST
 
     for path in sorted(folder.rglob("checkpoints/*.ckpt")):  # those of its folds too
-        if path.name == LAST.name:
+        if path.name == LAST.name and len(list(path.parent.glob("*.ckpt"))) > 1:
             path.unlink()
             continue
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -149,12 +150,25 @@ def split(key: str, text: str) -> list[str]:
     return words
 
 
+def note(folder: Path, overrides: Sequence[str]) -> None:
+    """Keep the command beside the run, whose record has what ``experiment=auto`` and ``budget_ms`` made of it."""
+    file = _command_file(folder)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{shlex.join(overrides)}\n", encoding="utf-8")
+
+
+def _command_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.command")
+
+
 def finished(folder: Path, overrides: Sequence[str]) -> bool:
     """Whether this run is done; a folder with another run's record is refused."""
-    there = [
-        override for override in recorded(folder) if not override.startswith(("output_dir=", "trust=", "verbose="))
-    ]
-    if there and there != list(overrides):
+    there, file = recorded(folder), _command_file(folder)
+    if there and file.is_file():
+        there = shlex.split(file.read_text(encoding="utf-8"))
+    own = ("output_dir=", "trust=", "verbose=")
+    there, asked = ([word for word in words if not word.startswith(own)] for words in (there, overrides))
+    if there and there != asked:
         raise UserError(f"{folder}: holds another run ({shlex.join(there)}); delete it, or choose another output_dir")
     return (folder / "results.json").is_file()
 

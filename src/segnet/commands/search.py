@@ -2,23 +2,22 @@
 
 import gc
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from hydra import compose
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from segnet.commands import storage, train
+from segnet.commands.trials import experiment, overrides_of
 from segnet.errors import UserError, explain
 from segnet.files import csv_file
 from segnet.old_names import update_targets
-from segnet.overrides import CONF_DIR
 from segnet.runs import record
 from segnet.terminal import named
 from segnet.training.selection import undefined
@@ -96,7 +95,7 @@ def open_study(cfg: DictConfig) -> optuna.Study:
     if own:
         for trial in found.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             found.tell(trial.number, state=TrialState.FAIL)
-            found.enqueue_trial(trial.params)
+            found.add_trial(storage.repetition(trial))
     return found
 
 
@@ -114,7 +113,7 @@ def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[s
     def objective(trial: optuna.Trial) -> float:
         # Of its own number: neither a resumed study nor a second worker draws the same once more.
         study.sampler = optuna.samplers.TPESampler(seed=(cfg.seed + trial.number) % 2**32)
-        overrides = [*given, *_overrides(suggest(trial, space))]
+        overrides = [*given, *overrides_of(suggest(trial, space))]
         folder = Path(cfg.output_dir) / str(trial.number)
         if source is not None:
             record.check_overrides(overrides, source)
@@ -129,7 +128,7 @@ def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[s
         record.write(config, overrides, folder)
         try:
             with named(f"trial {trial.number}"):
-                print(shlex.join(_overrides(trial.params)))
+                print(shlex.join(overrides_of(trial.params)))
                 value = train.run(config, [Prune(trial, cfg.monitor)])
         except Exception as error:
             if not isinstance(error, optuna.TrialPruned):
@@ -143,12 +142,6 @@ def search(study: optuna.Study, cfg: DictConfig, space: Space, given: Sequence[s
 
     while storage.ready(study, cfg.trials):
         study.optimize(objective, n_trials=1, catch=(Exception,))
-
-
-def _overrides(values: Mapping[str, Any]) -> list[str]:
-    """As on the command line; groups first, so that they do not undo the keys below them."""
-    groups = [f"{key}={value}" for key, value in values.items() if "." not in key]
-    return groups + [f"{key}={value}" for key, value in values.items() if "." in key]
 
 
 def report(study: optuna.Study, folder: Path, given: Sequence[str], source: str | None = None) -> FrozenTrial:
@@ -172,7 +165,7 @@ def report(study: optuna.Study, folder: Path, given: Sequence[str], source: str 
         raise UserError(f"none of {len(trials)} trials was completed; the reasons are above")
     best = study.best_trial
     if source is not None:  # a user may copy best.yaml to conf/experiment/, from where everything is built
-        chosen = [*given, *_overrides(best.params)]
+        chosen = [*given, *overrides_of(best.params)]
         record.check_overrides(chosen, source)
         config = compose("train", chosen)
         config.output_dir = str(folder)
@@ -182,26 +175,6 @@ def report(study: optuna.Study, folder: Path, given: Sequence[str], source: str 
     if states.count(TrialState.COMPLETE) > 3 and len(keys) > 1:
         importance(study).savefig(folder / "importance.png", dpi=110)
     return best
-
-
-def experiment(trial: FrozenTrial, given: Sequence[str]) -> str:
-    """An experiment configuration that repeats the trial."""
-    defaults: list[Any] = []
-    values: dict[str, Any] = {}
-    for override in [*given, *_overrides(trial.params)]:
-        key, _, value = override.lstrip("+").partition("=")
-        if key == "experiment":
-            defaults.insert(0, value)
-        elif (CONF_DIR / key).is_dir():
-            defaults = [d for d in defaults if d == value or not isinstance(d, dict) or f"override /{key}" not in d]
-            defaults.append({f"override /{key}": value})
-        elif not override.startswith("~"):
-            values[key] = OverridesParser.create().parse_override(override).value() if value else None
-    config = OmegaConf.create()
-    for key, value in values.items():
-        OmegaConf.update(config, key, value)
-    head = f"# @package _global_\n# Trial {trial.number} of a search: {trial.value:.4f}.\n"
-    return head + OmegaConf.to_yaml(OmegaConf.create({"defaults": defaults})) + OmegaConf.to_yaml(config)
 
 
 def history(study: optuna.Study) -> Figure:

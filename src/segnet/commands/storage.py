@@ -4,10 +4,11 @@ import os
 import time
 import warnings
 from pathlib import Path
+from urllib.parse import quote
 
 import optuna
 from optuna.storages import RetryHeartbeatStaleTrialCallback as Retry
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
@@ -19,7 +20,17 @@ BEAT = 60  # seconds between the signs of life of a trial; after two without one
 
 def own(folder: Path) -> optuna.storages.RDBStorage:
     """A database in the run folder, for this process alone."""
-    return optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    where = f"file:{quote(str((folder / 'study.db').resolve()))}"  # an address: a path may hold a ? or a %
+    return optuna.storages.RDBStorage(f"sqlite:///{quote(where, safe='/:')}?uri=true")
+
+
+def repetition(trial: FrozenTrial) -> FrozenTrial:
+    """A trial to wait that counts in the place of one that was killed, as `Retry` makes it for shared storage."""
+    before = trial.system_attrs.get("retry_history", [])
+    history = {"failed_trial": trial.number, "retry_history": [*before, trial.number]}
+    return optuna.create_trial(
+        state=TrialState.WAITING, params=trial.params, distributions=trial.distributions, system_attrs=history
+    )
 
 
 def shared(url: str) -> optuna.storages.RDBStorage:

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
@@ -55,7 +56,8 @@ def run(cfg: DictConfig, callbacks: Sequence["Callback"] = ()) -> float | None:
             return cross_validation.run(cfg, changed_data)
         return fit(cfg, resuming, changed_data, callbacks)
     except Stopped as stop:
-        again = command_line("train", [override("resume", cfg.output_dir)])
+        search = Path(cfg.output_dir).parent if callbacks else None  # which a trial is a part of
+        again = command_line("tune" if search else "train", [override("resume", str(search or cfg.output_dir))])
         print(f"stopped by {stop}; resume with: {again}", file=sys.stderr)
         leave(128 + stop.number)
 

@@ -143,8 +143,11 @@ def _pool_stock(x: Tensor) -> tuple[Tensor, Tensor]:
     height, width = index.shape[1:3]
     row = torch.arange(height, device=x.device)[:, None, None] * (2 * x.shape[-1])
     corner = row + torch.arange(width, device=x.device)[:, None] * 2
-    # Distance from the window's upper left corner: 0, 1, W or W + 1. The low 16 bits are enough to tell.
-    offset = index.reshape(-1).view(torch.int16)[::4].view(index.shape) - corner.to(torch.int16)
+    # Distance from the window's upper left corner: 0, 1, W or W + 1.
+    if x.shape[-1] < 2**15 - 1:  # the low 16 bits are enough to tell
+        offset = index.reshape(-1).view(torch.int16)[::4].view(index.shape) - corner.to(torch.int16)
+    else:
+        offset = index - corner
     low = (offset >> 1).clamp_(max=1)
     return maxima, (offset - low.mul_(x.shape[-1] - 2)).to(torch.uint8).permute(0, 3, 1, 2)
 

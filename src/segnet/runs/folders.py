@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from segnet.command_line import override
 from segnet.errors import UserError, explain
 from segnet.runs.record import has_record
 
@@ -64,12 +66,20 @@ class OwnFolder(Callback):  # type: ignore[misc]
                 lock(folder)
         elif self.run:
             if not resumed and (there := occupied(folder)):
-                remedy = f", or resume the run that is there: resume={folder}" if has_record(folder) else ""
+                remedy = (
+                    f", or resume the run that is there: {shlex.quote(override('resume', str(folder)))}"
+                    if has_record(folder)
+                    else ""
+                )
                 raise UserError(
                     f"output_dir={folder}: is not empty ({there}, …), and a new run would replace what is there; "
                     f"choose another folder{remedy}"
                 )
             lock(folder)
+
+
+def _resuming(folder: Path) -> str:
+    return shlex.quote(override("resume", str(folder)))
 
 
 def fresh(folder: Path) -> Path:
@@ -109,7 +119,7 @@ def lock(folder: Path) -> None:
         fcntl.lockf(_locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(
-            f"{folder}: another process works on this run; wait for its end, or stop it, and resume: resume={folder}"
+            f"{folder}: another process works on this run; wait for its end, or stop and resume it: {_resuming(folder)}"
         ) from None
 
 

@@ -37,6 +37,11 @@ def missing(names: Sequence[str], where: Path, choice: str, what: str = NO_FILE)
     return [f"left out {counted(names, 'name')}: {what} (missing=skip)"]
 
 
+def leave_masks(names: Sequence[str]) -> list[str]:
+    """What is said of files without a label that are called as masks, which no unlabelled image is made of."""
+    return [f"left out {counted(names, 'file')} without a label, called as a mask and not as an image"] if names else []
+
+
 def tell_boxes(boxes: Counter[str]) -> list[str]:
     """What is said of objects that have a box and no outline.
 

@@ -2,11 +2,14 @@
 
 import json
 import re
+import shlex
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from segnet.annotations.records import BACKGROUND, IGNORE, Source
+from segnet.data.description import check_texts
+from segnet.data.grouping import check_names
 from segnet.data.masks import IGNORE_INDEX, check_classes
 from segnet.errors import UserError
 
@@ -59,12 +62,12 @@ def choose(source: Source, wanted: Wanted, ignore: Sequence[str]) -> Classes:
         raise UserError(f"no class to learn: {shown}; name some with 'classes=[<label>,<label>]'")
     names = list(groups) if len(groups) == 1 else ["background", *groups]
     if wanted is None and (odd := [name for name in groups if not name.isprintable() or set(name) & set("/\\")]):
-        renamed = {re.sub(r"\W+", "_", name).strip("_") or "a": label for name, (label,) in groups.items()}
-        pairs = ",".join(f"{name}:[{json.dumps(label, ensure_ascii=False)}]" for name, label in renamed.items())
         raise UserError(
-            f"classes: the label {odd[0]!r} is no name of a class, for '/'; name them: 'classes={{{pairs}}}'"
+            f"classes: the label {odd[0]!r} is no name of a class, for '/'; name them: {_mapping(groups.values())}"
         )
     check_classes(names, len(names), None)
+    check_texts(names, "classes")
+    check_names("classes", names)
     index = {label: place for place, labels in enumerate(groups.values(), 1) for label in labels}
     zero = {label: 0 for label in ground if label not in index}
     return Classes(names, zero | dict.fromkeys(hidden, IGNORE_INDEX) | index)
@@ -78,11 +81,26 @@ def told(classes: Classes, wanted: Wanted) -> list[str]:
     alike = [names for names in groups.values() if len(names) > 1]
     if isinstance(wanted, Mapping) or not alike:
         return []
-    pairs = (f"{names[0]}:[{','.join(json.dumps(n, ensure_ascii=False) for n in names)}]" for names in groups.values())
     return [
         f"the labels {'; '.join(' and '.join(names) for names in alike)} differ in case only and are classes of their "
-        f"own; 'classes={{{','.join(pairs)}}}' makes one of them"
+        f"own; {_mapping(groups.values())} makes one of them"
     ]
+
+
+def quoted(labels: Iterable[str]) -> str:
+    """Labels as a list in an override, whatever is in them."""
+    return f"[{','.join(json.dumps(label, ensure_ascii=False) for label in labels)}]"
+
+
+def _mapping(groups: Iterable[Sequence[str]]) -> str:
+    """``classes=`` as it is typed, for groups of labels; a name is the first label in letters that Hydra takes."""
+    pairs = dict[str, str]()
+    for labels in groups:
+        name = plain = re.sub(r"\W+", "_", labels[0], flags=re.ASCII).strip("_") or "a"
+        while name in pairs:
+            name = f"{plain}_{len(pairs) + 1}"
+        pairs[name] = quoted(labels)
+    return shlex.quote(f"classes={{{','.join(f'{name}:{labels}' for name, labels in pairs.items())}}}")
 
 
 def _groups(source: Source, there: Sequence[str], wanted: Wanted) -> dict[str, list[str]]:
@@ -99,6 +117,6 @@ def _groups(source: Source, there: Sequence[str], wanted: Wanted) -> dict[str, l
     if len(names) != len(there):
         raise UserError(
             f"classes={list(wanted)}: the source has {len(there)} values without names, {', '.join(there)}; give "
-            f"each a name in this order, or say which is which, such as 'classes={{a:[{there[0] if there else 1}]}}'"
+            f"each a name in this order, or say which is which, such as 'classes={{a:{quoted(there[:1] or ['1'])}}}'"
         )
     return {name: [label] for name, label in zip(names, there, strict=True)}

@@ -60,9 +60,6 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
         for image in root.iter("image"):
             name = image.get("name", "")
             drawn = [shape for shape in image if shape.tag in (*AREAS, "polyline")]
-            labels |= dict.fromkeys(shape.get("label", "").strip() for shape in drawn)
-            others.update(shape.tag for shape in image if shape.tag in NO_AREA)
-            lines[name] += sum(shape.tag == "polyline" for shape in drawn)
             if any(not shape.get("label", "").strip() for shape in drawn):
                 raise UserError(f"{path}: image {name!r}: a shape without a label; correct or remove it")
             split = words.split_of(image.get("subset", ""), path.stem)
@@ -70,6 +67,9 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
             if file is None:
                 absent.append(name)
                 continue
+            labels |= dict.fromkeys(shape.get("label", "").strip() for shape in drawn)
+            others.update(shape.tag for shape in image if shape.tag in NO_AREA)
+            lines[name] += sum(shape.tag == "polyline" for shape in drawn)
             if file in found:
                 raise UserError(f"{path}: image {name!r} is {file}, which is there once before; keep one of them")
             where = f"{path}: image {name!r}"

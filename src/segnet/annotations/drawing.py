@@ -1,5 +1,6 @@
 """Masks drawn from objects: on which pixels, in which order, and what is counted meanwhile."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnet.annotations import raster
-from segnet.annotations.classes import Classes
+from segnet.annotations.classes import Classes, quoted
 from segnet.annotations.records import Annotated, Object
 from segnet.data.decoding import header, turned
 from segnet.data.listing import amount
@@ -82,8 +83,9 @@ def told(counts: Counts, classes: Classes) -> list[str]:
     shown = {label for label, index in classes.index.items() if 0 < index < IGNORE_INDEX and counts.objects[label]}
     absent = [label for label, i in classes.index.items() if 0 < i < IGNORE_INDEX and label not in shown]
     if absent:
-        kept = ",".join(label for label in classes.index if label in shown)
-        remedy = f"; 'classes=[{kept}]' leaves such classes out" if kept else ""
+        kept = [label for label in classes.index if label in shown]
+        plain = [label for label, i in classes.index.items() if 0 < i < IGNORE_INDEX] == classes.foreground
+        remedy = f"; {shlex.quote(f'classes={quoted(kept)}')} leaves such classes out" if kept and plain else ""
         said.append(f"no object of {', '.join(absent)}{remedy}")
     if counts.left_out:
         said.append(f"left out objects of labels that classes does not name: {_tally(counts.left_out)}")

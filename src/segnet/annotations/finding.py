@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from segnet.annotations import coco, cvat, labelme, masks, voc, yolo
+from segnet.annotations import coco, cvat, labelme, masks, voc, words, yolo
+from segnet.annotations.asked import leave_masks
 from segnet.annotations.folder import BYTES, Folder
 from segnet.annotations.records import Annotated, Choices, Source
 from segnet.data.listing import counted
@@ -74,7 +75,9 @@ def read(given: Path, images: Path | None, format: str, choices: Choices) -> tup
         listed = {image.image for image in source.images}
         rest = [path for path in folder.images if path not in listed]
         if given.is_dir():
-            bare = [Annotated(path, None) for path in rest]
+            masks = [path for path in rest if words.is_mask(path.relative_to(folder.image_root))]
+            source.told.extend(leave_masks([path.relative_to(folder.image_root).as_posix() for path in masks]))
+            bare = [Annotated(path, None) for path in rest if path not in masks]
             return Source([*source.images, *bare], source.labels, source.told, source.named), folder.image_root, title
         if rest:
             source.told.append(f"{counted([p.name for p in rest], 'image')} not in {given.name}, so not taken")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnet.annotations.records import Choices
-from segnet.data.decoding import MAX_PIXELS, check_regular, header
+from segnet.data.decoding import MAX_PIXELS, check_regular, header, mode
 from segnet.data.images import read_raw_mask
 from segnet.data.masks import WHITE, Threshold
 from segnet.data.values import RGB, packed
@@ -58,9 +58,10 @@ def read_values(path: Path, kind: Kind) -> NDArray[Any]:
     if kind.kind == "colors":
         return packed(read_raw_mask(path, "rgb")) & RGB
     if kind.kind == "values":
-        return _raw(path, kind.palette)
+        raw = _raw(path, kind.palette)
+        return raw.astype(np.uint8) if raw.dtype == np.bool_ else raw
     try:
-        raw = _raw(path, False)
+        raw = _raw(path, kind.palette)
     except UserError:
         colors = read_values(path, Kind("colors"))
         if np.count_nonzero(np.unique(colors)) > 1:
@@ -117,7 +118,7 @@ def _levels(paths: Sequence[Path], palette: bool, choices: Choices, told: list[s
             flat = path
             values.update(found.tolist())
     if flat is None:
-        return Kind("yes"), ["1"]
+        return Kind("yes", palette), ["1"]
     if soft is not None:
         raise UserError(f"{soft}: has soft edges, and {flat} holds values of classes; give masks of one kind")
     return _values(values, flat, palette, choices, told)
@@ -155,7 +156,11 @@ def _yes(raw: NDArray[Any], path: Path) -> NDArray[np.uint8] | None:
 
 def _raw(path: Path, palette: bool) -> NDArray[Any]:
     """(H, W) bool, integer or floating-point values of a file."""
-    raw = _array(path) if path.suffix.lower() == ".npy" else read_raw_mask(path, "index" if palette else "grey")
+    if path.suffix.lower() == ".npy":
+        raw = _array(path)
+    else:
+        raw = read_raw_mask(path, "index" if palette else "grey")
+        raw = raw.astype(np.bool_) if mode(path) == "1" else raw  # one bit has no 255
     if raw.dtype.kind == "f":
         if not np.isfinite(raw).all():
             raise UserError(f"{path}: holds values that are not finite; correct it")

@@ -49,7 +49,7 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     for masks in files:
         base = masks.parent
         stems = {composed(path.stem): path.stem for path in folder.images}
-        lists = _splits(base / "ImageSets" / "Segmentation", told)
+        lists = _splits(base / "ImageSets" / "Segmentation", stems.keys(), told)
         splits = {stems.get(composed(name), name): split for name, split in lists.items()}
         for path in [path for path in folder.with_suffix(*EXTENSIONS) if path.parent == masks]:
             if path.suffix.lower() in LOSSY:
@@ -150,15 +150,21 @@ def _image(folder: Folder, mask: Path) -> Path | None:
     return None if found is None or words.is_mask(found.relative_to(folder.image_root)) else found
 
 
-def _splits(folder: Path, told: list[str]) -> dict[str, Split]:
-    """The split of each name in the lists; ``trainval.txt`` and others that name no single split say nothing."""
+def _splits(folder: Path, stems: Collection[str], told: list[str]) -> dict[str, Split]:
+    """The split of each name in the lists; ``trainval.txt`` and others that name no single split say nothing.
+
+    A line is a name, with suffix or not, or a name and a number.
+    """
     found: dict[str, Split] = {}
     lists = sorted(folder.glob("*.txt")) if folder.is_dir() else []
     for path in lists:
         split = words.split_of(path.stem)
         for line in read_text(path, "list").splitlines() if split else []:
             if line.strip():
-                name = Path(line.split()[0].replace("\\", "/")).name
+                parts = (line.strip(), line.rsplit(maxsplit=1)[0], line.split()[0])
+                tries = [Path(part.replace("\\", "/")) for part in parts]
+                names = [name for file in tries for name in (file.name, file.stem)]
+                name = next((name for name in names if composed(name) in stems), tries[-1].name)
                 if found.setdefault(name, split) != split:  # type: ignore[arg-type]
                     told.append(f"{path.name} and another list name {name}, so the lists are not taken")
                     return {}

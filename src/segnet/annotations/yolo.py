@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from segnet.annotations import raster, words
-from segnet.annotations.asked import NO_IMAGE, missing, shared, tell_boxes
+from segnet.annotations.asked import NO_IMAGE, leave_masks, missing, shared, tell_boxes
 from segnet.annotations.folder import Folder, read_text
 from segnet.annotations.records import Annotated, Choices, Object, Source, Split, points
 from segnet.data.listing import counted
@@ -78,6 +78,7 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
     boxes, used = Counter[str](), Counter[int]()
     texts = dict.fromkeys(folder.with_suffix(".txt"), False)  # whether an image has it
     known = {str(text).lower(): text for text in texts}  # Labels/a.TXT of Images/a.JPG
+    masks: list[str] = []
     for path in folder.images:
         relative = path.relative_to(folder.image_root)
         label = next((known[name] for text in _texts(folder, relative) if (name := str(text).lower()) in known), None)
@@ -85,11 +86,15 @@ def read(folder: Folder, files: Sequence[Path], choices: Choices) -> Source:
             texts[label] = True
         if splits and path not in splits:
             continue
+        if label is None and words.is_mask(relative):
+            masks.append(relative.as_posix())
+            continue
         used.update(_check(label, choices, boxes) if label else ())
         draw = partial(_drawn, label, names, choices) if label else None
         images.append(
             Annotated(path, draw, split=splits.get(path) or (None if splits else words.split_of_folders(relative)))
         )
+    told += leave_masks(masks)
     if splits and (rest := [path.name for path in folder.images if path not in splits]):
         told.append(f"left out {counted(rest, 'image')} that {settings[0].name} does not list")
     if names and (unknown := [number for number in used if number not in names]):
@@ -106,8 +111,10 @@ def _names(content: Mapping[str, Any], folder: Folder) -> dict[int, str]:
     given = content.get("names")
     if given is None:
         lists = [path for path in folder.files if path.name in NAME_LISTS]
-        given = read_text(lists[0], "list of names").split("\n") if lists else []
-        given = [name.strip() for name in given if name.strip()]
+        read = [[name.strip() for name in read_text(path, "list of names").rstrip().split("\n")] for path in lists]
+        if other := [path for path, names in zip(lists, read, strict=True) if names != read[0]]:
+            raise UserError(f"{other[0]}: names other classes than {lists[0]}; make them one list")
+        given = read[0] if read and any(read[0]) else []
     pairs = given.items() if isinstance(given, dict) else enumerate(given)
     names: dict[int, str] = {}
     for key, name in pairs:

@@ -13,6 +13,7 @@ import yaml
 from annotated_types import Len, MaxLen, MinLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from segnet.command_line import command_line, override
 from segnet.data.patterns import leads_out
 from segnet.errors import UserError
 from segnet.files import atomic_write
@@ -108,9 +109,10 @@ def read(root: Path) -> Description | None:
     content = _load(path)
     version = content.pop("segnet_dataset", None)
     if version != VERSION:
+        again = command_line("check_data", ["data=folder", override("data.root", str(root)), "write=true"])
         raise UserError(
-            f"{path}: segnet_dataset={version} is not the version {VERSION} that this program reads; write it anew "
-            f"with check_data.py data=folder data.root={root} write=true, or move it away"
+            f"{path}: segnet_dataset={version} is not the version {VERSION} that this program reads; move it away, and "
+            f"write another: {again}"
         )
     try:
         found = Description.model_validate(content)

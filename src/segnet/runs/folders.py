@@ -119,7 +119,7 @@ def lock(folder: Path) -> None:
         fcntl.lockf(_locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(
-            f"{folder}: another process works on this run; wait for its end, or stop and resume it: {_resuming(folder)}"
+            f"{folder}: another process works on this run; wait for its end, or stop it and resume: {_resuming(folder)}"
         ) from None
 
 

@@ -30,6 +30,7 @@ FILLED = A.Affine(
 TRANSFORMS = {
     "camvid": (CAMVID, 1.0),
     "magnetic_tile": (TILE, 0.2),
+    "together": ([A.HorizontalFlip(), A.Sequential(TILE, p=0.5), A.Sequential([A.ColorJitter(p=0.5)], p=0.7)], 1.0),
     "crop": ([A.RandomCrop(64, 80), *FLIPS], 0.0),
     "enlarged": ([A.RandomResizedCrop(size=(200, 230), scale=(0.05, 0.5)), *FLIPS], 0.5),
     "filled": ([A.RandomCrop(80, 90), *FLIPS, FILLED, A.HorizontalFlip()], 0.2),
@@ -165,6 +166,7 @@ class Own(A.HorizontalFlip):
         ([A.Rotate(border_mode=cv2.BORDER_WRAP)], "Rotate has border_mode=3"),
         ([A.RandomRotate90()], "RandomRotate90 turns images that are not square"),
         ([A.RandomCrop(32, 32, p=0.5)], r"RandomCrop with p=0\.5 changes the size of some images only"),
+        ([A.Sequential([A.RandomCrop(32, 32)], p=0.3)], r"RandomCrop with p=0\.3 changes the size of some"),
         ([A.ColorJitter(), A.RandomCrop(32, 32)], "RandomCrop follows ColorJitter; colour must come last"),
         ([A.RandomResizedCrop(size=(32, 32)), A.Affine()], "Affine follows RandomResizedCrop"),
         ([A.RandomBrightnessContrast(brightness_by_max=False, ensure_safe_range=True)], "has ensure_safe_range"),

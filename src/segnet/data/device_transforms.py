@@ -7,7 +7,7 @@ and with deterministic operators only. The pixels are albumentations' up to roun
 images differ by less than one level on average.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -36,7 +36,7 @@ ARGUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {
 def supported(transforms: Sequence[Any], size: Size) -> str | None:
     """None where the device can do all transforms on images of (height, width); else why not, in one line."""
     resampling = colour = None
-    for transform in transforms:
+    for transform, whole in [(part, group) for group in transforms for part in parts(group)]:
         name = type(transform).__name__
         if not type(transform).__module__.startswith("albumentations.") or name not in GEOMETRY | COLOUR:
             return f"{name} is not among albumentations' {', '.join((*GEOMETRY, *COLOUR))}"
@@ -46,8 +46,8 @@ def supported(transforms: Sequence[Any], size: Size) -> str | None:
         if name in ("Transpose", "RandomRotate90") and size[0] != size[1]:
             return f"{name} turns images that are not square"
         if name in CROPS and CROPS[name](transform) != size:
-            if transform.p < 1:
-                return f"{name} with p={transform.p} changes the size of some images only"
+            if (p := min(transform.p, whole.p)) < 1:
+                return f"{name} with p={p} changes the size of some images only"
             size = CROPS[name](transform)
         if name in COLOUR:
             if name == "RandomBrightnessContrast" and transform.ensure_safe_range and not transform.brightness_by_max:
@@ -60,6 +60,11 @@ def supported(transforms: Sequence[Any], size: Size) -> str | None:
                 return f"{name} follows {resampling}, and images are interpolated only once"
             resampling = name
     return None
+
+
+def parts(transform: Any) -> list[Any]:
+    """The transforms of albumentations' ``Sequential``, which happen together or not at all; else the one itself."""
+    return list(transform.transforms) if type(transform).__name__ == "Sequential" else [transform]
 
 
 class DeviceTransforms:
@@ -86,7 +91,7 @@ class DeviceTransforms:
         self.border, self.fill = cv2.BORDER_REPLICATE, [0.0] * 4
         self.moving = False
         self.steps: list[Callable[..., Tensor]] = []
-        for transform in transforms:
+        for transform in (part for group in transforms for part in parts(group)):
             name = type(transform).__name__
             self.moving |= name in GEOMETRY
             if name in CROPS:
@@ -111,9 +116,9 @@ class DeviceTransforms:
         to_input, shift = np.eye(3), np.array([0.5, 0.5])
         readable = np.array([[0, 0], [size[1] - 1, size[0] - 1]])
         factors: list[Factors] = []
-        for transform in self.compose:
+        for transform, happens in self._chosen():
             name = type(transform).__name__
-            params = _drawn(transform, size)
+            params = _drawn(transform, size) if happens else None
             if name in COLOUR:
                 factors += [NOTHING] * len(steps_of(transform)) if params is None else COLOUR[name](transform, params)
             elif params is not None:
@@ -130,6 +135,13 @@ class DeviceTransforms:
                 size = CROPS[name](transform) if name in CROPS else size
         row = (to_input[:2].ravel(), shift, readable.ravel(), self.fill, np.array(factors).ravel())
         return torch.from_numpy(np.concatenate(row, dtype=np.float32, casting="same_kind"))
+
+    def _chosen(self) -> Iterator[tuple[Any, bool]]:
+        """Each transform, and whether its ``Sequential``, if it has one, happens in this draw."""
+        for group in self.compose:
+            inside = parts(group)
+            happens = inside == [group] or group.py_random.random() < group.p
+            yield from ((transform, happens) for transform in inside)
 
     def __call__(self, images: Tensor, masks: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Transform uint8 images (N, 3, H, W) and masks (N, H, W) by the rows of `draw` (N, P), all on one device.

@@ -349,7 +349,7 @@ def test_a_long_run_is_forecast(train, capfd):
         "callbacks.forecast.steps=1",
         "callbacks.forecast.minutes=0",
         "trainer.max_epochs=9",
-        "trainer.max_steps=3",
+        "+trainer.max_steps=3",
     )
     assert re.search(r"forecast: .* so far, 1 epochs of", capfd.readouterr().out)  # which has more than three steps
 

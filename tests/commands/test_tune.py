@@ -85,10 +85,16 @@ def test_a_killed_study_resumes_and_tries_the_killed_trial_again(given, tmp_path
     assert process.exitcode == -signal.SIGKILL
     assert call_main("tune", f"resume={out}") == 0
     rows = trials(out)
-    assert [row["state"] == "FAIL" for row in rows] == [False, True, False, False]
+    assert [row["state"] == "FAIL" for row in rows] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]  # the repetition counts in its place
     keys = ("optimizer", "model.optimizer.lr", "data.batch_size")
     assert [rows[2][key] for key in keys] == [rows[1][key] for key in keys]
-    assert len({tuple(row[key] for key in keys) for row in rows}) == 3
+    assert len({tuple(row[key] for key in keys) for row in rows}) == 4
 
 
 @pytest.mark.parametrize("name", ["plain", "what?", "a%20b", "a#b c"])

@@ -2,6 +2,7 @@
 
 import gc
 import shlex
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,9 @@ def history(study: optuna.Study) -> Figure:
 def importance(study: optuna.Study) -> Figure:
     """How much each parameter decides (Watanabe et al., PED-ANOVA, IJCAI 2023)."""
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Target and region quantiles")  # all trials alike, and so all bars
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     figure = Figure(figsize=(7, 1 + 0.5 * len(found)), layout="constrained")
     axes = figure.add_subplot()
     axes.barh(list(found)[::-1], list(found.values())[::-1])

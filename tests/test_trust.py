@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from helpers import ROOT
 from segnet.cli import CONF_DIR
+from segnet.commands.build import build
 from segnet.hydra_versions import BASE
 from segnet.runs import record
 from segnet.training.checkpoint import load_module, read, without_downloads
@@ -340,3 +341,21 @@ def test_half_a_checkpoint_is_one_line(tmp_path, config):
     torch.save({"config": config, "state_dict": {"a": torch.zeros(1)}}, tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match=r"x\.ckpt: not a checkpoint written by segnet"):
         load_module(tmp_path / "x.ckpt")
+
+
+def test_a_resumed_run_downloads_no_weights(monkeypatch, tmp_path):
+    """They would be replaced by its checkpoint's at once."""
+
+    def fetch(*_, **__):
+        raise OSError("would download")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    with initialize_config_dir(str(CONF_DIR), **BASE):
+        cfg = compose("train", ["model=segnet_vgg16", "model.net.pretrained=true", "trainer=cpu", "logger=none"])
+    OmegaConf.set_struct(cfg, False)
+    cfg.pop("hydra", None)
+    cfg.output_dir = str(tmp_path)
+    _, module, _ = build(cfg, weights_follow=True)
+    assert module.config["model"]["net"]["pretrained"] is True  # on record as it was asked for
+    with pytest.raises(OSError, match="would download"):
+        build(cfg)

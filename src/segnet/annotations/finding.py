@@ -75,9 +75,9 @@ def read(given: Path, images: Path | None, format: str, choices: Choices) -> tup
         listed = {image.image for image in source.images}
         rest = [path for path in folder.images if path not in listed]
         if given.is_dir():
-            masks = [path for path in rest if words.is_mask(path.relative_to(folder.image_root))]
-            source.told.extend(leave_masks([path.relative_to(folder.image_root).as_posix() for path in masks]))
-            bare = [Annotated(path, None) for path in rest if path not in masks]
+            relative = {path: path.relative_to(folder.image_root) for path in rest}
+            source.told.extend(leave_masks([name.as_posix() for name in relative.values() if words.is_mask(name)]))
+            bare = [Annotated(path, None) for path, name in relative.items() if not words.is_mask(name)]
             return Source([*source.images, *bare], source.labels, source.told, source.named), folder.image_root, title
         if rest:
             source.told.append(f"{counted([p.name for p in rest], 'image')} not in {given.name}, so not taken")

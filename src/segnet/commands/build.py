@@ -30,11 +30,11 @@ def build(cfg: DictConfig, weights_follow: bool = False) -> tuple[Trainer, Segme
     cfg.trainer.precision = environment.precision_of(cfg.trainer.precision, cfg.trainer.accelerator)
     settle_size(cfg.data)
     data = instantiate(cfg.data, "data")
-    model = OmegaConf.to_container(cfg.model, resolve=True)
-    assert isinstance(model, dict)
+    model = cfg.model
     if weights_follow:
-        model["net"] = without_downloads(model["net"])
-    module = instantiate(OmegaConf.create(model), "model")
+        net = without_downloads(OmegaConf.to_container(cfg.model.net, resolve=True))
+        model = OmegaConf.create(OmegaConf.to_container(cfg.model, resolve=True) | {"net": net})  # type: ignore[operator]
+    module = instantiate(model, "model")
     for name, callback in cfg.callbacks.items():
         if callback.get("monitor") is not None:
             check_metric(f"callbacks.{name}.monitor", callback.monitor, module.classes)

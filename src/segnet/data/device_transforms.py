@@ -20,7 +20,7 @@ from torch import Tensor
 
 from segnet.data.device_colour import COLOUR, NOTHING, Factors, steps_of
 from segnet.data.device_geometry import CROPS, GEOMETRY, RESAMPLING, Params, Size
-from segnet.data.transforms import seed_of, share_generators
+from segnet.data.transforms import share_generators, step_seed
 from segnet.errors import UserError
 
 _INTERPOLATION = {"interpolation": (cv2.INTER_LINEAR,), "mask_interpolation": (cv2.INTER_NEAREST,)}
@@ -110,7 +110,7 @@ class DeviceTransforms:
             coordinates are shifted by before they are rounded down (2), first and last column and row that may be
             read (4), fill of images and mask (4), factors of colour.
         """
-        share_generators(self.compose, seed_of(seed, 0))
+        share_generators(self.compose, step_seed(seed, 0))
         self.compose.py_random.random()  # its own probability of 1
         size = self.input_size
         to_input, shift = np.eye(3), np.array([0.5, 0.5])

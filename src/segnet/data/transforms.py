@@ -66,9 +66,9 @@ class Transforms:
     def _run(self, image: Array, mask: Array, seed: int) -> tuple[Array, Array]:
         for number, step in enumerate(self.steps):
             if of_albumentations(step):
-                share_generators(step, seed_of(seed, number))
+                share_generators(step, step_seed(seed, number))
             elif hasattr(step, "set_random_seed"):
-                step.set_random_seed(seed_of(seed, number))
+                step.set_random_seed(step_seed(seed, number))
             try:
                 out = step(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))
             except Exception as error:
@@ -83,7 +83,7 @@ class Transforms:
         return image, mask
 
 
-def seed_of(seed: int, step: int) -> int:
+def step_seed(seed: int, step: int) -> int:
     """The seed of one of several steps of a draw, in 0..2³²−1: equal ones would draw alike."""
     return zlib.crc32(f"{seed} {step}".encode())
 

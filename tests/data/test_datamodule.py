@@ -332,6 +332,15 @@ def test_rare_images_are_drawn_as_often_as_told_and_evenly(tmp_path, share):
     assert len(epoch(module, split="val")[0]["index"]) == 1
 
 
+@pytest.mark.parametrize("length", [2, 3, 4, 9])
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.8, 0.99])
+def test_of_few_images_each_kind_is_drawn(length, share):
+    sampler = EpochSampler(length, 0, True, positive=np.arange(length) == 1, share=share)
+    drawn = np.bincount([image for _, image, _ in sampler], minlength=length)
+    assert drawn.sum() == length
+    assert drawn[1] == min(max(round(share * length), 1), length - 1)
+
+
 def test_of_several_classes_all_but_the_first_are_rare(tmp_path):
     for i in range(12):
         fill(tmp_path, [f"t{i:02}"], values={0: (0, 1), 1: (0, 2), 2: (0, 255)}.get(i, (0,)))

@@ -120,6 +120,29 @@ def test_where_files_colour_an_index_differently_the_colours_count(tmp_path):
     assert np.array_equal(found[0], found[1])  # the same colours
 
 
+@pytest.mark.parametrize("palette", [VOC, VOID])
+def test_objects_of_a_palette_become_one_class_as_the_error_says(tmp_path, palette):
+    masks = [blocks(*range(1, 2 + i)) for i in range(5)]
+    put(tmp_path, masks, palette=[*VOC[:9], 128, 128, 0, 0, 0, 128, 128, 0, 128, *palette[18:]])
+    with pytest.raises(UserError, match=r"objects, or classes\? Objects of one class: data\.mask\.above=0; "):
+        read(tmp_path)
+    _, found = read(tmp_path, "data.mask.above=0")
+    assert all(np.array_equal(mask, given > 0) for mask, given in zip(found, masks, strict=True))
+    _, found = read(tmp_path, "data.classes=[background,a,b,c,d,e]")  # named, they are classes
+    assert all(np.array_equal(mask, given) for mask, given in zip(found, masks, strict=True))
+
+
+def test_where_files_number_their_greys_differently_the_greys_count(tmp_path):
+    masks = [blocks(1, 2), blocks(2, 1), blocks(1, 2)]
+    ramp = [0, 0, 0, 128, 128, 128, 255, 255, 255]
+    put(tmp_path, masks, palette=[ramp, ramp, [0, 0, 0, 255, 255, 255, 128, 128, 128]])
+    cfg, found = read(tmp_path)
+    assert cfg.mask.colors == [[level] * 3 for level in (0, 128, 255)]
+    other = np.array([0, 2, 1])
+    for mask, given in zip(found, [masks[0], masks[1], other[masks[2]]], strict=True):
+        assert np.array_equal(mask, given)
+
+
 def test_few_colours_are_classes_black_first(tmp_path):
     masks = [blocks(1), blocks(2, 1), blocks()]
     put(tmp_path, [COLOURS[mask] for mask in masks])
@@ -148,6 +171,9 @@ ASKED = {
     "three greys": [blocks(128, 255), blocks(255)],
     "none is 0": [np.maximum(blocks(2, 3), 1), np.maximum(blocks(3), 1)],
     "numbers of objects": [blocks(*range(1, 2 + i)) for i in range(5)],
+    "numbers of few objects": [blocks(*range(1, 2 + i % 3)) for i in range(6)],
+    "numbers of objects with borders": [blocks(*range(1, 2 + i), 255) for i in range(5)],
+    "white and another": [blocks(100, 255)] * 2,
     "slips of 1 and 2": [blocks(255, 1), blocks(255, 2), *[blocks(255)] * 6],
 }
 

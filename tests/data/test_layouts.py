@@ -177,7 +177,7 @@ def test_of_several_layouts_each_can_be_pasted(tmp_path, more):
     with pytest.raises(UserError, match="2 layouts fit its files; choose one") as error:
         layouts.find(tmp_path)
     ways = []
-    for way in str(error.value).partition("choose one: ")[2].partition("; if they are ")[0].split("; or "):
+    for way in str(error.value).partition("choose one: ")[2].partition("; if ")[0].split("; or "):
         given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(shlex.split(way))}
         masks, images = given["data.masks"], given["data.images"]
         masks = {str(k): str(v) for k, v in masks.items()} if isinstance(masks, dict) else masks
@@ -350,6 +350,18 @@ def test_masks_of_classes_can_be_made_one_by_what_the_error_says(tmp_path):
     assert "; choose one: 'data.images=" in str(caught.value).partition("import_labels")[0]
     command = shlex.split(str(caught.value).rpartition("import_labels.py ")[2].partition(" makes it")[0])
     assert command == [f"input={tmp_path}/my set", f"output={tmp_path}/my set_set"]
+
+
+def test_a_folder_for_each_class_is_read_by_what_the_error_says(tmp_path):
+    tree = [(f"images/{i}.jpg", f"masks/{'crack' if i % 2 else 'stain'}/{i}.png") for i in N]
+    written = make(tmp_path, tree)
+    with pytest.raises(UserError, match="2 layouts fit") as caught:
+        layouts.find(tmp_path)
+    way = str(caught.value).partition("the masks of a class: ")[2].partition("; if ")[0]
+    given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(shlex.split(way))}
+    assert given["data/mask"] == "by_path"
+    assert given["data.classes"] == ["background", "crack", "stain"]
+    assert pairs_of(tmp_path, layouts.find(tmp_path, masks=given["data.masks"])) == written
 
 
 def test_nothing_is_said_to_be_found_where_nothing_is(tmp_path):

@@ -236,6 +236,61 @@ def test_threshold_tells_labels(raw, shown, remedy):
     assert np.array_equal(Threshold(2)(raw, FILE), raw > 2)  # said by hand: no question asked
 
 
+@pytest.mark.parametrize("quality", [20, 50, 75, 90, 95])
+@pytest.mark.parametrize("values", [(110, 255), (85, 170, 255), (200,)])
+def test_threshold_tells_areas_of_labels_in_a_jpeg(tmp_path, values, quality):
+    Image.fromarray(labels(*values).astype(np.uint8)).save(tmp_path / "m.jpg", quality=quality)
+    with pytest.raises(ValueError, match=r"m\.jpg: black and white is expected"):
+        Threshold()(read_raw_mask(tmp_path / "m.jpg", "grey"), tmp_path / "m.jpg")
+
+
+def lines(*values):
+    """Lines of two pixels in each of these values, slanted, far from each other."""
+    out = np.zeros((64, 64), np.uint8)
+    for place, value in enumerate(values):
+        cv2.line(out, (4 + 14 * place, 3), (10 + 14 * place, 60), value, 2)
+    return out
+
+
+@pytest.mark.parametrize("values", [(60, 120, 180, 240), (60, 120, 180, 255)])
+def test_lines_of_labels_are_no_soft_edges(values):
+    with pytest.raises(ValueError, match="black and white is expected"):
+        Threshold()(lines(*values), FILE)
+    shrunk = cv2.resize(lines(255, 255), (48, 48), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(Threshold()(shrunk, FILE), shrunk > 127.5)
+
+
+def test_lines_of_further_classes_are_no_blended_edges():
+    raw = np.zeros((64, 64, 3), np.uint8)
+    raw[..., 0] = lines(64, 128, 160)
+    raw[:, 52:] = 192, 0, 0
+    with pytest.raises(ValueError, match="unknown mask colour"):
+        Palette([BLACK, (192, 0, 0)])(raw, FILE)
+
+
+@pytest.mark.parametrize("values", [(0, 255), (0, 2), (0, 1, 2), (0, 128, 255)])
+def test_of_a_grey_gif_its_levels_are_the_values(tmp_path, values):
+    """Pillow leaves levels out of the palette that a file does not hold, and numbers the others anew."""
+    raw = np.array(values, np.uint8)[np.arange(64 * 64).reshape(64, 64) * len(values) // 64**2]
+    Image.fromarray(raw).save(tmp_path / "m.gif")
+    for kind in ("index", "grey", "number"):
+        assert np.array_equal(read_raw_mask(tmp_path / "m.gif", kind), raw)
+
+
+@pytest.mark.parametrize("ground", [0, 90, 255])
+def test_what_is_transparent_must_not_be_brighter_than_what_is_not(tmp_path, ground):
+    """A black drawing on transparent white: the colour says the opposite of the alpha channel."""
+    raw = np.full((16, 16, 4), (ground, ground, ground, 0), np.uint8)
+    raw[4:9, 4:9] = 0 if ground else 255
+    raw[4:9, 4:9, 3] = 255
+    Image.fromarray(raw).save(tmp_path / "m.png")
+    if ground:
+        with pytest.raises(ValueError, match="its colours and its alpha channel say different things"):
+            read_raw_mask(tmp_path / "m.png", "grey")
+    else:
+        assert np.array_equal(read_raw_mask(tmp_path / "m.png", "grey") > 127, raw[..., 3] > 0)
+
+
 @pytest.mark.parametrize("values", [(0, 128, 200), (-1, 0, 1), (0, 2, 4)])
 def test_threshold_tells_floats_without_a_range(values):
     with pytest.raises(ValueError, match=r"black and white is expected.*data\.mask\.above=<value>"):

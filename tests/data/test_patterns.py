@@ -204,6 +204,11 @@ def test_of_images_and_masks_in_one_folder_the_masks_are_no_images(tmp_path):
         put(tmp_path, f"{name}_mask.png", square(3))
     for masks in ("{stem}_mask.png", "{dir}/{stem}_mask.png", {".png": "_mask.png"}):
         assert Layout(tmp_path, ["*.png"], masks).list_images() == ["a.png", "b.png", "c.png"]
+    for name in ("a_m1", "a_m2", "b_m1"):
+        (tmp_path / "a_mask.png").with_stem(name).write_bytes((tmp_path / "a_mask.png").read_bytes())
+    found = Layout(tmp_path, ["*.png"], "{stem}_m*.png", missing_mask="empty")
+    assert found.list_images() == ["a.png", "b.png", "c.png"]
+    assert [mask.name for mask in found.pair("a.png").masks] == ["a_m1.png", "a_m2.png", "a_mask.png"]
 
 
 def test_masks_among_many_images_are_found_in_proportion_to_their_number(tmp_path):

@@ -1,5 +1,6 @@
 """What a recipe sees of a data set, against what the set was drawn with."""
 
+import math
 import time
 
 import cv2
@@ -87,6 +88,12 @@ def test_orientation_means_something_where_classes_keep_their_place(tmp_path, dr
     assert (seen.lying > 0.5) == steady  # a scene's borders run from left to right
     assert seen.grey == (0 if steady else 1)
     assert seen.foreground() == [1, 2]
+
+
+def test_too_few_images_tell_nothing_of_orientation(tmp_path):
+    seen = survey.measure(written(tmp_path, scene, count=4, classes=("background", "a", "b")))
+    assert seen.images["train"] < 5
+    assert all(map(math.isnan, (seen.vertical, seen.horizontal, seen.lying)))
 
 
 def test_frames_of_a_film_resemble_their_neighbours(tmp_path):

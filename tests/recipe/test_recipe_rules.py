@@ -1,5 +1,6 @@
 """What the rules choose for data sets described by hand, and what they leave to the user."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -40,6 +41,8 @@ def chosen(data, budget=None, named=None):
         (TEXTURE, {"data.image_size": "224", "data.crop": None, "data.batch_size": "8", "data.positive_share": None}),
         (replace(TEXTURE, height=200, width=260), {"data.image_size": "[200,260]"}),
         (replace(TEXTURE, shown=[1.0, 0.3], empty=0.7), {"data.positive_share": "0.8"}),
+        (replace(STREETS, empty=0.8), {"data.positive_share": "0.8"}),
+        (STREETS, {"data.positive_share": None}),
         (HAIRLINES, {"data.crop": "224", "data.image_size": None, "data.scale": None, "data.positive_share": None}),
         (replace(HAIRLINES, thickness=[900.0, 25.0]), {"data.crop": "224", "data.scale": "0.1"}),
         (replace(HAIRLINES, thickness=[900.0, 250.0]), {"data.image_size": "[192,272]", "data.crop": None}),
@@ -84,6 +87,11 @@ def test_a_schedule_needs_some_steps(epochs, schedule):
         (replace(TEXTURE, lying=0.6), ["HorizontalFlip", "VerticalFlip"], ["SquareSymmetry"]),
         (replace(TEXTURE, width=400), ["HorizontalFlip", "VerticalFlip"], ["SquareSymmetry"]),
         (replace(STREETS, horizontal=3.0), ["ColorJitter"], ["HorizontalFlip", "VerticalFlip", "SquareSymmetry"]),
+        (
+            replace(TEXTURE, vertical=math.nan, horizontal=math.nan, lying=math.nan),  # too few images
+            ["HorizontalFlip"],
+            ["VerticalFlip", "SquareSymmetry"],
+        ),
     ],
 )
 def test_labels_stay_true(data, there, missing):
@@ -104,6 +112,21 @@ def test_named_settings_hold_and_others_follow_them():
     found, plan = chosen(TEXTURE, named={"trainer.max_epochs": 12})
     assert "trainer.max_epochs" not in found
     assert plan.length.epochs == 12
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"data.positive_share": 0.5},
+        {"data.device_cache": True},
+        {"data.augment": [{"_target_": "albumentations.RandomCrop", "height": 256, "width": 256}]},
+    ],
+)
+def test_what_crops_are_refused_beside_keeps_images_whole_and_says_what_is_lost(named):
+    choices, plan = rules.choose(Case(HAIRLINES, Budget(), named))
+    assert plan.crop is None
+    assert any("1 of 1 classes become thinner than 2 pixels; data.crop=" in choice.reason for choice in choices)
+    assert chosen(HAIRLINES, named={"data.positive_share": None, "data.device_cache": "auto"})[1].crop is not None
 
 
 def test_what_is_named_null_is_the_default_and_an_endless_run_is_refused():
@@ -152,7 +175,8 @@ def test_a_set_that_is_too_large_is_shown_in_parts():
 def test_frames_are_told():
     told = [choice.reason for choice in rules.choose(Case(STREETS, Budget()))[0]]
     assert any("data.split.group" in reason for reason in told)
-    assert not any("data.split.group" in choice.reason for choice in rules.choose(Case(TEXTURE, Budget()))[0])
+    for other in (Case(TEXTURE, Budget()), Case(STREETS, Budget(), by_hash=False)):
+        assert not any("data.split.group" in choice.reason for choice in rules.choose(other)[0])
 
 
 @pytest.mark.parametrize(("epochs", "validations"), [(40, 10), (23, 23), (143, 11), (26, 2), (1, 1), (7, 7)])

@@ -22,8 +22,9 @@ from segnet.visualization.overlays import (
 
 
 def test_palette_is_distinct_and_takes_given_colours():
-    colors = palette(20)[:20]
-    assert len({tuple(c) for c in colors}) == 20
+    for classes in (20, 255):
+        colors = [VOID, *map(tuple, palette(classes)[:classes].tolist())]
+        assert len(set(colors)) == classes + 1
     assert palette(2, [[1, 2, 3], [4, 5, 6]])[:2].tolist() == [[1, 2, 3], [4, 5, 6]]
     assert palette(1)[:3].tolist() == [[0] * 3, list(DEFECT), [0] * 3]
     assert palette(1, [[9, 8, 7]])[1].tolist() == [9, 8, 7]

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from segnet.recipe.fingerprint import Fingerprint
     from segnet.recipe.record import Recipe
 
-# What the rules set, as it stands in the configuration.
+# What the rules set, or go by, as it stands in the configuration.
 KEYS = (
     "data.image_size", "data.crop", "data.scale", "data.crops_per_epoch",
     "data.batch_size", "data.positive_share", "data.augment", "data.split.group", "model.loss",
     "model.optimizer", "model.scheduler", "model.class_weights", "trainer.max_epochs", "trainer.gradient_clip_val",
     "trainer.check_val_every_n_epoch", "trainer.limit_train_batches", "trainer.limit_val_batches",
-    "trainer.limit_test_batches", "trainer.max_time", "own_size",
+    "trainer.limit_test_batches", "trainer.max_time", "own_size", "data.device_cache",
 )  # fmt: skip
 AGAIN = 1.5  # times more or fewer pixels than were measured are measured once more
 SHORT = 180  # seconds, in which measuring twice would take too much
@@ -74,6 +74,7 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
     from segnet.commands import timing
     from segnet.commands.sizes import settle_size
     from segnet.configuration import instantiate
+    from segnet.data.splits import ByHash
     from segnet.recipe import rules, survey
     from segnet.recipe.budget import Budget
     from segnet.recipe.plan import Case
@@ -82,6 +83,8 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
     named = named_in(cfg, given)
     found = cfg.data.copy()
     found.cache_dir = None
+    if found.crop is None:  # the rules may choose crops, which these two go with
+        found.scale = found.crops_per_epoch = None
     settle_size(found)
     data: SegmentationDataModule = instantiate(found, "data")
     data.prepare_data()
@@ -89,7 +92,7 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
     data.require("train", "val")
     seen = survey.measure(data)
     gpu = timing.device_of(cfg).type == "cuda"
-    case = Case(seen, Budget(gpu), named, gpu)
+    case = Case(seen, Budget(gpu), named, gpu, isinstance(data.split, ByHash))
     choices, plan = rules.choose(case)
     if cfg.minutes is None:
         return Recipe(seen, choices, plan, named, given=_others(given))

@@ -159,7 +159,7 @@ class EpochSampler(Ranked):
     def _balanced(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """(length,) images in no order: every kind in turns, a new permutation of it for each turn."""
         assert self.positive is not None
-        rare = round(self.share * self.length)
+        rare = min(max(1, round(self.share * self.length)), self.length - 1)  # of two images, one of each kind
         parts = [(np.flatnonzero(self.positive), rare), (np.flatnonzero(~self.positive), self.length - rare)]
         turns = [[rng.permutation(kind) for _ in range(-(-count // len(kind)))] for kind, count in parts]
         return np.concatenate([np.concatenate(turn)[:count] for turn, (_, count) in zip(turns, parts, strict=True)])

@@ -40,11 +40,11 @@ def recognise(
     Raises:
         UserError: none fits, or more than one; with the ways to name it.
     """
+    in_colour = any(look.colours or look.coloured for look in seen)
+    if not in_colour and not ignore and (names is None or len(names) == 1) and all(look.soft for look in seen):
+        return Found(MaskEncoding(encoding="threshold"), list(names or ["defect"]), "black and white")
     if any(look.colours for look in seen) or not _one_table(seen):
         return _palette(seen, names, [tuple(colour) for colour in ignore if isinstance(colour, list | tuple)])
-    tables = [look for look in seen if look.table]
-    if not tables and not ignore and (names is None or len(names) == 1) and all(look.soft for look in seen):
-        return Found(MaskEncoding(encoding="threshold"), list(names or ["defect"]), "black and white")
     return _values(seen, names, ignore, decide)
 
 
@@ -66,13 +66,14 @@ def _values(seen: Sequence[Look], names: Sequence[str] | None, ignore: Sequence[
     labelled = [look for look in seen if look.values and set(look.values) - {0, IGNORE_INDEX, *ignore}]
     blank = [look for look in seen if look.values and IGNORE_INDEX in look.values]
     if IGNORE_INDEX in held and _counted(held[:-1]) and len(held) > 2:
-        coloured = any(look.table for look in seen)
+        coloured = any(look.coloured for look in seen)
         if coloured or (len(held) > 3 and len(labelled) >= len(blank)):
             held, void = held[:-1], sorted({*void, IGNORE_INDEX})
     lossy = next((look.path for look in seen if is_lossy(look.path)), None)
-    if _counted(held) and lossy is None and not _objects(seen, held):
-        count = len(names) if names is not None and len(names) > 1 else len(held)
-        if count >= len(held) and (names is None or len(names) > 1 or len(held) <= 2):
+    several = names is not None and len(names) > 1
+    if _counted(held) and lossy is None and (several or not _objects(seen)):
+        enough = len(names or ()) >= len(held) if several else names is None or len(held) <= 2
+        if enough:
             classes = list(names) if names is not None else class_names(len(held), pixels)
             why = f"values {_range(held)}" + (f", {_listed(void)} ignored" if void else "")
             return Found(MaskEncoding(encoding="values", ignore=void), classes, why, _colours_of(seen, classes))
@@ -104,7 +105,7 @@ def _question(seen: Sequence[Look], held: Sequence[int], void: Sequence[int]) ->
     """What to ask where the values of the masks could mean several things, with the answers in a form to paste."""
     odd = [v for v in held if v not in (0, IGNORE_INDEX)]
     example = next((look.path for look in seen if look.values and set(odd) & set(look.values)), seen[0].path)
-    if _objects(seen, held):
+    if _objects(seen):
         return UserError(
             f"{example}: every mask numbers its values from 1 without a gap, up to {held[-1]}: objects, or classes? "
             f"Objects of one class: data.mask.above=0; classes: data/mask=values data.num_classes={len(held)}"
@@ -124,11 +125,8 @@ def _question(seen: Sequence[Look], held: Sequence[int], void: Sequence[int]) ->
             )
     elif held[-1] != IGNORE_INDEX or held[0] != 0:
         ways.append("one class, what is above a value: data.mask.above=<value>")
-    if len(held) == 2:
-        ways = [f"{held[1]} is the class: data/mask=values 'data.mask.classes={typed(held)}'"]
-    else:
-        stored = f"'data.mask.classes={typed(held[:IGNORE_INDEX])}' 'data.mask.ignore={typed(void)}'"
-        ways.append(f"each is a class: data/mask=values {stored}")
+    stored = f"data/mask=values 'data.mask.classes={typed(held[:IGNORE_INDEX])}' 'data.mask.ignore={typed(void)}'"
+    ways = [f"{held[1]} is the class: {stored}"] if len(held) == 2 else [*ways, f"each is a class: {stored}"]
     shown = _listed(held[:12]) + (" …" if len(held) > 12 else "")
     return UserError(f"{example}: the masks hold {shown}, which can mean several things; say which: {'; '.join(ways)}")
 
@@ -208,16 +206,20 @@ def _one_table(seen: Sequence[Look]) -> bool:
 
 def _colours_of(seen: Sequence[Look], classes: Sequence[str]) -> list[list[int]] | None:
     """The palette's colour of each class, where palette files show them all."""
-    known = {i: colour for look in seen for i, colour in look.table.items()}
+    known = {i: colour for look in seen if look.coloured for i, colour in look.table.items()}
     wanted = range(len(classes)) if len(classes) > 1 else [1]
     return [list(known[i]) for i in wanted] if known and all(i in known for i in wanted) else None
 
 
-def _objects(seen: Sequence[Look], held: Sequence[int]) -> bool:
-    """Whether values look like the numbers of objects: each mask counts from 1 without a gap, up to many numbers."""
-    tops = [set(look.values) - {0} for look in seen if look.values and set(look.values) - {0}]
-    gapless = all(top == set(range(1, len(top) + 1)) for top in tops)
-    return len(tops) >= 4 and gapless and len({len(top) for top in tops}) >= 4 and len(held) > 4
+def _objects(seen: Sequence[Look]) -> bool:
+    """Whether values look like the numbers of objects: each mask counts from 1 without a gap, to various numbers.
+
+    255 is the border between objects, as in Pascal VOC.
+    """
+    numbers = [set(look.values) - {0, IGNORE_INDEX} for look in seen if look.values]
+    tops = [len(found) for found in numbers if found]
+    gapless = all(found == set(range(1, len(found) + 1)) for found in numbers)
+    return len(tops) >= 4 and gapless and len(set(tops)) >= 3
 
 
 def _counted(values: Sequence[int]) -> bool:

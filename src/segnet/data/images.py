@@ -13,7 +13,7 @@ from torch import Tensor
 from segnet.data.decoding import MAX_PIXELS, bits_of, deep_colour, opened, turned, unreadable
 from segnet.errors import UserError
 
-MaskKind = Literal["grey", "index", "rgb"]
+MaskKind = Literal["grey", "index", "number", "rgb"]
 STRIP = 2**22  # pixels converted at a time
 STEEPEST = 46  # times that a GPU makes a side smaller: torch's kernel has no room for more weights in float64
 
@@ -44,7 +44,9 @@ def read_raw_mask(path: Path | str, kind: MaskKind, max_pixels: int = MAX_PIXELS
     """Read a mask for an encoding that wants its ``grey`` values, class ``index`` values or ``rgb`` colours.
 
     They differ for two kinds of files: a palette file stores indices that stand for colours, and a 1-bit file
-    0 and 1 that stand for black and white. An alpha channel decides where the colour is the same everywhere.
+    0 and 1 that stand for black and white. A ``number`` is the index of a palette in colour, else the grey value. Of a
+    GIF in grey the grey values are the indices: the format has no grey, and programs number its palette as they like.
+    An alpha channel decides where the colour is the same everywhere.
 
     Returns:
         (H, W) grey values or indices, floating-point where the file holds such, or uint8 (H, W, 3) RGB. A colour file
@@ -99,8 +101,10 @@ def _narrow(
 
 def _mask(file: Image.Image, path: Path | str, kind: MaskKind, deep: bool) -> NDArray[Any]:
     """Values (H, W) or uint8 colours (H, W, 3) as stored."""
-    if file.mode == "P" and kind == "index":
-        return np.asarray(file)
+    if file.mode == "P" and kind in ("index", "number"):
+        plain = kind == "index" and file.format != "GIF"
+        if plain or np.ptp(np.asarray(file.convert("RGB")), axis=2).any():
+            return np.asarray(file)
     if kind != "rgb":
         if file.mode == "1":
             return np.asarray(file).astype(np.uint8) * (1 if kind == "index" else 255)
@@ -148,8 +152,8 @@ def _by_alpha(colour: NDArray[Any], alpha: NDArray[Any], kind: MaskKind, path: P
                 f"it without alpha"
             )
         return alpha
-    hidden = colour[alpha < alpha.max()]
-    agree = (hidden == hidden[:1]).all() or (colour == alpha[..., None]).all()
+    hidden, shown = colour[alpha < alpha.max()], colour[alpha == alpha.max()]
+    agree = ((hidden == hidden[:1]).all() and hidden.max() <= shown.max()) or (colour == alpha[..., None]).all()
     if kind != "rgb" and not agree:
         raise UserError(
             f"{path}: its colours and its alpha channel say different things, and one of them is the mask; save it "

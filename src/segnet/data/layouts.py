@@ -147,16 +147,28 @@ def _unknown(names: Names, images: Any, plain: Sequence[File]) -> Layout:
 
 
 def _several(names: Names, found: Sequence[Reading], images: Any) -> str:
-    ways = []
-    for reading in found[:4]:
-        layout = _said(names, reading, images)
+    ways, layouts = [], [_said(names, reading, images) for reading in found]
+    for layout in layouts[:4]:
         texts = [] if images is not None else [_typed("data.images", layout.images)]
         texts += [_typed("data.masks", layout.masks)]
         texts += [_typed("data.match", layout.match)] if layout.match else []
         ways.append(" ".join(texts))
     parts = all(other.pairs.keys() == found[0].pairs.keys() for other in found)
-    one = f"; if they are classes or objects of one mask, {_importing(names.root)} makes it" if parts else ""
+    classes = _by_folder([layout.masks for layout in layouts])
+    one = f"; if each of these folders holds the masks of a class: {classes}" if classes else ""
+    one += f"; if they are classes or objects of one mask, {_importing(names.root)} makes it" if parts else ""
     return f"data.root={names.root}: {len(found)} layouts fit its files; choose one: {'; or '.join(ways)}{one}"
+
+
+def _by_folder(masks: Sequence[Masks]) -> str:
+    """The settings of masks that differ by their folder alone, ``masks/crack/{stem}.png`` and ``masks/stain/…``."""
+    parts = [text.split("/") for text in masks if isinstance(text, str)]
+    folders = [part[-2] for part in parts if len(part) > 2]
+    others = {(*part[:-2], part[-1]) for part in parts}
+    if len(set(folders)) < len(masks) or len(others) > 1 or any(set(folder) & set("{*") for folder in folders):
+        return ""
+    template = _typed("data.masks", "/".join([*parts[0][:-2], "*", parts[0][-1]]))
+    return f"{template} data/mask=by_path {_typed('data.classes', ['background', *sorted(folders)])}"
 
 
 def _importing(root: Path) -> str:

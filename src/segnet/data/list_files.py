@@ -1,13 +1,15 @@
 """List files as people have them: which images a text names, line by line.
 
 A line names an image by its relative path, the end of it, its file name or its stem; of an absolute path only as much
-of its end counts as is needed. Written by Windows or by a spreadsheet, with backslashes, quotes, further columns or in
-UTF-16, it is the same list. The first column counts, or the one whose header says that it holds images. Lines that
-begin with ``#`` and name no image are comments.
+of its end counts as is needed. Folders of a relative path that the image is not in are told, unless another file is
+there. Written by Windows or by a spreadsheet, with backslashes, quotes, further columns or in UTF-16, it is the same
+list. The first column counts, or the one whose header says that it holds images. Lines that begin with ``#`` and name
+no image are comments.
 """
 
 import codecs
 import csv
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -22,6 +24,7 @@ HEADERS = {
 }
 HEADERS |= {"file", "files", "filename", "filepath", "name", "path", "id"}
 DEEPEST = 64  # folders of a line that are tried; a line of slashes would take memory without bound
+_ABSOLUTE = re.compile(r"/|\.\./|~|[A-Za-z]:")  # how a path begins that is not one below the data set
 SEPARATORS = (r"\s", r"[,;\t]", r"$")
 Known = Mapping[str, set[str]]
 
@@ -39,20 +42,22 @@ def names(images: Sequence[str]) -> Known:
     return known | whole  # a whole path counts before the end of another
 
 
-def read(path: Path, known: Known) -> list[str]:
-    """The images that a list names, in its order; a repeated line counts once and is told.
+def read(path: Path, known: Known, root: Path) -> list[str]:
+    """The images below ``root`` that a list names, in its order; a repeated line counts once and is told.
 
     Raises:
         UserError: a line names no image, or several.
     """
     found: dict[str, int] = {}
     again: list[str] = []
+    moved: list[str] = []
     header, column = True, None
     for number, line in enumerate(composed(_text(path)).splitlines(), 1):
         called = _names(line) if column is None else _names(_cell(line, *column))
         if not called:
             continue
-        match = next((known[name] for name in called if name in known), set())
+        name, said = next(((name, said) for name, said in called if name in known), ("", ""))
+        match = known.get(name, set())
         may_be_header, header = header, False
         if not match and may_be_header and (place := _header(line)) is not None:
             column = place if place[1] else None
@@ -60,20 +65,33 @@ def read(path: Path, known: Known) -> list[str]:
         if not match and line.lstrip().startswith("#"):
             header = may_be_header
             continue
+        odd = [image for image in match if _elsewhere(image, name, said)]
+        ups = PurePosixPath(odd[0]).parents if odd else ()
+        if any(os.path.isfile(root / up / said) for up in ups):  # noqa: PTH113 - which takes texts of any length
+            match = set()  # another file has this name
         if len(match) != 1:
             some = f" ({' and '.join(sorted(match)[:2])})" if match else ""
             raise UserError(
-                f"{path}:{number}: {called[1][:200]!r} names {'more than one' if match else 'no'} image that "
+                f"{path}:{number}: {called[1][0][:200]!r} names {'more than one' if match else 'no'} image that "
                 f"data.images finds{some}; write its path relative to data.root"
             )
         (image,) = match
+        moved += [f"{path.name}:{number} names {said}, read as {image}"] if odd else []
         if image in found:
             again.append(f"{path.name}:{number} names {image} again, as line {found[image]} did")
         else:
             found[image] = number
     if again:
         terminal.info(printable(f"data.split: {len(again)} repeated line(s) count once: {again[0]}"))
+    if moved:
+        terminal.info(printable(f"data.split: {len(moved)} line(s) name folders that are not there: {moved[0]}"))
     return list(found)
+
+
+def _elsewhere(image: str, name: str, said: str) -> bool:
+    """Whether a relative path ``said`` more than its end ``name``, and ``image`` is more than that too."""
+    whole = composed(image)
+    return name not in (said, whole, whole.removesuffix(PurePosixPath(whole).suffix)) and not _ABSOLUTE.match(said)
 
 
 def _text(path: Path) -> str:
@@ -104,8 +122,9 @@ def _cell(line: str, separator: str, place: int) -> str:
     return cells[place] if place < len(cells) else ""
 
 
-def _names(line: str) -> list[str]:
-    """What a line of a list may name, the most literal first: all of it, its first column, and the ends of their paths.
+def _names(line: str) -> list[tuple[str, str]]:
+    """What a line of a list may name, the most literal first: all of it, its first column, and the ends of their paths,
+    each with the path that it is the end of.
 
     Where one of them has an image's suffix, the others are no names: ``my image.png`` is not ``my``.
     """
@@ -113,6 +132,11 @@ def _names(line: str) -> list[str]:
     columns += re.findall(r"""^["']([^"']*)["']""", line.strip())
     called = sorted({column.strip().strip("\"'").strip() for column in columns} - {""}, key=len)
     called = [name for name in called if name.lower().endswith(EXTENSIONS)] or called
-    parts = [name.replace("\\", "/").removeprefix("./").strip("/").split("/") for name in called]
-    ends = ("/".join(part[i:]) for part in parts for i in range(max(0, len(part) - DEEPEST), len(part)))
-    return [line.strip(), *called, *ends] if called else []
+    paths = [name.replace("\\", "/").removeprefix("./") for name in called]
+    parts = [path.strip("/").split("/") for path in paths]
+    ends = [
+        ("/".join(part[i:]), path if path.startswith("/") else "/".join(part))
+        for path, part in zip(paths, parts, strict=True)
+        for i in range(max(0, len(part) - DEEPEST), len(part))
+    ]
+    return [(name, name) for name in (line.strip(), *called)] + ends if called else []

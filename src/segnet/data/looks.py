@@ -30,8 +30,13 @@ class Look:
     values: Counter[int] | None = None
     colours: Counter[Rgb] | None = None
     flat: frozenset[Rgb] = frozenset()  # colours that fill some 3 × 3 pixels
-    table: dict[int, Rgb] = field(default_factory=dict)  # of a palette file in colour
+    table: dict[int, Rgb] = field(default_factory=dict)  # of a palette file: the colour of each index
     soft: bool = False  # `Threshold` reads it
+
+    @property
+    def coloured(self) -> bool:
+        """Whether it is a palette file that shows colours, and not greys alone."""
+        return any(len(set(colour)) > 1 for colour in self.table.values())
 
 
 def sample(files: Sequence[Path]) -> list[Path]:
@@ -74,11 +79,12 @@ def _look(path: Path) -> Look | None:
         if colour is not None:
             return _colour_look(path, colour)
         with opened(path, MAX_PIXELS) as (file, _, _):
-            table = np.array(file.getpalette("RGB") or (), np.uint8).reshape(-1, 3) if file.mode == "P" else None
+            own = file.getpalette("RGB") if file.mode == "P" and file.format != "GIF" else None
+            table = np.array(own or (), np.uint8).reshape(-1, 3)
         values = _counts(read_raw_mask(path, "index"))
-        used = {value: _rgb(table[value]) for value in values or () if value < len(table)} if table is not None else {}
-        coloured = any(len(set(colour)) > 1 for colour in used.values())
-        return Look(path, values, table=used if coloured else {}, soft=not coloured and _soft(path))
+        look = Look(path, values, table={value: _rgb(table[value]) for value in values or () if value < len(table)})
+        look.soft = not look.coloured and _soft(path)
+        return look
     except UserError:
         return None
 

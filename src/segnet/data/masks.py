@@ -13,13 +13,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segnet.data import edges
 from segnet.data.decoding import is_lossy
 from segnet.data.images import MaskKind
-from segnet.data.values import packed, typed, unpacked
+from segnet.data.values import RGB, packed, typed, unpacked
 from segnet.errors import UserError
 from segnet.settings import Colors, Count, Positive, Value
 
@@ -47,14 +47,20 @@ class Threshold:
     """Binary masks, black and white: class 1 above half of the file's range, with soft edges.
 
     The range is 0 to the file's greatest value where that is 1, 255 or another of `WHITE`, else that of its type: 255,
-    65535, or 1 for floating-point values. Grey levels in between must look like soft edges (see `_soft`).
+    65535, or 1 for floating-point values. Grey levels in between must look like soft edges or
+    like compression (see `segnet.data.edges`).
 
     Args:
-        above: cut there instead, in the file's own units, and ask nothing; None decides as said.
+        above: cut there instead, in the file's own units, and ask nothing; None decides as said. With 0 the numbers of
+            objects are one class, be they grey values or the indices of a palette in colour.
     """
 
     above: float | None = None
-    kind: ClassVar[MaskKind] = "grey"
+
+    @property
+    def kind(self) -> MaskKind:
+        """Grey values; or numbers of objects, all of which are the class."""
+        return "number" if self.above == 0 else "grey"
 
     def __call__(self, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
         """Stored (H, W) grey values to class indices 0 and 1."""
@@ -68,7 +74,7 @@ class Threshold:
         white = float(greatest) if greatest in WHITE and not lossy else white
         if least >= 0 and white / 2 < greatest <= white:
             between = (raw > 0) & (raw < white)
-            if lossy or not between.any() or _soft(raw, between, white):
+            if edges.compressed(raw, white) if lossy else not between.any() or edges.soft(raw, between, white):
                 return np.asarray(raw > white / 2, np.uint8)
         found = np.unique(raw)
         ways = "data.mask.above=<value> (what is above is the class)"
@@ -147,7 +153,7 @@ class Palette:
         ignore: colours that count in no loss and no metric.
         tolerance: a colour that is not listed counts as the nearest that is, if no channel differs by more; 0 allows
             none. None allows blended edges: colours within `BETWEEN` of a line between two listed ones, that look like
-            soft edges (see `_soft`).
+            soft edges (see `segnet.data.edges`).
     """
 
     colors: Colors
@@ -179,9 +185,11 @@ class Palette:
             colors, place = np.unique(code[unknown], return_inverse=True)
             rgb = unpacked(colors).astype(np.int64)
             distance = np.abs(rgb[:, None] - known[None]).max(2).min(1)
-            if not (
-                _blended(rgb, known, code, unknown) if self.tolerance is None else distance.max() <= self.tolerance
-            ):
+            if self.tolerance is None:
+                taken = _on_lines(rgb, known) and edges.blended(code & RGB, out, unknown)
+            else:
+                taken = bool(distance.max() <= self.tolerance)
+            if not taken:
                 raise UserError(
                     f"{path}: unknown mask colour(s) {[tuple(c) for c in rgb[:5].tolist()]}"
                     f"{' …' if len(rgb) > 5 else ''}; add them to data.mask.colors or data.mask.ignore, or take the "
@@ -191,39 +199,13 @@ class Palette:
         return out
 
 
-def _blended(
-    colors: NDArray[np.int64], known: NDArray[np.int64], code: NDArray[np.uint32], unknown: NDArray[np.bool_]
-) -> bool:
-    """Whether ``colors`` (n, 3), those of the ``unknown`` pixels, are soft edges between two ``known`` ones."""
+def _on_lines(colors: NDArray[np.int64], known: NDArray[np.int64]) -> bool:
+    """Whether each of these colours (n, 3) is nearly a mixture of two ``known`` ones."""
     off = np.full(len(colors), np.inf)
     for a, b in combinations(known, 2):
         along = np.clip((colors - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1)
         off = np.minimum(off, np.linalg.norm(colors - a - along[:, None] * (b - a), axis=1))
-    return bool((off <= BETWEEN).all()) and _few_are_flat(code, unknown)
-
-
-def _soft(raw: NDArray[Any], between: NDArray[np.bool_], white: float) -> bool:
-    """Whether the values ``between`` black and white look like soft edges and not like labels.
-
-    Soft edges have levels on both sides of the middle, and lie along an edge.
-    """
-    levels = raw[between]
-    return bool(levels.min() <= white / 2 < levels.max()) and _few_are_flat(raw, between)
-
-
-def _few_are_flat(values: NDArray[Any], between: NDArray[np.bool_]) -> bool:
-    """Whether the pixels ``between`` have three levels or more and few of them lie in an area of one level.
-
-    Few is below a share of ``levels / 256``: labels are few values in areas, soft edges and the noise of compression
-    many without. Measured over 315 masks with soft edges: 4 levels and more, no flat pixel at all; over masks
-    compressed with JPEG at qualities of 20 to 95: 8 levels and more, at most 0.8 of this bound.
-    """
-    exact = values.dtype.str[1:] in ("u1", "f4")  # OpenCV takes them as they are; of others, ranks are enough
-    ranks = values if exact else np.unique(values, return_inverse=True)[1].reshape(values.shape).astype(np.float32)
-    area = np.ones((3, 3), np.uint8)
-    flat = (cv2.dilate(ranks, area) == cv2.erode(ranks, area)) & between
-    count = min(len(np.unique(values[between])), 256)
-    return count >= 3 and bool(flat.sum() < count / 256 * between.sum())
+    return bool((off <= BETWEEN).all())
 
 
 def check_classes(classes: Sequence[str], num_classes: int, colors: Sequence[Sequence[int]] | None) -> None:

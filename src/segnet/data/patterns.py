@@ -85,7 +85,10 @@ class MaskPattern:
         known, found = set(images), set()
         for image in images:
             try:
-                found |= ({normpath(name) for name in self.names(image)} - {image}) & known
+                names = {normpath(name) for name in self.names(image)}
+                for name in filter(_WILD.search, tuple(names)):
+                    names |= {os.path.relpath(path, self.root) for path in self._files(name)}
+                found |= (names - {image}) & known
             except UserError:  # told when its mask is asked for
                 continue
         return found

@@ -78,7 +78,7 @@ class ByList:
         lists = {name: root / given for name, given in named.items() if given and isinstance(given, str)}
         if lists and not any(path.is_file() for path in lists.values()):
             raise UserError(f"{next(iter(lists.values()))}: list file of the split not found; correct data.split")
-        found = {name: list_files.read(path, known) for name, path in lists.items() if path.is_file()}
+        found = {name: list_files.read(path, known, root) for name, path in lists.items() if path.is_file()}
         return _drawn(root, found, named)
 
 

@@ -28,7 +28,8 @@ class Fingerprint:
         neighbours: difference of images that follow each other by name over that of images at random, medians of
             small grey copies; about 1 for single images, less for frames of a video.
         vertical: how steadily a class lies above or below the middle: greatest over the classes of mean / deviation of
-            the height of its pixels over the images, less twice its own error. Above 1 in street scenes.
+            the height of its pixels over the images, less twice its own error. Above 1 in street scenes; NaN where no
+            class is in five images.
         horizontal: the same from left to right.
         lying: how steadily the borders of a class run from left to right, or from top to bottom: greatest |mean| over
             the classes of their difference over their sum, less twice its own error; 0..1.

@@ -25,12 +25,14 @@ class Case:
         budget: time and speed.
         named: what the user sets, by its key, as composed.
         gpu: whether a GPU trains.
+        by_hash: whether the split is drawn, and not given by folders or lists.
     """
 
     data: Fingerprint
     budget: Budget
     named: Mapping[str, Any] = field(default_factory=dict)
     gpu: bool = False
+    by_hash: bool = True
 
     @property
     def binary(self) -> bool:

@@ -9,63 +9,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from segnet.data.crops import DEFAULT_SIZE
 from segnet.errors import UserError
 from segnet.recipe.budget import MOST, Task
-from segnet.recipe.plan import Case, Choice, Plan, floor, multiple, pair, scaled, shown, sides
+from segnet.recipe.input_size import input_size
+from segnet.recipe.plan import Case, Choice, Plan, multiple
 
 GROUPS = {"loss": "model.loss", "optimizer": "model.optimizer", "scheduler": "model.scheduler"}  # as they are named
-LINE = 2.0  # pixels
 ROUNDS = 20  # epochs of crops
 FEW = 8  # steps of a run
 Rule = Callable[[Case, Plan], Iterator[Choice]]
-
-
-def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
-    """Pixels of the input, from how many pixels the time allows.
-
-    Both the size of an input and the number of inputs should grow with the time. 128×128 for 96 million pixels (CamVid,
-    16 epochs: 0.485), 384×384 for 5.9 billion (CamVid, 109 epochs on a GPU: 0.737), and the square root between them.
-    Never more than the image has, and not less than shows every image 400 times. Lines of less than two pixels are
-    lost: where shrinking would do that to half of the classes or more, images keep the scale at which these are two and
-    a half pixels wide, and training takes crops. DRIVE and CrackForest at their own size in crops of 256×256: vessels
-    0.61, cracks 0.57 in 110 and 170 million pixels; shrunk to 480×480 for a minute 0.06 and 0.36.
-    """
-    data, named = case.data, case.named
-    if named.get("data.crop") is not None:
-        scale = float(named.get("data.scale") or 1)
-        plan.size, plan.crop = (round(data.height * scale), round(data.width * scale)), pair(named["data.crop"])
-        return
-    if "data.image_size" in named:
-        plan.size = pair(named["data.image_size"] or DEFAULT_SIZE)
-        return
-    area = case.budget.area()
-    shrink = math.sqrt(max(area, case.budget.pixels / MOST / data.images["train"]) / data.area)
-    widths = sorted(data.thickness[i] for i in data.foreground() if not math.isnan(data.thickness[i]))
-    lost = sum(width * shrink < LINE for width in widths)
-    if shrink >= 0.8:
-        plan.size = (max(32, data.height), max(32, data.width))
-        own = "own size" if data.one_size else "median size"
-        yield Choice(
-            sides("image_size", plan.size), f"the images' {own}, {shown((data.height, data.width))}, fits the time"
-        )
-    elif widths and 2 * lost >= len(widths) and "data.crop" not in named:  # null: whole images, come what may
-        scale = max(min(1.0, 1.25 * LINE / widths[(len(widths) - 1) // 2]), shrink)
-        scale = 1.0 if scale > 0.7 else math.ceil(100 * scale) / 100
-        plan.size = (round(data.height * scale), round(data.width * scale))
-        side = max(128, multiple(math.sqrt(area)))  # less shows too little around a line
-        plan.crop = (min(side, floor(plan.size[0])), min(side, floor(plan.size[1])))
-        yield Choice(
-            sides("crop", plan.crop),
-            f"lines of {widths[0]:.2g} pixels: whole images would be {shown(scaled(data, shrink))} in the time, "
-            f"where {lost} of {len(widths)} classes are thinner than {LINE:g}",
-        )
-        if scale < 1:
-            yield Choice(f"data.scale={scale:g}", f"still {widths[0] * scale:.2g} pixels wide, and more in each crop")
-    else:
-        plan.size = scaled(data, shrink)
-        reason = f"{case.budget.pixels / 1e6:.0f} million pixels in all: as many more images as pixels an image"
-        yield Choice(sides("image_size", plan.size), reason)
 
 
 def batch_size(case: Case, plan: Plan) -> Iterator[Choice]:
@@ -81,15 +33,17 @@ def batch_size(case: Case, plan: Plan) -> Iterator[Choice]:
 
 
 def rare_images(case: Case, plan: Plan) -> Iterator[Choice]:
-    """Images with the defect come in eight of ten draws where fewer than seven of ten show it.
+    """Images with the defect, or with any class but the background, come in eight of ten draws where fewer than seven
+    of ten show it.
 
     Tiles, 31 % of which show a defect, 12 epochs: null 0.00, share 0.5 0.25, share 0.8 0.46 (docs/experiments.md).
     """
-    share = case.data.shown[1] if case.binary else 1.0
+    share = case.data.shown[1] if case.binary else 1 - case.data.empty
     if plan.crop:
         yield Choice("", "data.crop_share says how many crops lie around a rare class")
-    elif case.binary and 0 < share < 0.7:
-        yield Choice("data.positive_share=0.8", f"{share:.0%} of the images show {case.data.classes[0]}")
+    elif 0 < share < 0.7:
+        what = case.data.classes[0] if case.binary else f"more than {case.data.classes[0]}"
+        yield Choice("data.positive_share=0.8", f"{share:.0%} of the images show {what}")
 
 
 def loss(case: Case, plan: Plan) -> Iterator[Choice]:
@@ -119,7 +73,8 @@ def augmentation(case: Case, plan: Plan) -> Iterator[Choice]:
     data, size = case.data, plan.input
     steps, why = [], []
     rounds = case.budget.pixels / (size[0] * size[1]) / data.images["train"]
-    upside, sides, turns = data.vertical < 0.7, data.horizontal < 1.5, data.lying < 0.35 and size[0] == size[1]
+    upside, sides = data.vertical < 0.7, not data.horizontal >= 1.5  # NaN, too few images to tell: as most images are
+    turns = data.lying < 0.35 and size[0] == size[1]
     if upside and sides and turns:
         steps.append("{_target_:albumentations.SquareSymmetry,p:1.0}")
         why.append("flips and quarter turns, because classes lie anywhere and run in every direction")
@@ -127,6 +82,7 @@ def augmentation(case: Case, plan: Plan) -> Iterator[Choice]:
         for name, text, keep in (("Horizontal", "from left to right", sides), ("Vertical", "upside down", upside)):
             steps += [f"{{_target_:albumentations.{name}Flip,p:0.5}}"] if keep else []
             why.append(f"{'' if keep else 'not '}{text}")
+        why += ["too few images to tell more"] if math.isnan(data.vertical) else []
     if not plan.crop and rounds >= 80 and min(size) >= 256:
         height, width = plan.part = (multiple(0.8 * size[0]), multiple(0.8 * size[1]))
         steps.append(f"{{_target_:albumentations.RandomResizedCrop,size:[{height},{width}],scale:[0.3,1.0]}}")
@@ -223,8 +179,11 @@ def end(case: Case, plan: Plan) -> Iterator[Choice]:
 
 
 def neighbours(case: Case, plan: Plan) -> Iterator[Choice]:
-    """Images that follow each other look alike (CamVid 0.30, tiles 0.45, DRIVE and cables 1.0): said, not settled."""
-    if case.data.neighbours < 0.5 and "data.split.group" not in case.named:
+    """Images that follow each other look alike (CamVid 0.30, tiles 0.45, DRIVE and cables 1.0): said, not settled.
+
+    Where folders or lists say which image is in which split, that is settled.
+    """
+    if case.data.neighbours < 0.5 and case.by_hash and "data.split.group" not in case.named:
         yield Choice(
             "",
             f"images that follow each other by name differ {case.data.neighbours:.2g} times as much as others: if they "

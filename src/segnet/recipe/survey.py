@@ -210,15 +210,16 @@ def _positions(count: int) -> Array:
 
 
 def _steadiness(values: Array) -> float:
-    """Greatest over the columns of |mean| / deviation, less twice its own error; 0 at least."""
+    """Greatest over the columns of |mean| / deviation, less twice its own error; 0 at least, NaN of too few images."""
     # 0.02 is what the mean position of a large class varies by without any meaning.
     found = [(abs(v.mean()) / max(v.std(), 0.02), len(v)) for v in _known(values)]
-    return max(0.0, *(float(effect - 2 / np.sqrt(count)) for effect, count in found), 0.0)
+    return max(0.0, *(float(effect - 2 / np.sqrt(count)) for effect, count in found), 0.0) if found else math.nan
 
 
 def _lower(values: Array) -> float:
-    """Greatest over the columns of |mean|, less twice its own error; 0 at least."""
-    return max(0.0, *(float(abs(v.mean()) - 2 * v.std() / np.sqrt(len(v))) for v in _known(values)), 0.0)
+    """Greatest over the columns of |mean|, less twice its own error; 0 at least, NaN of too few images."""
+    found = [float(abs(v.mean()) - 2 * v.std() / np.sqrt(len(v))) for v in _known(values)]
+    return max(0.0, *found, 0.0) if found else math.nan
 
 
 def _known(values: Array) -> list[Array]:

@@ -117,7 +117,7 @@ def _inverted(data: SegmentationData, seen: Seen) -> Iterator[str]:
         "grey": "data/mask=palette 'data.mask.colors=[[255,255,255],[0,0,0]]'",
         "index": f"'data.mask.classes={list(getattr(data.mask, 'classes', None) or (0, 1))[::-1]}'".replace(" ", ""),
         "rgb": f"'data.mask.colors={list(getattr(data.mask, 'colors', ()))[::-1]}'".replace(" ", ""),
-    }[data.mask.kind]
+    }["grey" if data.mask.kind == "number" else data.mask.kind]
     if data.mask.kind == "grey" and values <= {"0", "1", "255"} and len(values) == 2:
         remedy = f"data/mask=values 'data.mask.classes=[{max(map(int, values))},0]' 'data.mask.ignore=[]'"
     yield (

@@ -32,10 +32,10 @@ def palette(num_classes: int, colors: Sequence[Sequence[int]] | None = None) -> 
     elif colors is not None:
         table[:num_classes] = colors
     else:
-        hue = (np.arange(num_classes) * 137.508 / 2) % 180
-        value = 150 + 100 * (np.arange(num_classes) % 2)
-        hsv = np.stack([hue, np.full(num_classes, 190), value], 1)[None].astype(np.uint8)
-        table[:num_classes] = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0]
+        hue = (np.arange(num_classes) * 137.508) % 360
+        value = 0.6 + 0.4 * (np.arange(num_classes) % 2)
+        hsv = np.stack([hue, np.full(num_classes, 0.75), value], 1)[None].astype(np.float32)
+        table[:num_classes] = np.rint(255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0])
     table[IGNORE_INDEX] = VOID
     return table
 

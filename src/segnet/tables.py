@@ -15,6 +15,11 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+def escaped(text: str) -> str:
+    """A name from files or settings, as it is to be read in a table of a Markdown page."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= 10 else figure(value)

@@ -197,6 +197,9 @@ def _exported(
             except ImportError as error:
                 found.left_out[label] = f"{error}; pip install 'segnet-lightning[{kind.extra}]'"
                 break
+            except UserError as error:  # this network, or its accuracy in this format
+                found.left_out[label] = str(error)
+                continue
             device_folder.write(path, metadata, form, samples)
             for precision in fast if name == "openvino" else fast[:1]:
                 words = [NAMES[name], *["int8"] * int8, *[SHORT[precision]] * (precision == "bf16" or not int8)]

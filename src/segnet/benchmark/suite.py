@@ -45,7 +45,7 @@ class Bench(Table):
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
             self.scratch = Path(scratch)
-            for part in self.cfg.parts:
+            for part in dict.fromkeys(self.cfg.parts):
                 getattr(self, part)()
                 torch.use_deterministic_algorithms(False)
                 self._release()

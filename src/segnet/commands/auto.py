@@ -84,7 +84,7 @@ def decide(cfg: DictConfig, given: Sequence[str], start: float) -> "Recipe":
     found = cfg.data.copy()
     found.cache_dir = None
     if found.crop is None:  # the rules may choose crops, which these two go with
-        found.scale = found.crops_per_epoch = None
+        found.scale, found.crops_per_epoch = 1.0, None
     settle_size(found)
     data: SegmentationDataModule = instantiate(found, "data")
     data.prepare_data()

@@ -38,7 +38,8 @@ def run(cfg: DictConfig) -> None:
     environment.keep_freed_memory()
     module = load_module(checkpoint, cfg.trust)
     module.operating_point = given.chosen(cfg.operating_point, module.operating_point, module.classes)
-    print(given.told(module.operating_point, module.classes))
+    point = given.told(module.operating_point, module.classes)
+    print(point)
     root = str(module.config["data"]["root"])
     if Path(root).is_dir():
         check_output(out, "data.root", root, "output")
@@ -46,10 +47,12 @@ def run(cfg: DictConfig) -> None:
     with ending_on_sigterm(), TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         draft = Path(scratch) / "release"
         draft.mkdir()
-        told = released.write(source, draft, root, cfg.photos, isinstance(module.net, Ensemble))
+        notes = other_than_card(source, checkpoint)
+        notes += [f"Released with another {point}, than decided below."] if cfg.operating_point is not None else []
+        told = released.write(source, draft, root, cfg.photos, isinstance(module.net, Ensemble), notes)
         about = verification.metadata(module, draft)
         del about["card"]  # README.md
-        config = {**module.config, "data": {**module.config["data"], "root": Path(root).name}}
+        config = {**module.config, "data": {**module.config["data"], "root": Path(root).absolute().name}}
         published.write(draft, module.state_dict(), {**about, "config": config})
         told += exported(cfg, module, draft)
         published.seal(draft)
@@ -83,6 +86,8 @@ def checkpoint_of(folder: "Path", given: Any) -> "Path":
         ) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"run={folder}: its results.json cannot be read ({error}); give another run") from error
+    if kept and Path(str(kept)).name != kept:  # of eval.py or calibrate.py
+        raise UserError(f"run={folder}: is no training run; give the run of {kept}, which it is about")
     if given is None and not kept:
         raise UserError(f"run={folder}: it has kept no checkpoint; train again without ~callbacks.checkpoint")
     path = folder / "checkpoints" / str(kept) if given is None else Path(str(given))
@@ -92,6 +97,15 @@ def checkpoint_of(folder: "Path", given: Any) -> "Path":
             f"calibrate.py has chosen as operating_point=<its folder>/operating_point.json"
         )
     return path
+
+
+def other_than_card(source: "Path", checkpoint: "Path") -> list[str]:
+    """What a reader of the run's card must know where the weights are not those that it is about."""
+    import json
+
+    kept = json.loads((source / "results.json").read_text(encoding="utf-8"))["checkpoint"]
+    told = f"The weights of this release are those of `{checkpoint.name}`; the figures below are of `{kept}`."
+    return [told] if checkpoint.resolve() != (source / "checkpoints" / str(kept)).resolve() else []
 
 
 def exported(cfg: DictConfig, module: "SegmentationModule", folder: "Path") -> list[str]:

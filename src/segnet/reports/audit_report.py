@@ -28,6 +28,7 @@ def write(folder: Path, findings: Findings, tiles: Sequence[Tile]) -> None:
     with atomic_write(folder / "report.json") as part, part.open("w", encoding="utf-8") as file:
         json.dump(findings, file, indent=2)  # piece by piece
         file.write("\n")
+    (folder / "contact.jpg").unlink(missing_ok=True)
     if tiles:
         save(folder / "contact.jpg", contact_sheet(tiles))
 

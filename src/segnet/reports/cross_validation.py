@@ -23,7 +23,7 @@ from segnet.reports.evaluation import write_images
 from segnet.reports.model_card import recipe_section, teacher_row
 from segnet.reports.out_of_fold import FOLDER, Judged, write_table
 from segnet.runs.record import recorded
-from segnet.tables import figure, spread
+from segnet.tables import escaped, figure, spread
 from segnet.training.metrics import scores
 from segnet.training.module import SegmentationModule
 
@@ -169,7 +169,8 @@ def card(results: Results, module: SegmentationModule, data: SegmentationDataMod
     seen = (results["teacher"] or {}).get("seen")
     told = "\nThe teacher has seen images of the folds, so all these figures are optimistic.\n" if seen else ""
     teach = command_line("train", [*_without_folds(results["overrides"]), override("teacher", folder)])
-    return f"""# Ensemble of {len(folds)} × {str(nets[0]["_target_"]).rpartition(".")[2]} on {data.root.name}
+    network, name = str(nets[0]["_target_"]).rpartition(".")[2], escaped(data.root.absolute().name)
+    return f"""# Ensemble of {len(folds)} × {network} on {name}
 
 ## Model info
 
@@ -177,7 +178,7 @@ def card(results: Results, module: SegmentationModule, data: SegmentationDataMod
 |---|---|
 | networks | {len(nets)}, each trained without one fold of the images; their probabilities are averaged |
 | size | {results["parameters"]:,} parameters, {results["parameters"] * 4 / 1e6:.3f} MB in float32 |
-| classes | {", ".join(module.classes)} |
+| classes | {escaped(", ".join(module.classes))} |
 | checkpoint | `checkpoints/best.ckpt` (of the single networks: `fold0/checkpoints/best.ckpt`, …) |
 | input | {size} |
 | data | {images["folds"]} images in folds; test: {test} |
@@ -230,7 +231,7 @@ def _own_size(name: str) -> str:
 
 
 def _rows(rows: Sequence[Sequence[Any]]) -> str:
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+    return "\n".join(f"| {' | '.join(escaped(str(cell)) for cell in row)} |" for row in rows)
 
 
 def _spread(results: Results, name: str) -> str:

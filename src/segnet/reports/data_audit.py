@@ -128,7 +128,8 @@ def _inverted(data: SegmentationData, seen: Seen) -> Iterator[str]:
 
 def _shares(data: SegmentationData, seen: Seen, errors: list[str], warnings: list[str]) -> dict[str, dict[str, float]]:
     """Share of each class in the pixels of each split; missing and rare classes are reported."""
-    names = ["background", *data.classes] if data.num_classes == 1 else data.classes
+    names = [f"not {data.classes[0]}" if data.classes == ["background"] else "background", *data.classes]
+    names = names if data.num_classes == 1 else data.classes
     shares: dict[str, dict[str, float]] = {}
     for split, pixels in seen.pixels.items():
         shares[split] = {n: float(p) / max(int(pixels.sum()), 1) for n, p in zip(names, pixels, strict=True)}

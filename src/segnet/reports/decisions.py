@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from segnet.tables import escaped
+
 Metrics = Mapping[str, float | None]
 MAIN = {
     "escape_rate": "defective {unit}s called good",
@@ -60,13 +62,13 @@ def section(results: dict[str, Any], splits: Sequence[str]) -> str:
     metrics = results["metrics"]
     unit = found[splits[0]]["unit"]
 
-    def table(title: str, rows: Mapping[str, str]) -> str:
-        shown = {n: t for n, t in rows.items() if any(metrics.get(f"{split}/{n}") is not None for split in splits)}
+    def table(title: str, rows: Mapping[str, str], of: Sequence[str] = splits) -> str:
+        shown = {n: t for n, t in rows.items() if any(metrics.get(f"{split}/{n}") is not None for split in of)}
         if not shown:
             return ""
-        head = f"| {title} | {' | '.join(splits)} |\n|---|{'---:|' * len(splits)}\n"
+        head = f"| {title} | {' | '.join(of)} |\n|---|{'---:|' * len(of)}\n"
         body = [
-            f"| {text} | {' | '.join(cell(metrics, f'{split}/{name}', found[split]) for split in splits)} |\n"
+            f"| {escaped(text)} | {' | '.join(cell(metrics, f'{split}/{name}', found[split]) for split in of)} |\n"
             for name, text in shown.items()
         ]
         return head + "".join(body) + "\n"
@@ -86,7 +88,7 @@ def section(results: dict[str, Any], splits: Sequence[str]) -> str:
         f"## Decisions\n\nOf masks as `predict.py` writes them, at the images' own size, decided {how}; in brackets "
         f"the 95 % interval and what was counted.\n\n{table('figure', main)}"
         f"{table('by class', classes if many else {})}"
-        f"{table('by kind', by_kind)}{table(f'by size (quarters of the defects of {splits[-1]})', sizes)}"
+        f"{table('by kind', by_kind)}{table('by size (quarters of the defects)', sizes, splits[-1:])}"
     )
 
 

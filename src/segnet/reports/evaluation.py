@@ -94,6 +94,8 @@ def _draw(module: SegmentationModule, data: SegmentationDataModule, cfg: DictCon
     def draw(index: int) -> NDArray[np.uint8]:
         return draw_panel(module, data, data.indices[cfg.split][index], table)
 
+    for earlier in (folder / "grid.jpg", *(folder / "worst").glob("[0-9]*_iou*.png")):  # of another evaluation
+        earlier.unlink(missing_ok=True)
     (folder / "worst").mkdir(exist_ok=True)
     for rank, (iou, index) in enumerate(ranked[: cfg.worst]):
         save(folder / "worst" / f"{rank:02d}_iou{iou:.3f}.png", draw(index))

@@ -65,7 +65,9 @@ def lines(results: dict[str, Any]) -> list[str]:
     for name, label in NAMES.items():
         if results["metrics"].get(name) is not None:
             limits = results["intervals"].get(name)
-            told.append(f"{label} {note(limits, results['images'][name.partition('/')[0]])}")
+            split = name.partition("/")[0]
+            images = results["tested"] if split == "test" else results["images"][split]
+            told.append(f"{label} {note(limits, images)}")
     return told
 
 

@@ -139,7 +139,8 @@ def _look(data: SegmentationData, observers: Sequence[Observer], index: int, dra
         seconds = time.thread_time() - start
         look.size = [image.shape[1], image.shape[0]]
         levels = grey(image)
-        look.fingerprint = hashlib.sha256(image.data).digest(), difference_hash(levels), thumbnail(levels)
+        same = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).digest()
+        look.fingerprint = same, difference_hash(levels), thumbnail(levels)
         start = time.thread_time()
         indices = pair.indices(mask, image.shape[:2])
         seconds += time.thread_time() - start

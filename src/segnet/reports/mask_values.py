@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segnet.data.images import MaskKind
 from segnet.data.masks import IGNORE_INDEX, Encoding
-from segnet.data.values import counted, packed, unpacked
+from segnet.data.values import counted, packed, typed, unpacked
 
 MOST = 32  # different values of a file that are told
 
@@ -87,17 +87,16 @@ def guess(values: Sequence[Any] | None) -> str:
     if not values or values == [0]:
         return ""
     if isinstance(values[0], list):
-        return f" (it holds {len(values)} colours: data/mask=palette with data.mask.colors={values[:12]})"
+        known = f" with 'data.mask.colors={typed(values)}'" if len(values) < MOST else ""
+        return f" (it holds {len(values)}{' or more' * (not known)} colours: data/mask=palette{known})"
     if set(values) <= {0, 255}:
         return f" (it holds {' and '.join(map(str, values))}: data/mask=threshold)"
     if set(values) <= {0, 1}:
         return " (it holds 0 and 1: data/mask=threshold or data/mask=values, or data.mask.above=0)"
     labels = sorted(set(values) - {IGNORE_INDEX})
-    if len(values) < 32 and labels == list(range(len(labels))):
+    if len(values) < MOST and labels == list(range(len(labels))):
         return f" (it holds {values}: data/mask=values with data.num_classes={len(labels)})"
-    if len(values) < 32 and max(values) <= IGNORE_INDEX:
-        shown = str(list(values)).replace(" ", "")
-        return (
-            f" (it holds {values}: data/mask=values with 'data.mask.classes={shown}', data.num_classes={len(values)})"
-        )
+    if len(values) < MOST and max(values) <= IGNORE_INDEX:
+        shown = f"'data.mask.classes={typed(labels)}', data.num_classes={len(labels)}"
+        return f" (it holds {values}: data/mask=values with {shown})"
     return " (it holds many grey values: a soft or JPEG-compressed mask? data/mask=threshold takes those)"

@@ -8,7 +8,7 @@ from segnet.command_line import command_line
 from segnet.data.datamodule import SegmentationDataModule
 from segnet.reports.decisions import section
 from segnet.reports.intervals import lines as lines_of
-from segnet.tables import figure
+from segnet.tables import escaped, figure
 from segnet.training.module import SegmentationModule
 
 PHOTOS = 4
@@ -50,16 +50,19 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
     mean = [("mean", "")] if len(module.classes) > 1 else []
     ious = [
         f"| {label} | {value(f'val/iou{key}')} | {value(f'test/iou{key}')} | {value(f'test/iou_own_size{key}')} |"
-        for label, key in [(name, f"/{name}") for name in module.classes] + mean
+        for label, key in [(escaped(name), f"/{name}") for name in module.classes] + mean
     ]
     tested = "test/loss" in metrics
     shown_split = "test" if tested else "validation"
     images, rate = results["images"], results["images_per_second"]
+    held = (
+        f"{results['tested']} of {images['test']}" if 0 < results["tested"] < images["test"] else images["test"] or "no"
+    )
     shots = "\n".join(f"![output {i}](photo/{i}.png)" for i in range(photos))
     optimizer = ", ".join(f"{k}={v}" for k, v in model.get("optimizer", {}).items() if not k.startswith("_"))
     augment = [t["_target_"].rpartition(".")[2] for t in config.get("data", {}).get("augment") or []]
     scheduler = (model.get("scheduler") or {}).get("_target_", "constant").rpartition(".")[2]
-    return f"""# {_short(model, "net")} on {data.root.name}
+    return f"""# {_short(model, "net")} on {escaped(data.root.absolute().name)}
 
 ## Model info
 
@@ -67,7 +70,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 |---|---|
 | network | {_short(model, "net")}, {parameters:,} parameters |
 | size | {parameters * 4 / 1e6:.3f} MB in float32 |
-| classes | {", ".join(module.classes)} |
+| classes | {escaped(", ".join(module.classes))} |
 | checkpoint | `checkpoints/{results["checkpoint"] or "–"}` |
 
 ## Input transform
@@ -82,7 +85,7 @@ def card(results: dict[str, Any], module: SegmentationModule, data: Segmentation
 
 | | |
 |---|---|
-| data | {images["train"]} training, {images["val"]} validation, {images["test"] or "no"} test images |
+| data | {images["train"]} training, {images["val"]} validation, {held} test images |
 | optimizer | {_short(model, "optimizer")} ({optimizer}), schedule {scheduler} |
 | loss | {_short(model, "loss")}, class weights {model.get("class_weights") or "none"} |
 | epochs | {results["epochs"]} (best: {(results["best_epoch"] or 0) + 1} by {results["monitor"]}) |
@@ -134,7 +137,9 @@ def recipe_section(choices: list[dict[str, str]]) -> str:
     if not choices:
         return ""
     overrides = [f"`{choice['override']}`" if choice["override"] else "–" for choice in choices]
-    rows = "\n".join(f"| {text} | {choice['reason']} |" for text, choice in zip(overrides, choices, strict=True))
+    rows = "\n".join(
+        f"| {text} | {escaped(choice['reason'])} |" for text, choice in zip(overrides, choices, strict=True)
+    )
     return f"## Recipe\n\nChosen by `experiment=auto`.\n\n| override | reason |\n|---|---|\n{rows}\n\n"
 
 

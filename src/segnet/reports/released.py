@@ -1,7 +1,9 @@
 """The model card of a run as the first page of its published folder."""
 
 import re
+import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from segnet.training.published import CONFIG, SUMS, WEIGHTS
@@ -9,10 +11,14 @@ from segnet.training.published import CONFIG, SUMS, WEIGHTS
 FRONT = "---\nlibrary_name: segnet-lightning\npipeline_tag: image-segmentation\n---\n"  # what model hubs read
 _IMAGE = re.compile(r"^!\[[^\]]*\]\(([^)]+)\)\n?", re.MULTILINE)
 _OUTPUTS = re.compile(r"^## Outputs\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-_PATH = re.compile(r"(?<![\w./:~])[~/][^\s'\"`|,;()\[\]]*/([^\s'\"`|,;()\[\]/]+)")  # absolute
+_LOCAL = re.compile(r" \(of the single networks: [^)\n]*\)|^The predictions are in `[^`\n]*`\.\n", re.MULTILINE)
+_ABSOLUTE = r"(?:file://|(?<![\w./:~]))[~/]"
+_PATH = re.compile(_ABSOLUTE + r"[^\s'\"`|,;()\[\]]*/([^\s'\"`|,;()\[\]/]+)")
+_COMMAND = re.compile(r"^python src/\S+\.py .*$", re.MULTILINE)
+_OF_A_WORD = re.compile(_ABSOLUTE + r"[^'\"|,;\[\]{}]*/([^'\"|,;\[\]{}/]+)")  # in which blanks are of the path
 
 
-def write(run: Path, folder: Path, root: str, photos: bool, ensemble: bool) -> list[str]:
+def write(run: Path, folder: Path, root: str, photos: bool, ensemble: bool, notes: Sequence[str]) -> list[str]:
     """Write README.md and the images that it shows; what is to be told about them.
 
     Args:
@@ -21,6 +27,7 @@ def write(run: Path, folder: Path, root: str, photos: bool, ensemble: bool) -> l
         root: of the data. It and other absolute paths are cut to their last part.
         photos: with the outputs, which show images of the data.
         ensemble: the weights are those of several networks, from which no training can start.
+        notes: what of the release is otherwise than the run's card says, to stand at its top.
     """
     text = (run / "README.md").read_text(encoding="utf-8")
     text = text if photos else _OUTPUTS.sub("", text)
@@ -37,8 +44,10 @@ def write(run: Path, folder: Path, root: str, photos: bool, ensemble: bool) -> l
         shown += link[1].startswith("photo/")
         return link[0]
 
-    text = _IMAGE.sub(image, text)
-    text = without_paths(text.replace(root, Path(root).name))
+    text = _LOCAL.sub("", _IMAGE.sub(image, text))
+    text = without_paths(text.replace(root, Path(root).name) if Path(root).is_absolute() else text)
+    title, _, rest = text.partition("\n")
+    text = "\n\n".join([title, *notes]) + f"\n{rest}"
     files = FILES.format(key="teacher" if ensemble else "weights")
     (folder / "README.md").write_text(f"{FRONT}{text.rstrip()}\n\n{files}", encoding="utf-8")
     told = [f"README.md shows {shown} images of the data; photos=false leaves them out"] if shown else []
@@ -46,8 +55,15 @@ def write(run: Path, folder: Path, root: str, photos: bool, ensemble: bool) -> l
 
 
 def without_paths(text: str) -> str:
-    """The text with absolute paths cut to their last part."""
-    return _PATH.sub(r"\1", text)
+    """The text with absolute paths cut to their last part, those with blanks in commands that can be pasted too."""
+    return _PATH.sub(r"\1", _COMMAND.sub(_shortened, text))
+
+
+def _shortened(command: re.Match[str]) -> str:
+    """A command line whose words have no absolute paths."""
+    words = shlex.split(command[0])
+    short = [_OF_A_WORD.sub(r"\1", word) for word in words]
+    return command[0] if short == words else shlex.join(short)
 
 
 FILES = f"""## Files

@@ -169,6 +169,7 @@ def collect(
         "seconds_per_epoch": round(sum(timed) / max(len(timed), 1), 2),
         "images_per_second": rates[len(rates) // 2] if rates else None,
         "images": {name: len(indices) for name, indices in data.indices.items()},
+        "tested": len(module.image_counts.found),
         "overrides": recorded(Path(cfg.output_dir)),
         "recipe": recipe.recorded(Path(cfg.output_dir)),
         "seed": cfg.seed,

@@ -34,6 +34,7 @@ def write_sheet(
         size = drawn_at(guess.shape)
         image, mask = resize_pair(*pair.load(data.mask, None), size)
         rows.append((text, panel(image, mask, resize_mask(guess, size), table, binary=len(classes) == 1)))
+    path.unlink(missing_ok=True)  # of another evaluation
     if rows:
         save(path, sheet(rows))
 

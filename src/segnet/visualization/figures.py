@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+WRITTEN = 40  # classes at most whose shares are written into the confusion matrix
+
 
 def loss_figure(rows: list[dict[str, str]], stage: str) -> Figure:
     """The loss of a stage over the epochs, and its IoU on a second axis."""
@@ -32,18 +34,21 @@ def loss_figure(rows: list[dict[str, str]], stage: str) -> Figure:
 
 
 def confusion_figure(confusion: "Tensor", classes: list[str]) -> Figure:
-    """Row-normalised confusion matrix (share of each true class) as a figure."""
-    names = ["background", *classes] if len(classes) == 1 else classes
+    """Row-normalised confusion matrix (share of each true class) as a figure; of many classes every n-th is named."""
+    names = [_plain(name) for name in (["background", *classes] if len(classes) == 1 else classes)]
     matrix = confusion.double().cpu()
     share = (matrix / matrix.sum(1, keepdim=True).clamp(min=1)).numpy()
-    side = 2.5 + 0.55 * len(names)
+    side = 2.5 + 0.55 * min(len(names), WRITTEN)
+    every = -(-len(names) // (2 * WRITTEN))
     figure = Figure(figsize=(side + 0.5, side), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(
+        range(0, len(names), every), names[::every], rotation=45 if len(names) <= WRITTEN else 90, ha="right"
+    )
+    axes.set_yticks(range(0, len(names), every), names[::every])
     axes.set(xlabel="prediction", ylabel="truth")
-    for (i, j), value in np.ndenumerate(share):
+    for (i, j), value in np.ndenumerate(share if len(names) <= WRITTEN else share[:0]):
         color = "white" if value > 0.5 else "black"
         axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=color)
     return figure
@@ -66,7 +71,7 @@ def reliability_figure(curve: "Tensor", error: float, classes: list[str]) -> Fig
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)
     below.bar((np.arange(len(pixels)) + 0.5) / len(pixels), pixels / pixels.sum(), 0.9 / len(pixels))
-    what = f"probability of {classes[0]}" if len(classes) == 1 else "probability of the class decided for"
+    what = f"probability of {_plain(classes[0])}" if len(classes) == 1 else "probability of the class decided for"
     below.set(xlabel=what, ylabel="share of pixels", yscale="log")
     return figure
 
@@ -76,9 +81,14 @@ def precision_recall_figure(precision: NDArray[np.float64], recall: NDArray[np.f
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(recall, precision, marker=".", linewidth=1)
-    axes.set(xlabel="recall", ylabel="precision", title=name, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set(xlabel="recall", ylabel="precision", title=_plain(name), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.grid(alpha=0.3)
     return figure
+
+
+def _plain(text: str) -> str:
+    """A text for Matplotlib to show as it is; what stands between two dollars it reads as a formula."""
+    return text.replace("$", r"\$")
 
 
 def drawn(figure: Figure) -> NDArray[np.uint8]:
@@ -92,8 +102,8 @@ def bars(labels: Sequence[str], values: Sequence[float], name: str) -> Figure:
     """A value for each label as a horizontal bar, the first on top; nan is drawn as 0."""
     figure = Figure(figsize=(9, 1.2 + 0.32 * len(labels)), layout="constrained")
     axes = figure.add_subplot()
-    axes.barh(labels[::-1], np.nan_to_num(values)[::-1])
-    axes.set(xlabel=name)
+    axes.barh([_plain(label) for label in labels[::-1]], np.nan_to_num(values)[::-1])
+    axes.set(xlabel=_plain(name))
     axes.grid(alpha=0.3, axis="x")
     return figure
 
@@ -106,7 +116,7 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, str]]]) -> Figure:
         for run, rows in runs.items():
             points = [(int(row["epoch"]) + 1, float(row[name])) for row in rows if row.get(name)]
             if points:
-                axes.plot(*zip(*points, strict=True), label=run, marker="." if len(points) < 30 else "")
+                axes.plot(*zip(*points, strict=True), label=_plain(run), marker="." if len(points) < 30 else "")
         axes.set(xlabel="epoch", title=name)
         axes.grid(alpha=0.3)
         if "loss" in name:

@@ -181,6 +181,22 @@ def test_chosen_parts_and_a_compiled_step(run_main, tmp_path, monkeypatch):
     [
         ("parts=[speed]", "parts=[speed]: must be a list that is not empty, each ceiling, training, loop"),
         ("parts=[runtimes]", "needs a checkpoint; add ckpt_path=logs/train/<run>/checkpoints/best.ckpt"),
+        (
+            "parts=[ceiling] ckpt_path=a.ckpt",
+            "ckpt_path=a.ckpt: only the part runtimes takes it; add 'parts=[runtimes]'",
+        ),
+        (
+            "device=cpu parts=[loop] loop={images:8,image_size:64,crop:32,epochs:1}",
+            "loop.epochs=1: must be at least 2, because the first epoch warms up",
+        ),
+        (
+            "device=cpu parts=[data] loop={images:8,image_size:16,crop:16,epochs:2}",
+            "loop.image_size=16: must be at least 32 pixels",
+        ),
+        (
+            "device=cpu parts=[data] loop={images:8,image_size:64,crop:96,epochs:2}",
+            "loop.crop=96: must be at most loop.image_size=64",
+        ),
         ("device=tpu", "device=tpu: must be auto, cpu or cuda"),
         ("parts=[networks] networks=[]", "networks=[]: must be a list that is not empty"),
         ("parts=[networks] networks=[alexnet]", "alexnet"),

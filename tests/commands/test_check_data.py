@@ -80,6 +80,17 @@ def test_a_leak_is_an_error_and_a_near_one_a_warning(run_main, root, tmp_path):
     assert sorted(kind for kind, *_ in report["duplicates"]) == ["exact", "near"]
 
 
+def test_blank_images_of_other_shapes_are_not_the_same_and_no_sheet_stays_behind(run_main, root, tmp_path):
+    for part, size in (("train", (80, 60)), ("val", (60, 80))):
+        Image.new("RGB", size, (90, 90, 90)).save(root / "images" / part / f"{part}0.png")
+        Image.new("L", size, 255).save(root / "masks" / part / f"{part}0.png")
+    _, _, report = examine(run_main, root, tmp_path)
+    assert not [text for text in report["errors"] if "the same image" in text]
+    assert (tmp_path / "o" / "contact.jpg").is_file()
+    examine(run_main, root, tmp_path, "contact=0")
+    assert not (tmp_path / "o" / "contact.jpg").exists()
+
+
 def test_bad_files_are_all_named_with_a_guess(run_main, root, tmp_path):
     (root / "images" / "train" / "train2.png").write_bytes(b"no image")
     Image.new("L", (10, 10)).save(root / "masks" / "train" / "train3.png")

@@ -18,6 +18,7 @@ from torch import nn
 from helpers import SMALL, call_main
 from segnet.decisions import OperatingPoint
 from segnet.deployment.predictor import load_model
+from segnet.reports import released
 from segnet.reports.released import without_paths
 from segnet.training import published
 from segnet.training.checkpoint import load_module, read, start_from, write_calibrated
@@ -130,12 +131,34 @@ def test_no_file_names_a_path_of_this_machine(release, run, cable):
             "`train.py data.root=/sets/tiles weights=[/a/b/c.ckpt,~/d/e]`",
             "`train.py data.root=tiles weights=[c.ckpt,e]`",
         ),
-        ("| teacher | `/a/b c/d` |", "| teacher | `b c/d` |"),
+        ("| teacher | `/a/b c/d` |", "| teacher | `d` |"),
+        (
+            """python src/train.py 'data.root="/mnt/c/Users/Jane (Work)/my set"' 'weights=["/a b/c.ckpt",~/d/e]'""",
+            """python src/train.py 'data.root="my set"' 'weights=["c.ckpt",e]'""",
+        ),
+        ("python src/train.py weights=file:///home/jane/x.ckpt a=b/c", "python src/train.py weights=x.ckpt a=b/c"),
+        ("python src/train.py data.root=s3://bucket/a 'data.masks=\"masks/{stem} 1.png\"'", None),
         ("val/iou and 13 images/s, 1 / 2, https://host/a/b, s3://bucket/a/b, ./a/b", None),
     ],
 )
 def test_absolute_paths_are_cut(text, expected):
     assert without_paths(text) == (expected or text)
+
+
+def test_of_a_root_that_is_no_absolute_path_nothing_is_cut(tmp_path):
+    for name in ("run", "out"):
+        (tmp_path / name).mkdir()
+    text = "# SegNet on tiles\n\n| mean | 0.485 |\n\n```\npython src/train.py data.root=.\n```\n"
+    (tmp_path / "run" / "README.md").write_text(text)
+    released.write(tmp_path / "run", tmp_path / "out", ".", False, False, ["A note."])
+    assert text.replace("tiles\n", "tiles\n\nA note.\n") in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_weights_that_the_card_is_not_about_are_told(run, publish):
+    folder, code, _ = publish("format=none", f"ckpt_path={run}/checkpoints/last.ckpt")
+    assert code == 0
+    told = "The weights of this release are those of `last.ckpt`; the figures below are of `best.ckpt`."
+    assert (folder / "README.md").read_text().partition("# ")[2].splitlines()[1:4] == ["", told, ""]
 
 
 def test_published_twice_it_is_the_same(release, publish):
@@ -189,6 +212,7 @@ def test_an_operating_point_travels_with_it(publish, tmp_path):
     folder, code, _ = publish("format=none", f"operating_point={tmp_path}/point.json")
     assert code == 0
     assert load_module(folder).operating_point == point
+    assert "Released with another operating point: defect above 0.25 (" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "README.md", "photo/0.png"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segnet.data.masks import Palette, Threshold
-from segnet.reports.mask_values import Noting, ValueTable, distinct
+from segnet.reports.mask_values import MOST, Noting, ValueTable, distinct, guess
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.float32])
@@ -30,6 +30,18 @@ def test_the_colours_are_those_of_a_full_search_and_come_at_once():
     expected = np.unique(areas.reshape(-1, 3), axis=0)
     assert np.array_equal(found, expected)
     assert 10 * (middle - begin) < time.process_time() - middle  # 91 s were spent on 60 masks
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([0, 3, 7, 255], "'data.mask.classes=[0,3,7]', data.num_classes=3"),
+        ([[0, 0, i] for i in range(14)], f"data.mask.colors=[[0,0,0],{','.join(f'[0,0,{i}]' for i in range(1, 14))}]'"),
+        ([[0, 0, i] for i in range(MOST)], f"it holds {MOST} or more colours: data/mask=palette)"),
+    ],
+)
+def test_a_hint_names_all_values_in_a_form_to_paste(values, told):
+    assert told in guess(values)
 
 
 def test_the_table_keeps_each_list_once():

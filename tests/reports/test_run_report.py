@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -90,6 +91,14 @@ def test_least_loss_chooses_the_figures_of_a_run(few, cache, tmp_path):
     assert len(set(losses.values())) == 4
     assert found["best_epoch"] == min(losses, key=losses.__getitem__)
     assert found["metrics"]["val/loss"] == pytest.approx(min(losses.values()), abs=1e-5)
+
+
+def test_a_test_of_a_part_says_of_how_many_images(few, cache, tmp_path):
+    given = ("trainer.limit_test_batches=1", "data.batch_size=1", "data.split.train=0.4", "data.split.val=0.2")
+    assert trained_on(few(10), tmp_path / "o", cache, *given, "data.split.test=0.4") == 0
+    card = (tmp_path / "o" / "README.md").read_text()
+    assert "4 training, 2 validation, 1 of 4 test images" in card
+    assert re.search(r"test unknown \(1 image: |test \d.\d+ to \d.\d+ \(1 images", card)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from segnet.visualization.figures import bars, confusion_figure, loss_figure, reliability_figure
+from segnet.visualization.figures import (
+    bars,
+    confusion_figure,
+    curves,
+    drawn,
+    loss_figure,
+    precision_recall_figure,
+    reliability_figure,
+)
 
 
 @pytest.mark.parametrize(("classes", "names"), [(["defect"], ["background", "defect"]), (["a", "b"], ["a", "b"])])
@@ -18,6 +26,32 @@ def test_confusion_is_the_share_of_each_true_class(classes, names):
     assert [label.get_text() for label in axes.get_xticklabels()] == names
     assert [label.get_text() for label in axes.get_yticklabels()] == names
     assert [t.get_color() for t in axes.texts] == ["white", "black", "white", "black"]
+
+
+def test_of_many_classes_the_figure_stays_small_and_names_some():
+    figure = confusion_figure(torch.eye(254), [f"class {i}" for i in range(254)])
+    (axes,) = figure.axes
+    assert not axes.texts
+    assert max(figure.get_size_inches()) < 26
+    named = axes.get_yticklabels()
+    assert [label.get_text() for label in named] == [f"class {i}" for i in range(0, 254, 4)]
+    assert drawn(figure).shape[2] == 3
+
+
+@pytest.mark.parametrize("name", ["$a_$b", "$1", "$$", "a_b^c", "50%"])
+def test_names_are_no_formulas(name):
+    rows = [{"epoch": "0", "train/loss": "0.9", "val/loss": "0.9", "val/iou": "0.1"}]
+    curve = torch.tensor([[30.0, 10], [0.25, 0.8], [0.2, 0.9]])
+    for figure in (
+        confusion_figure(torch.eye(2), [name, "b"]),
+        reliability_figure(curve, 0.1, [name]),
+        precision_recall_figure(np.array([0.5]), np.array([0.5]), name),
+        bars([name, "b"], [1, 2], name),
+        curves({name: rows}),
+    ):
+        drawn(figure)
+    shown = confusion_figure(torch.eye(2), [name, "b"]).axes[0].get_xticklabels()[0]
+    assert shown._preprocess_math(shown.get_text()) == (name, False)
 
 
 def test_a_class_that_does_not_occur_has_an_empty_row():

@@ -14,6 +14,7 @@ _OUTPUTS = re.compile(r"^## Outputs\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _LOCAL = re.compile(r" \(of the single networks: [^)\n]*\)|^The predictions are in `[^`\n]*`\.\n", re.MULTILINE)
 _ABSOLUTE = r"(?:file://|(?<![\w./:~]))[~/]"
 _PATH = re.compile(_ABSOLUTE + r"[^\s'\"`|,;()\[\]]*/([^\s'\"`|,;()\[\]/]+)")
+_QUOTED = re.compile(r"`(?:file://)?[~/][^`\n]*/([^`/\n]+)`")
 _COMMAND = re.compile(r"^python src/\S+\.py .*$", re.MULTILINE)
 _OF_A_WORD = re.compile(_ABSOLUTE + r"[^'\"|,;\[\]{}]*/([^'\"|,;\[\]{}/]+)")  # in which blanks are of the path
 
@@ -56,7 +57,7 @@ def write(run: Path, folder: Path, root: str, photos: bool, ensemble: bool, note
 
 def without_paths(text: str) -> str:
     """The text with absolute paths cut to their last part, those with blanks in commands that can be pasted too."""
-    return _PATH.sub(r"\1", _COMMAND.sub(_shortened, text))
+    return _PATH.sub(r"\1", _QUOTED.sub(r"`\1`", _COMMAND.sub(_shortened, text)))
 
 
 def _shortened(command: re.Match[str]) -> str:

@@ -53,10 +53,10 @@ train: $(STAMP) ## train, test and review the quickstart recipe on the embedded 
 
 test: $(STAMP) ## the whole test suite
 	@:$(if $(shell command -v git 2>&-),,$(error no git, which the tests compare with: apt-get install git))
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 fuzz: $(STAMP) ## wrong overrides by the hundreds: is each told in one line? `make test` runs a sample
-	FUZZ=full $(BIN)/python -m pytest -n logical --maxprocesses 4 tests/test_fuzz.py
+	FUZZ=full $(BIN)/python -m pytest -n auto tests/test_fuzz.py
 
 # Score of each module: how many of its slips some test noticed.
 SCORE := /__mutmut_/ && $$2 != "not checked" { \

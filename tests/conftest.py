@@ -37,6 +37,12 @@ if INTERPRETED:
 os.environ.pop("TRITON_INTERPRET", None)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """``-n auto``: one more than there are cores, as tests wait for programs that they start; of 2.5 GB each, so few."""
+    return min(4, len(os.sched_getaffinity(0)) + 1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests marked ``cuda`` where there is no GPU."""
     if not torch.cuda.is_available():

@@ -39,7 +39,7 @@ os.environ.pop("TRITON_INTERPRET", None)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """``-n auto``: one more than there are cores, as tests wait for programs that they start; of 2.5 GB each, so few."""
+    """``-n auto``: one more than there are cores, as tests wait for programs that they start; 2.5 GB each, so few."""
     return min(4, len(os.sched_getaffinity(0)) + 1)
 
 

@@ -132,6 +132,16 @@ def test_objects_of_a_palette_become_one_class_as_the_error_says(tmp_path, palet
     assert all(np.array_equal(mask, given) for mask, given in zip(found, masks, strict=True))
 
 
+def test_of_coloured_gifs_the_colours_count(tmp_path):
+    """Pillow numbers the colours of each file by how many pixels they have."""
+    masks = [COLOURS[blocks(1, 2)], COLOURS[2 - blocks(1, 2)], COLOURS[blocks(2)]]
+    put(tmp_path, masks, suffix="gif")
+    cfg, found = read(tmp_path)
+    assert cfg.mask.colors == [list(map(int, colour)) for colour in COLOURS[[0, 2, 1]]]
+    for mask, given in zip(found, masks, strict=True):
+        assert np.array_equal(COLOURS[[0, 2, 1]][mask], given)
+
+
 def test_where_files_number_their_greys_differently_the_greys_count(tmp_path):
     masks = [blocks(1, 2), blocks(2, 1), blocks(1, 2)]
     ramp = [0, 0, 0, 128, 128, 128, 255, 255, 255]

@@ -256,8 +256,11 @@ def lines(*values):
 def test_lines_of_labels_are_no_soft_edges(values):
     with pytest.raises(ValueError, match="black and white is expected"):
         Threshold()(lines(*values), FILE)
-    shrunk = cv2.resize(lines(255, 255), (48, 48), interpolation=cv2.INTER_AREA)
-    assert np.array_equal(Threshold()(shrunk, FILE), shrunk > 127.5)
+    level = np.zeros((64, 64), np.uint8)
+    level[10:12, 4:60] = level[30:32, 4:60] = 255
+    for soft, side in ((lines(255, 255), 48), (level, 40), (level, 24)):
+        shrunk = cv2.resize(soft, (side, side), interpolation=cv2.INTER_AREA)
+        assert np.array_equal(Threshold()(shrunk, FILE), shrunk > 127.5)
 
 
 def test_lines_of_further_classes_are_no_blended_edges():
@@ -266,6 +269,15 @@ def test_lines_of_further_classes_are_no_blended_edges():
     raw[:, 52:] = 192, 0, 0
     with pytest.raises(ValueError, match="unknown mask colour"):
         Palette([BLACK, (192, 0, 0)])(raw, FILE)
+
+
+@pytest.mark.parametrize("width", [4, 6, 12])
+def test_a_thin_line_with_soft_edges_is_one_colour(width):
+    """It may have no pixel of its own colour."""
+    large = cv2.line(np.zeros((256, 256), np.uint8), (20, 30), (230, 170), 255, width)
+    soft = cv2.resize(large, (64, 64), interpolation=cv2.INTER_AREA) / 255
+    found = Palette([BLACK, RED])(blend((1 - soft, soft), BLACK, RED), FILE)
+    assert (found == (soft > 0.5)).all()
 
 
 @pytest.mark.parametrize("values", [(0, 255), (0, 2), (0, 1, 2), (0, 128, 255)])

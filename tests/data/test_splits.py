@@ -359,6 +359,30 @@ def test_lists_name_an_image_by_any_end_of_its_path(tmp_path, line):
         ByList(train="train.txt")(tmp_path, images)
 
 
+@pytest.mark.parametrize("line", ["b/6.png", "images/b/6.png", "./images//b/6.png"])
+def test_a_line_that_names_another_file_is_not_read_as_an_image_of_its_name(tmp_path, line):
+    for folder in "ab":
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        (tmp_path / "images" / folder / "6.png").touch()
+    (tmp_path / "val.txt").write_text(f"{line}\n")
+    told = (
+        r"val\.txt:1: '.*b/6\.png' is images/b/6\.png, which data\.images does not find, and images/a/6\.png is another"
+    )
+    with pytest.raises(UserError, match=told):
+        ByList(val="val.txt")(tmp_path, ["images/a/6.png"])
+    (tmp_path / "images" / "b" / "6.png").unlink()
+    assert ByList(val="val.txt")(tmp_path, ["images/a/6.png"]) == {"val": ["images/a/6.png"]}
+
+
+@pytest.mark.parametrize("line", ["images//6.png", "6.png,masks/6.png", "set/images/6.png"])
+def test_a_line_may_name_the_image_in_other_ways(tmp_path, line):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "6.png").touch()
+    (tmp_path / "val.txt").write_text(f"{line}\n")
+    assert ByList(val="val.txt")(tmp_path, ["images/6.png"]) == {"val": ["images/6.png"]}
+
+
 @pytest.mark.parametrize("line", ["a/" * 100_000 + "a.png", "x" * 200_000, "," * 200_000 + "a", '"' + "x" * 200_000])
 def test_a_line_of_any_length_is_one_line_and_takes_little_memory(tmp_path, line):
     (tmp_path / "train.txt").write_text(f"{line}\nb/b.png\n")

@@ -120,12 +120,15 @@ def test_named_settings_hold_and_others_follow_them():
         {"data.positive_share": 0.5},
         {"data.device_cache": True},
         {"data.augment": [{"_target_": "albumentations.RandomCrop", "height": 256, "width": 256}]},
+        {"data.augment": [{"transforms": [{"_target_": "albumentations.RandomResizedCrop", "size": [64, 64]}]}]},
     ],
 )
 def test_what_crops_are_refused_beside_keeps_images_whole_and_says_what_is_lost(named):
     choices, plan = rules.choose(Case(HAIRLINES, Budget(), named))
     assert plan.crop is None
-    assert any("1 of 1 classes become thinner than 2 pixels; data.crop=" in choice.reason for choice in choices)
+    assert any(choice.reason == "1 of 1 classes become thinner than 2 pixels" for choice in choices)
+    streets = rules.choose(Case(STREETS, Budget()))[0]
+    assert any("thinner than 2 pixels; data.crop=256 keeps them" in choice.reason for choice in streets)
     assert chosen(HAIRLINES, named={"data.positive_share": None, "data.device_cache": "auto"})[1].crop is not None
 
 

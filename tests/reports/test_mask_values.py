@@ -35,6 +35,8 @@ def test_the_colours_are_those_of_a_full_search_and_come_at_once():
 @pytest.mark.parametrize(
     ("values", "told"),
     [
+        ([1, 255], "data/mask=values with data.num_classes=1)"),
+        ([7, 255], "'data.mask.classes=[0,7]', data.num_classes=1"),
         ([0, 3, 7, 255], "'data.mask.classes=[0,3,7]', data.num_classes=3"),
         ([[0, 0, i] for i in range(14)], f"data.mask.colors=[[0,0,0],{','.join(f'[0,0,{i}]' for i in range(1, 14))}]'"),
         ([[0, 0, i] for i in range(MOST)], f"it holds {MOST} or more colours: data/mask=palette)"),

@@ -15,16 +15,16 @@ AREA, NEAR = np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8)
 def soft(raw: NDArray[Any], between: Flags, white: float) -> bool:
     """Whether the grey levels ``between`` black and white (H, W) look like soft edges.
 
-    Soft edges have levels on both sides of the middle, and lie along something brighter: in a line of one label
-    nothing is. Of 311 masks with soft edges at most 0.15 of these pixels are the brightest of their 5 × 5 pixels, of
-    lines drawn larger and shrunk 0.1, of lines of labels nearly all.
+    Soft edges have levels on both sides of the middle, and the dark ones lie beside brighter ones: in a line of one
+    label nothing is. Of 311 masks with soft edges at most 0.15 of the pixels in between are the brightest of their
+    5 × 5, of lines of labels nearly all; of lines along an axis that were shrunk, many of the bright ones are.
     """
     levels = raw[between]
     if not levels.min() <= white / 2 < levels.max():
         return False
-    values = _ordered(raw)
-    brightest = (cv2.dilate(values, NEAR) == values) & between
-    return few_are_flat(raw, between) and bool(2 * brightest.sum() <= between.sum())
+    values, dark = _ordered(raw), between & (raw <= white / 2)
+    brightest = (cv2.dilate(values, NEAR) == values) & dark
+    return few_are_flat(raw, between) and bool(2 * brightest.sum() <= dark.sum())
 
 
 def compressed(raw: NDArray[Any], white: float) -> bool:
@@ -49,9 +49,10 @@ def few_are_flat(values: NDArray[Any], between: Flags) -> bool:
 
 
 def blended(code: NDArray[np.uint32], place: NDArray[np.uint8], unknown: Flags) -> bool:
-    """Whether the ``unknown`` colours of a mask look like soft edges: few are flat, and most lie between two classes.
+    """Whether the ``unknown`` colours of a mask look like soft edges: few are flat, and few make lines of one colour.
 
-    Lines of further classes have the same class on both sides.
+    Such lines, of further classes, have the same class on both sides; a thin line of a known class has that, too, but
+    many colours.
 
     Args:
         code: (H, W) colours as numbers below 2**24.
@@ -68,7 +69,11 @@ def blended(code: NDArray[np.uint32], place: NDArray[np.uint8], unknown: Flags) 
     first, last = np.full(count, 257, np.uint16), np.zeros(count, np.uint16)
     np.minimum.at(first, part, least[unknown])
     np.maximum.at(last, part, most[unknown])
-    return bool((first < last)[part].mean() >= 0.5)
+    colours, pixels = np.unique(part << 24 | code[unknown].astype(np.intp), return_counts=True)
+    common = np.zeros(count, np.intp)  # pixels of the most frequent colour of each part
+    np.maximum.at(common, colours >> 24, pixels)
+    lines = (first >= last) & (2 * common > np.bincount(part, minlength=count))
+    return bool(lines[part].mean() < 0.5)
 
 
 def _flat(values: NDArray[Any], between: Flags, around: NDArray[np.uint8], apart: float = 0) -> Flags:

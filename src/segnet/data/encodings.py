@@ -106,9 +106,10 @@ def _question(seen: Sequence[Look], held: Sequence[int], void: Sequence[int]) ->
     odd = [v for v in held if v not in (0, IGNORE_INDEX)]
     example = next((look.path for look in seen if look.values and set(odd) & set(look.values)), seen[0].path)
     if _objects(seen):
+        border = ", 255 too" if void else ""
         return UserError(
             f"{example}: every mask numbers its values from 1 without a gap, up to {held[-1]}: objects, or classes? "
-            f"Objects of one class: data.mask.above=0; classes: data/mask=values data.num_classes={len(held)}"
+            f"Objects of one class{border}: data.mask.above=0; classes: data/mask=values data.num_classes={len(held)}"
         )
     ways = []
     count = "count" if len(odd) > 1 else "counts"

@@ -102,9 +102,10 @@ def _narrow(
 def _mask(file: Image.Image, path: Path | str, kind: MaskKind, deep: bool) -> NDArray[Any]:
     """Values (H, W) or uint8 colours (H, W, 3) as stored."""
     if file.mode == "P" and kind in ("index", "number"):
-        plain = kind == "index" and file.format != "GIF"
-        if plain or np.ptp(np.asarray(file.convert("RGB")), axis=2).any():
-            return np.asarray(file)
+        indices, colours = np.asarray(file), np.asarray(file.convert("RGB"))
+        alike = (colours == colours[:1, :1]).all() and (indices != indices[:1, :1]).any()
+        if np.ptp(colours, axis=2).any() or (kind == "index" and (alike or file.format != "GIF")):
+            return indices
     if kind != "rgb":
         if file.mode == "1":
             return np.asarray(file).astype(np.uint8) * (1 if kind == "index" else 255)

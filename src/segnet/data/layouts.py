@@ -137,6 +137,12 @@ def _unknown(names: Names, images: Any, plain: Sequence[File]) -> Layout:
         labels = [
             f"{counted(names.labels, 'file')} may hold labels; {_importing(names.root)} makes masks of those that do"
         ]
+    stems = {file.stem for file in plain}
+    homes = {file.folder for file in names.files if len(file.folder) > 1 and file.stem in stems}
+    if classes := _by_folder([f"{'/'.join(home)}/{{stem}}.png" for home in sorted(homes)]):
+        labels.append(
+            f"if each of {', '.join('/'.join(home) for home in sorted(homes))} holds masks of a class: {classes}"
+        )
     if images is not None or plain or not names.files:  # whoever reads it says what is missing
         return Layout(images or IMAGES, MASKS, found=False, told=labels)
     raise UserError(
@@ -165,10 +171,17 @@ def _by_folder(masks: Sequence[Masks]) -> str:
     parts = [text.split("/") for text in masks if isinstance(text, str)]
     folders = [part[-2] for part in parts if len(part) > 2]
     others = {(*part[:-2], part[-1]) for part in parts}
-    if len(set(folders)) < len(masks) or len(others) > 1 or any(set(folder) & set("{*") for folder in folders):
+    if (
+        len(masks) < 2
+        or len(set(folders)) < len(masks)
+        or len(others) > 1
+        or any(set(folder) & set("{*") for folder in folders)
+    ):
         return ""
     template = _typed("data.masks", "/".join([*parts[0][:-2], "*", parts[0][-1]]))
-    return f"{template} data/mask=by_path {_typed('data.classes', ['background', *sorted(folders)])}"
+    return (
+        f"{template} data/mask=by_path {_typed('data.classes', ['background', *sorted({*folders} - {'background'})])}"
+    )
 
 
 def _importing(root: Path) -> str:

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from posixpath import normpath
 
 from segnet import terminal
 from segnet.data.decoding import EXTENSIONS
@@ -56,8 +57,7 @@ def read(path: Path, known: Known, root: Path) -> list[str]:
         called = _names(line) if column is None else _names(_cell(line, *column))
         if not called:
             continue
-        name, said = next(((name, said) for name, said in called if name in known), ("", ""))
-        match = known.get(name, set())
+        match, said, odd = _match(called, known)
         may_be_header, header = header, False
         if not match and may_be_header and (place := _header(line)) is not None:
             column = place if place[1] else None
@@ -65,10 +65,11 @@ def read(path: Path, known: Known, root: Path) -> list[str]:
         if not match and line.lstrip().startswith("#"):
             header = may_be_header
             continue
-        odd = [image for image in match if _elsewhere(image, name, said)]
-        ups = PurePosixPath(odd[0]).parents if odd else ()
-        if any(os.path.isfile(root / up / said) for up in ups):  # noqa: PTH113 - which takes texts of any length
-            match = set()  # another file has this name
+        if odd and (other := _other(root, said, odd)):
+            raise UserError(
+                f"{path}:{number}: {said[:200]!r} is {other}, which data.images does not find, and {odd} is another "
+                f"image; correct the line, or data.images"
+            )
         if len(match) != 1:
             some = f" ({' and '.join(sorted(match)[:2])})" if match else ""
             raise UserError(
@@ -88,10 +89,32 @@ def read(path: Path, known: Known, root: Path) -> list[str]:
     return list(found)
 
 
+def _match(called: Sequence[tuple[str, str]], known: Known) -> tuple[set[str], str, str]:
+    """The images that a line names; and, if only their folders are others, the path that it says, and the image."""
+    second: tuple[set[str], str, str] = set(), "", ""
+    for name, said in called:
+        match = known.get(name, set())
+        odd = next((image for image in sorted(match) if _elsewhere(image, name, said)), "")
+        if match and not odd:
+            return match, said, ""
+        if match and not second[0]:
+            second = match, said, odd
+    return second
+
+
 def _elsewhere(image: str, name: str, said: str) -> bool:
     """Whether a relative path ``said`` more than its end ``name``, and ``image`` is more than that too."""
     whole = composed(image)
     return name not in (said, whole, whole.removesuffix(PurePosixPath(whole).suffix)) and not _ABSOLUTE.match(said)
+
+
+def _other(root: Path, said: str, image: str) -> str:
+    """The file that a path says, from the root or a folder of the image; empty where there is none, or the image is."""
+    for up in PurePosixPath(image).parents:
+        place = root / up / said
+        if os.path.isfile(place) and not place.samefile(root / image):  # noqa: PTH113 - takes texts of any length
+            return normpath(up / said)
+    return ""
 
 
 def _text(path: Path) -> str:

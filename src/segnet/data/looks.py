@@ -79,8 +79,10 @@ def _look(path: Path) -> Look | None:
         if colour is not None:
             return _colour_look(path, colour)
         with opened(path, MAX_PIXELS) as (file, _, _):
-            own = file.getpalette("RGB") if file.mode == "P" and file.format != "GIF" else None
+            own = file.getpalette("RGB") if file.mode == "P" else None
             table = np.array(own or (), np.uint8).reshape(-1, 3)
+            if file.format == "GIF" and not np.ptp(table, axis=1).any():  # read by its greys
+                table = table[:0]
         values = _counts(read_raw_mask(path, "index"))
         look = Look(path, values, table={value: _rgb(table[value]) for value in values or () if value < len(table)})
         look.soft = not look.coloured and _soft(path)

@@ -1,7 +1,7 @@
 """The rule of the input's size: whole images, made smaller, or crops at a scale that keeps thin lines."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from segnet.data.crops import DEFAULT_SIZE
@@ -42,6 +42,7 @@ def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
     elif widths and 2 * lost >= len(widths) and not _whole(named):
         scale = max(min(1.0, 1.25 * LINE / widths[(len(widths) - 1) // 2]), shrink)
         scale = 1.0 if scale > 0.7 else math.ceil(100 * scale) / 100
+        scale = float(named.get("data.scale") or scale)
         plan.size = (round(data.height * scale), round(data.width * scale))
         side = max(128, multiple(math.sqrt(area)))  # less shows too little around a line
         plan.crop = (min(side, floor(plan.size[0])), min(side, floor(plan.size[1])))
@@ -57,13 +58,16 @@ def input_size(case: Case, plan: Plan) -> Iterator[Choice]:
         reason = f"{case.budget.pixels / 1e6:.0f} million pixels in all: as many more images as pixels an image"
         yield Choice(sides("image_size", plan.size), reason)
         if lost:
-            yield Choice(
-                "", f"{lost} of {len(widths)} classes become thinner than {LINE:g} pixels; data.crop=256 keeps them"
-            )
+            thin = f"{lost} of {len(widths)} classes become thinner than {LINE:g} pixels"
+            yield Choice("", thin if _whole(named) else f"{thin}; data.crop=256 keeps them")
 
 
 def _whole(named: Mapping[str, Any]) -> bool:
     """Whether something that is named asks for whole images: ``data.crop=null``, or what crops are refused beside."""
-    cut = any({"size", "height"} & set(step) for step in named.get("data.augment") or ())
     apart = named.get("data.positive_share") is not None or named.get("data.device_cache") is True
-    return "data.crop" in named or apart or cut
+    return "data.crop" in named or apart or _cuts(named.get("data.augment") or ())
+
+
+def _cuts(transforms: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one of the transforms, or of those that it is made of, has a size of its own."""
+    return any({"size", "height"} & set(step) or _cuts(step.get("transforms") or ()) for step in transforms)

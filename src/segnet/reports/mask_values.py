@@ -94,9 +94,11 @@ def guess(values: Sequence[Any] | None) -> str:
     if set(values) <= {0, 1}:
         return " (it holds 0 and 1: data/mask=threshold or data/mask=values, or data.mask.above=0)"
     labels = sorted(set(values) - {IGNORE_INDEX})
+    labels = [0, *labels] if len(labels) == 1 else labels
+    number = f"data.num_classes={len(labels) if len(labels) > 2 else 1}"
     if len(values) < MOST and labels == list(range(len(labels))):
-        return f" (it holds {values}: data/mask=values with data.num_classes={len(labels)})"
+        return f" (it holds {values}: data/mask=values with {number})"
     if len(values) < MOST and max(values) <= IGNORE_INDEX:
-        shown = f"'data.mask.classes={typed(labels)}', data.num_classes={len(labels)}"
+        shown = f"'data.mask.classes={typed(labels)}', {number}"
         return f" (it holds {values}: data/mask=values with {shown})"
     return " (it holds many grey values: a soft or JPEG-compressed mask? data/mask=threshold takes those)"

@@ -12,7 +12,7 @@ FRONT = "---\nlibrary_name: segnet-lightning\npipeline_tag: image-segmentation\n
 _IMAGE = re.compile(r"^!\[[^\]]*\]\(([^)]+)\)\n?", re.MULTILINE)
 _OUTPUTS = re.compile(r"^## Outputs\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _LOCAL = re.compile(r" \(of the single networks: [^)\n]*\)|^The predictions are in `[^`\n]*`\.\n", re.MULTILINE)
-_ABSOLUTE = r"(?:file://|(?<![\w./:~]))[~/]"
+_ABSOLUTE = r"(?:file://|(?<![\w./:~}*?\]]))[~/]"
 _PATH = re.compile(_ABSOLUTE + r"[^\s'\"`|,;()\[\]]*/([^\s'\"`|,;()\[\]/]+)")
 _QUOTED = re.compile(r"`(?:file://)?[~/][^`\n]*/([^`/\n]+)`")
 _COMMAND = re.compile(r"^python src/\S+\.py .*$", re.MULTILINE)

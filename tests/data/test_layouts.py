@@ -352,12 +352,20 @@ def test_masks_of_classes_can_be_made_one_by_what_the_error_says(tmp_path):
     assert command == [f"input={tmp_path}/my set", f"output={tmp_path}/my set_set"]
 
 
-def test_a_folder_for_each_class_is_read_by_what_the_error_says(tmp_path):
+@pytest.mark.parametrize("both", [False, True])
+def test_a_folder_for_each_class_is_read_by_what_is_said(tmp_path, both):
     tree = [(f"images/{i}.jpg", f"masks/{'crack' if i % 2 else 'stain'}/{i}.png") for i in N]
     written = make(tmp_path, tree)
-    with pytest.raises(UserError, match="2 layouts fit") as caught:
-        layouts.find(tmp_path)
-    way = str(caught.value).partition("the masks of a class: ")[2].partition("; if ")[0]
+    if both:  # each image has a mask of each class
+        for i in N:
+            mask(tmp_path, f"masks/{'stain' if i % 2 else 'crack'}/{i}.png", i)
+            written[f"images/{i}.jpg"] = [f"masks/crack/{i}.png", f"masks/stain/{i}.png"]
+        said = layouts.find(tmp_path).told[0]
+    else:
+        with pytest.raises(UserError, match="2 layouts fit") as caught:
+            layouts.find(tmp_path)
+        said = str(caught.value)
+    way = said.partition("the masks of a class: ")[2].partition("; if ")[0]
     given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(shlex.split(way))}
     assert given["data/mask"] == "by_path"
     assert given["data.classes"] == ["background", "crack", "stain"]

@@ -162,3 +162,13 @@ def _fit(names: Names, images: Numbered, masks: Numbered) -> bool:
         return False
     some = spread(shared, LOOKED_AT)
     return all(names.like_a_mask(masks[i]) and not names.like_a_mask(images[i]) for i in some)
+
+
+def by_folder(masks: Sequence[str]) -> tuple[str, list[str]] | None:
+    """Patterns that differ by their folder alone as one, and these folders: ``masks/*/{stem}.png``, crack and stain."""
+    parts = [text.split("/") for text in masks]
+    others = {(*part[:-2], part[-1]) for part in parts}
+    if len(others) != 1 or any(len(part) < 3 or set(part[-2]) & set("{*") for part in parts):
+        return None
+    folders = sorted({part[-2] for part in parts})
+    return ("/".join([*parts[0][:-2], "*", parts[0][-1]]), folders) if len(folders) > 1 else None

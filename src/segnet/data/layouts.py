@@ -10,7 +10,7 @@ from typing import Any
 from segnet.command_line import command_line, override
 from segnet.data.description import Division
 from segnet.data.layout_globs import globs_of
-from segnet.data.layout_masks import by_numbers, pattern_of
+from segnet.data.layout_masks import by_folder, by_numbers, pattern_of
 from segnet.data.layout_splits import by_folders, by_lists, split_of
 from segnet.data.listing import amount, counted, neither, unreadable
 from segnet.data.naming import File, Parts, Rule
@@ -138,11 +138,9 @@ def _unknown(names: Names, images: Any, plain: Sequence[File]) -> Layout:
             f"{counted(names.labels, 'file')} may hold labels; {_importing(names.root)} makes masks of those that do"
         ]
     stems = {file.stem for file in plain}
-    homes = {file.folder for file in names.files if len(file.folder) > 1 and file.stem in stems}
-    if classes := _by_folder([f"{'/'.join(home)}/{{stem}}.png" for home in sorted(homes)]):
-        labels.append(
-            f"if each of {', '.join('/'.join(home) for home in sorted(homes))} holds masks of a class: {classes}"
-        )
+    homes = sorted({"/".join(file.folder) for file in names.files if len(file.folder) > 1 and file.stem in stems})
+    if classes := _classes([f"{home}/{{stem}}.png" for home in homes]):
+        labels.append(f"if each of {', '.join(homes)} holds the masks of a class: {classes}")
     if images is not None or plain or not names.files:  # whoever reads it says what is missing
         return Layout(images or IMAGES, MASKS, found=False, told=labels)
     raise UserError(
@@ -160,28 +158,20 @@ def _several(names: Names, found: Sequence[Reading], images: Any) -> str:
         texts += [_typed("data.match", layout.match)] if layout.match else []
         ways.append(" ".join(texts))
     parts = all(other.pairs.keys() == found[0].pairs.keys() for other in found)
-    classes = _by_folder([layout.masks for layout in layouts])
+    classes = _classes([layout.masks for layout in layouts])
     one = f"; if each of these folders holds the masks of a class: {classes}" if classes else ""
     one += f"; if they are classes or objects of one mask, {_importing(names.root)} makes it" if parts else ""
     return f"data.root={names.root}: {len(found)} layouts fit its files; choose one: {'; or '.join(ways)}{one}"
 
 
-def _by_folder(masks: Sequence[Masks]) -> str:
-    """The settings of masks that differ by their folder alone, ``masks/crack/{stem}.png`` and ``masks/stain/…``."""
-    parts = [text.split("/") for text in masks if isinstance(text, str)]
-    folders = [part[-2] for part in parts if len(part) > 2]
-    others = {(*part[:-2], part[-1]) for part in parts}
-    if (
-        len(masks) < 2
-        or len(set(folders)) < len(masks)
-        or len(others) > 1
-        or any(set(folder) & set("{*") for folder in folders)
-    ):
+def _classes(masks: Sequence[Masks]) -> str:
+    """The settings that read these patterns as a folder for each class; empty if they are none."""
+    folders = by_folder([text for text in masks if isinstance(text, str)])
+    if folders is None or len(folders[1]) < len(masks):
         return ""
-    template = _typed("data.masks", "/".join([*parts[0][:-2], "*", parts[0][-1]]))
-    return (
-        f"{template} data/mask=by_path {_typed('data.classes', ['background', *sorted({*folders} - {'background'})])}"
-    )
+    template, names = folders
+    classes = ["background", *(name for name in names if name != "background")]
+    return f"{_typed('data.masks', template)} data/mask=by_path {_typed('data.classes', classes)}"
 
 
 def _importing(root: Path) -> str:

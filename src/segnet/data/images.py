@@ -101,10 +101,12 @@ def _narrow(
 
 def _mask(file: Image.Image, path: Path | str, kind: MaskKind, deep: bool) -> NDArray[Any]:
     """Values (H, W) or uint8 colours (H, W, 3) as stored."""
+    if file.mode == "P" and kind == "index" and file.format != "GIF":
+        return np.asarray(file)
     if file.mode == "P" and kind in ("index", "number"):
         indices, colours = np.asarray(file), np.asarray(file.convert("RGB"))
         alike = (colours == colours[:1, :1]).all() and (indices != indices[:1, :1]).any()
-        if np.ptp(colours, axis=2).any() or (kind == "index" and (alike or file.format != "GIF")):
+        if np.ptp(colours, axis=2).any() or (kind == "index" and alike):
             return indices
     if kind != "rgb":
         if file.mode == "1":

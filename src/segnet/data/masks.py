@@ -47,8 +47,8 @@ class Threshold:
     """Binary masks, black and white: class 1 above half of the file's range, with soft edges.
 
     The range is 0 to the file's greatest value where that is 1, 255 or another of `WHITE`, else that of its type: 255,
-    65535, or 1 for floating-point values. Grey levels in between must look like soft edges or
-    like compression (see `segnet.data.edges`).
+    65535, or 1 for floating-point values. Grey levels in between must look like soft edges or like compression (see
+    `segnet.data.edges`).
 
     Args:
         above: cut there instead, in the file's own units, and ask nothing; None decides as said. With 0 the numbers of

@@ -104,7 +104,8 @@ def _mask(file: Image.Image, path: Path | str, kind: MaskKind, deep: bool) -> ND
     if file.mode == "P" and kind == "index" and file.format != "GIF":
         return np.asarray(file)
     if file.mode == "P" and kind in ("index", "number"):
-        indices, colours = np.asarray(file), np.asarray(file.convert("RGB"))
+        indices = np.asarray(file)
+        colours = np.asarray(file.convert("RGBA" if "transparency" in file.info else "RGB"))[..., :3]
         alike = (colours == colours[:1, :1]).all() and (indices != indices[:1, :1]).any()
         if np.ptp(colours, axis=2).any() or (kind == "index" and alike):
             return indices

@@ -128,6 +128,8 @@ def test_objects_of_a_palette_become_one_class_as_the_error_says(tmp_path, palet
         read(tmp_path)
     _, found = read(tmp_path, "data.mask.above=0")
     assert all(np.array_equal(mask, given > 0) for mask, given in zip(found, masks, strict=True))
+    with pytest.raises(UserError, match=r"Objects of one class: data\.mask\.above=0$"):
+        read(tmp_path, "data.classes=[cell]")
     _, found = read(tmp_path, "data.classes=[background,a,b,c,d,e]")  # named, they are classes
     assert all(np.array_equal(mask, given) for mask, given in zip(found, masks, strict=True))
 

@@ -98,18 +98,22 @@ def _values(seen: Sequence[Look], names: Sequence[str] | None, ignore: Sequence[
             f"{lossy}: its compression changes values, of which the masks hold {_listed(held)}; save them as PNG, or, "
             f"if there is one class, say what is above a value: data.mask.above=<value>"
         )
-    raise _question(seen, held, void)
+    raise _question(seen, held, void, one=names is not None and not several)
 
 
-def _question(seen: Sequence[Look], held: Sequence[int], void: Sequence[int]) -> UserError:
-    """What to ask where the values of the masks could mean several things, with the answers in a form to paste."""
+def _question(seen: Sequence[Look], held: Sequence[int], void: Sequence[int], one: bool) -> UserError:
+    """What to ask where the values of the masks could mean several things, with the answers in a form to paste.
+
+    Where the names say that there is ``one`` class, objects are not asked about as classes.
+    """
     odd = [v for v in held if v not in (0, IGNORE_INDEX)]
     example = next((look.path for look in seen if look.values and set(odd) & set(look.values)), seen[0].path)
     if _objects(seen):
         border = ", 255 too" if void else ""
+        classes = "" if one else f"; classes: data/mask=values data.num_classes={len(held)}"
         return UserError(
             f"{example}: every mask numbers its values from 1 without a gap, up to {held[-1]}: objects, or classes? "
-            f"Objects of one class{border}: data.mask.above=0; classes: data/mask=values data.num_classes={len(held)}"
+            f"Objects of one class{border}: data.mask.above=0{classes}"
         )
     ways = []
     count = "count" if len(odd) > 1 else "counts"

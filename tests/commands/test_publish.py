@@ -140,7 +140,7 @@ def test_no_file_names_a_path_of_this_machine(release, run, cable):
             "python src/train.py 'data.masks=\"{dir}/gt/{stem}.png\"' 'data.images=[\"**/rgb/*.png\",a/*/*/img.png]'",
             None,
         ),
-        ("python src/train.py weights=file:///home/jane/x.ckpt a=b/c", "python src/train.py weights=x.ckpt a=b/c"),
+        ("python src/train.py weights=file:///sets/x.ckpt a=b/c", "python src/train.py weights=x.ckpt a=b/c"),
         ("python src/train.py data.root=s3://bucket/a 'data.masks=\"masks/{stem} 1.png\"'", None),
         ("val/iou and 13 images/s, 1 / 2, https://host/a/b, s3://bucket/a/b, ./a/b", None),
     ],

@@ -30,10 +30,9 @@ def build(cfg: DictConfig, weights_follow: bool = False) -> tuple[Trainer, Segme
     cfg.trainer.precision = environment.precision_of(cfg.trainer.precision, cfg.trainer.accelerator)
     settle_size(cfg.data)
     data = instantiate(cfg.data, "data")
-    model = cfg.model
+    model = cfg.model.copy()
     if weights_follow:
-        net = without_downloads(OmegaConf.to_container(cfg.model.net, resolve=True))
-        model = OmegaConf.create(OmegaConf.to_container(cfg.model, resolve=True) | {"net": net})  # type: ignore[operator]
+        model.net = without_downloads(OmegaConf.to_container(model.net, resolve=True))
     module = instantiate(model, "model")
     for name, callback in cfg.callbacks.items():
         if callback.get("monitor") is not None:

@@ -48,7 +48,9 @@ def run(cfg: DictConfig) -> None:
         draft = Path(scratch) / "release"
         draft.mkdir()
         notes = other_than_card(source, checkpoint)
-        notes += [f"Released with another {point}, than decided below."] if cfg.operating_point is not None else []
+        if cfg.operating_point is not None:
+            other = "another " if module.operating_point else ""
+            notes.append(f"Released with {other}{point}. The decisions below were not made with it.")
         told = released.write(source, draft, root, cfg.photos, isinstance(module.net, Ensemble), notes)
         about = verification.metadata(module, draft)
         del about["card"]  # README.md

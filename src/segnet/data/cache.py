@@ -25,7 +25,7 @@ HOME = "segnet-cache"  # of all caches, below the folder that the user names
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a limit of the process
 MARKER = "made-by-segnet"  # in each of them, locked while it is built
 PART = ".part"  # ends the name of one that is being built or deleted
-FORMAT = 6  # raise it when the arrays change for the same files
+FORMAT = 7  # raise it when the arrays change for the same files
 FILES = ("cache.json", "images.npy", "masks.npy", "positions.npy")
 Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # image (H, W, 3) and mask (H, W), or many of one size
 

@@ -11,6 +11,7 @@ from segnet.files import atomic_write
 from segnet.recipe.budget import Speed
 from segnet.recipe.fingerprint import Fingerprint
 from segnet.recipe.plan import Choice, Plan
+from segnet.tables import escaped
 
 NAME = "recipe.json"
 
@@ -89,7 +90,7 @@ class Recipe:
 
     def markdown(self) -> str:
         """The page, with the command that trains the same without ``experiment=auto``."""
-        rows = "\n".join(f"| {_code(choice.override)} | {choice.reason} |" for choice in self.choices)
+        rows = "\n".join(f"| {_code(choice.override)} | {escaped(choice.reason)} |" for choice in self.choices)
         return f"""# Recipe
 
 {self.summary()}.
